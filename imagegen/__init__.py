@@ -1,0 +1,1 @@
+"""Image generations as durable work: start, poll, copy to Blob Storage. Nothing in here imports azure.functions."""

@@ -1,0 +1,180 @@
+"""Fetching an image from a URL that somebody else wrote.
+
+No credential goes along, no address inside our own network is reached, nothing is read without end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.cookiejar import DefaultCookiePolicy
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urljoin, urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests_hardened import Config, HTTPSession
+from requests_hardened.ip_filter import InvalidIPAddress
+from urllib3.exceptions import HTTPError
+
+from imagegen.errors import ImageUnusableError
+from imagegen.settings import origin_of
+
+if TYPE_CHECKING:
+    from requests import PreparedRequest, Response
+
+_CONNECT_SECONDS: Final = 5
+_READ_SECONDS: Final = 15
+_MOST_REDIRECTS: Final = 3
+_CHUNK: Final = 1 << 18
+
+_FINAL: Final = frozenset({400, 401, 405, 410, 415, 451})
+"""Statuses that another try will not change. Not 403 and 404: a link expires, and the next poll brings a new one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    length: int | None
+    """Bytes, as the server announced; None when it did not."""
+    chunks: Iterable[bytes]
+
+
+class Downloader:
+    """Fetches images. Thread-safe.
+
+    Parameters
+    ----------
+    allowed_hosts
+        ``host``, ``host:port`` or ``.suffix`` of what images may come from. When empty: any public https host.
+    endpoint
+        The image service: its own origin is always allowed.
+    connections
+        How many threads fetch at once.
+    seconds
+        The most that fetching one image may take.
+    """
+
+    def __init__(
+        self,
+        *,
+        allowed_hosts: Iterable[str],
+        endpoint: str,
+        connections: int,
+        seconds: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._allowed = tuple(allowed_hosts)
+        self._own_origin = origin_of(endpoint)
+        self._seconds = seconds
+        self._monotonic = monotonic
+        self._trusted = _without_credentials(requests.Session())
+        self._public = _without_credentials(
+            HTTPSession(
+                Config(
+                    ip_filter_enable=True,
+                    ip_filter_allow_loopback_ips=False,
+                    never_redirect=True,
+                    default_timeout=(_CONNECT_SECONDS, _READ_SECONDS),
+                )
+            )
+        )
+        for session in (self._trusted, self._public):
+            for adapter in session.adapters.values():
+                if isinstance(adapter, HTTPAdapter):
+                    adapter.init_poolmanager(10, connections)
+
+    @contextmanager
+    def open(self, url: str) -> Generator[Download]:
+        """Start to fetch. Use it up within the ``with``.
+
+        Raises
+        ------
+        ImageUnusableError
+            Here, or while reading, when there is no image to be had. No message holds the URL: it is a credential.
+        """
+        give_up = self._monotonic() + self._seconds
+        try:
+            with self._get(url) as response:
+                if response.status_code != 200:
+                    again = response.status_code not in _FINAL
+                    raise ImageUnusableError(
+                        "imageUnavailable", f"the image URL answered {response.status_code}", again=again
+                    )
+                yield Download(_content_length(response), self._chunks(response, give_up))
+        except InvalidIPAddress:
+            raise _not_allowed("its host has an address that is not public") from None
+        except (requests.RequestException, HTTPError, OSError) as error:
+            raise ImageUnusableError(
+                "imageUnavailable", f"fetching the image failed ({type(error).__name__})", again=True
+            ) from None
+
+    def _get(self, url: str) -> Response:
+        for _ in range(_MOST_REDIRECTS + 1):
+            session = self._session_for(url)
+            response = session.get(
+                url,
+                # Bytes as they are: the length that was announced is that of what we store.
+                headers={"Accept": "image/*", "Accept-Encoding": "identity"},
+                timeout=(_CONNECT_SECONDS, _READ_SECONDS),
+                allow_redirects=False,
+                stream=True,
+            )
+            target = session.get_redirect_target(response)
+            if target is None:
+                return response
+            response.close()
+            url = urljoin(url, target)
+        raise ImageUnusableError("imageUnavailable", "the image URL redirects without end", again=False)
+
+    def _session_for(self, url: str) -> requests.Session:
+        """Every URL is judged, those of redirects too."""
+        try:
+            origin = origin_of(url)
+        except ValueError:
+            raise _not_allowed("it is no http or https URL") from None
+        parts = urlsplit(origin)
+        host = parts.hostname or ""
+        if origin == self._own_origin or any(_matches(host, parts.port, allowed) for allowed in self._allowed):
+            return self._trusted
+        if self._allowed:
+            raise _not_allowed(f"its host '{host}' is not in IMAGE_URL_ALLOWED_HOSTS")
+        if parts.scheme != "https":
+            raise _not_allowed("it is not https")
+        return self._public
+
+    def _chunks(self, response: Response, give_up: float) -> Iterator[bytes]:
+        for chunk in response.iter_content(_CHUNK):
+            # A server that drips bytes never runs into a read timeout; our claim on the record does run out.
+            if self._monotonic() > give_up:
+                raise ImageUnusableError(
+                    "imageUnavailable", f"the image did not arrive within {self._seconds:g} s", again=True
+                )
+            yield chunk
+
+
+def _without_credentials(session: requests.Session) -> requests.Session:
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    session.auth = _no_auth  # else requests would look the host up in a .netrc
+    return session
+
+
+def _no_auth(request: PreparedRequest) -> PreparedRequest:
+    return request
+
+
+def _content_length(response: Response) -> int | None:
+    stated = response.headers.get("Content-Length", "")
+    return int(stated) if stated.isdigit() else None
+
+
+def _matches(host: str, port: int | None, allowed: str) -> bool:
+    name, _, stated_port = allowed.rpartition(":") if allowed.rpartition(":")[2].isdigit() else (allowed, "", "")
+    if stated_port and stated_port != str(port):
+        return False
+    return host.endswith(name) if name.startswith(".") else host == name.strip("[]")
+
+
+def _not_allowed(reason: str) -> ImageUnusableError:
+    return ImageUnusableError("imageUrlNotAllowed", f"the image URL was not fetched: {reason}", again=False)

@@ -1,0 +1,19 @@
+"""What the log says: events with fields, on one line each. Never a prompt, key, token or SAS among them."""
+
+from __future__ import annotations
+
+import logging
+
+_LOGGER = logging.getLogger("imagegen")
+
+
+def log_event(name: str, *, level: int = logging.INFO, **fields: object) -> None:
+    """Log ``name key=value …``; a field that is None is left out."""
+    words = [name, *(f"{key}={_one_word(value)}" for key, value in fields.items() if value is not None)]
+    _LOGGER.log(level, "%s", " ".join(words))
+
+
+def _one_word(value: object) -> str:
+    text = str(value)
+    plain = text.isprintable() and not any(mark in text for mark in ' ="') and text
+    return text if plain else repr(text)

@@ -1,0 +1,187 @@
+"""The nouns: what a caller asks for, what becomes of it, and their JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, field_validator
+from pydantic.alias_generators import to_camel
+
+_LAST_MILLISECOND = (1 << 48) - 1
+"""The largest timestamp that a UUIDv7 can hold."""
+
+
+def format_time(moment: datetime) -> str:
+    """ISO 8601, UTC, milliseconds, ``Z``: of fixed width, so that strings sort as the times do."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Time = Annotated[datetime, PlainSerializer(format_time, return_type=str, when_used="json")]
+
+
+class Status(StrEnum):
+    """The words of the image service that we wrap. The last three are terminal."""
+
+    NOT_RUNNING = "notRunning"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+    @property
+    def is_terminal(self) -> bool:
+        return self in (Status.SUCCEEDED, Status.FAILED, Status.CANCELED)
+
+
+class _Value(BaseModel):
+    """Written in camelCase. A field that this version does not know is left unread: records outlive versions."""
+
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore")
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object, without what is not set."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class GenerationError(_Value):
+    """Why a generation, or one image of it, failed. Source: Microsoft REST guidelines, 7.10.2."""
+
+    code: str
+    message: str
+    target: str | None = None
+    innererror: dict[str, Any] | None = None
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the caller's own input was refused, so that the same request would fail again."""
+        return self.code in _REFUSALS
+
+
+_REFUSALS = frozenset({"contentFilter", "invalidPayload"})
+
+
+class StoredImage(_Value):
+    """An image in our own container."""
+
+    container: str
+    blob: str
+    content_type: str
+    content_length: int
+    """Bytes."""
+    sha256: str
+    """64 lower-case hexadecimal digits."""
+    revised_prompt: str | None = None
+
+
+class FailedImage(_Value):
+    """The place of an image that was refused, or that could not be copied."""
+
+    error: GenerationError
+
+
+class GenerationRequest(_Value):
+    """What is to be generated. Source: ``POST /generations`` in the contract."""
+
+    prompt: str = Field(min_length=1, max_length=32_000)
+    n: int = Field(default=1, ge=1, le=10)
+    size: str | None = Field(default=None, pattern=r"^(auto|[1-9][0-9]{1,4}x[1-9][0-9]{1,4})$")
+    quality: str | None = Field(default=None, min_length=1, max_length=64)
+    output_format: str | None = Field(default=None, alias="output_format", min_length=1, max_length=64)
+    output_compression: int | None = Field(default=None, alias="output_compression", ge=0, le=100)
+    background: str | None = Field(default=None, min_length=1, max_length=64)
+    style: str | None = Field(default=None, min_length=1, max_length=64)
+    model: str | None = Field(default=None, min_length=1, max_length=128)
+    user: str | None = Field(default=None, min_length=1, max_length=256)
+
+    @field_validator("prompt")
+    @classmethod
+    def _not_blank(cls, prompt: str) -> str:
+        if not prompt.strip():
+            raise ValueError("must hold more than white space")
+        return prompt
+
+
+_MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+_MetadataValue = Annotated[str, StringConstraints(max_length=512)]
+Metadata = Annotated[dict[_MetadataKey, _MetadataValue], Field(max_length=16)]
+
+
+class StartRequest(GenerationRequest):
+    """The body of ``POST /generations``: what to generate, and how to treat the generation.
+
+    An unknown field is refused: a typo must not be billed.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    metadata: Metadata = Field(default_factory=dict)
+    timeout_seconds: int | None = Field(default=None, ge=30, le=86_400)
+
+    @property
+    def request(self) -> GenerationRequest:
+        return GenerationRequest.model_validate(
+            self.model_dump(exclude={"metadata", "timeout_seconds"}, exclude_unset=True)
+        )
+
+
+class Generation(_Value):
+    """The record of one generation: all the state that there is."""
+
+    id: str
+    """A UUIDv7: ordered by time, and the ``Operation-Id`` upstream."""
+    token: str
+    """The capability that is part of every URL we hand out. 128 random bits."""
+    status: Status = Status.NOT_RUNNING
+    created: Time
+    last_action: Time
+    deadline: Time
+    """Past this, a generation that is not finished fails with ``deadlineExceeded``."""
+    due: Time
+    """Nobody needs to touch the record before. The only lock there is."""
+    request: GenerationRequest
+    metadata: Metadata = Field(default_factory=dict)
+
+    operation_location: str | None = None
+    """Where to poll, byte for byte as upstream gave it; None until upstream accepted."""
+    submitted: Time | None = None
+    faults: int = 0
+    """Upstream failures in a row: what back-off grows with."""
+    copy_attempts: int = 0
+    images: tuple[StoredImage | FailedImage | None, ...] = ()
+    """The outcome of each image; None where a copy is still to be made."""
+    error: GenerationError | None = None
+
+    def changed(self, **changes: Any) -> Generation:
+        """A copy with these fields replaced."""
+        return self.model_copy(update=changes)
+
+    @property
+    def done_key(self) -> str:
+        return done_key(self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Versioned:
+    """A record as it was read or written."""
+
+    generation: Generation
+    etag: str
+
+
+def done_key(generation_id: str) -> str:
+    """The name of a finished record under ``done/``: known from the id alone, sorting newest first."""
+    milliseconds = UUID(generation_id).int >> 80
+    return f"{_LAST_MILLISECOND - milliseconds:012x}-{generation_id}"
+
+
+def is_generation_id(text: str) -> bool:
+    """Whether this is an id that we could have made: a UUIDv7 in its canonical spelling."""
+    try:
+        parsed = UUID(text)
+    except ValueError:
+        return False
+    return parsed.version == 7 and str(parsed) == text

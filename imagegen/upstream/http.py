@@ -1,0 +1,187 @@
+"""Speaking to an image service: pooled connections, credentials, and what its answers mean."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http.cookiejar import DefaultCookiePolicy
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urljoin, urlsplit
+
+import requests
+from azure.core.exceptions import AzureError
+from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase
+from urllib3.exceptions import HTTPError
+
+from imagegen.events import log_event
+from imagegen.generation import GenerationError
+from imagegen.settings import Deployment
+
+if TYPE_CHECKING:
+    from requests import PreparedRequest, Response
+
+_CONNECT_SECONDS = 5
+_READ_SECONDS = 30
+_LONGEST_ANSWER = 1 << 20
+"""Bytes. A JSON answer of this API is a few kilobytes; something that sends more is not the API."""
+_FILTER_CODES = frozenset({"contentfilter", "content_filter", "content_policy_violation", "moderation_blocked"})
+
+
+class NoAnswerError(Exception):
+    """The network failed, or the answer was not one. Holds no URL and no credential."""
+
+
+class _Credential(AuthBase):
+    """Adds the key or a bearer token. Being set, it also keeps requests from looking into a .netrc."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._key = deployment.api_key
+        self._scope = deployment.scope
+        self._token: Callable[[], str] | None = None
+
+    def __call__(self, request: PreparedRequest) -> PreparedRequest:
+        if self._key:
+            request.headers["api-key"] = self._key.get_secret_value()
+        else:
+            request.headers["Authorization"] = f"Bearer {self._bearer_token()}"
+        return request
+
+    def _bearer_token(self) -> str:
+        if self._token is None:
+            # Imported here: an app with a key does not pay for it at cold start.
+            from azure.identity import DefaultAzureCredential, get_bearer_token_provider
+
+            self._token = get_bearer_token_provider(DefaultAzureCredential(), self._scope)
+        return self._token()
+
+
+class Answer:
+    """An HTTP answer, read to its end."""
+
+    def __init__(self, response: Response, body: bytes) -> None:
+        self.status = response.status_code
+        self.headers = response.headers
+        self._body = body
+
+    @property
+    def request_id(self) -> str | None:
+        """What the service's operators ask for."""
+        return self.headers.get("x-ms-request-id") or self.headers.get("apim-request-id")
+
+    def json(self) -> dict[str, Any]:
+        """The body as a JSON object.
+
+        Raises
+        ------
+        NoAnswerError
+            When it is none.
+        """
+        try:
+            value = json.loads(self._body)
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict):
+            raise NoAnswerError(f"status {self.status} with a body that is not a JSON object")
+        return cast("dict[str, Any]", value)
+
+    @property
+    def error(self) -> GenerationError:
+        """What the body says is wrong; made from the status where it says nothing."""
+        try:
+            stated = self.json().get("error")
+        except NoAnswerError:
+            stated = None
+        return read_error(stated, default_code=f"http{self.status}")
+
+    def retry_after(self, now: datetime) -> float | None:
+        """Seconds to wait, as told in milliseconds, in seconds or as an HTTP date; None when not told."""
+        if (milliseconds := self.headers.get("retry-after-ms", "")).isdigit():
+            return int(milliseconds) / 1000
+        return parse_retry_after(self.headers.get("retry-after"), now)
+
+
+def parse_retry_after(value: str | None, now: datetime) -> float | None:
+    """Seconds from a Retry-After header, a number or an HTTP date; None when missing or neither."""
+    if value is None:
+        return None
+    value = value.strip()
+    if value.isascii() and value.replace(".", "", 1).isdigit():
+        return float(value)
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds())
+
+
+def read_error(stated: object, *, default_code: str = "upstreamFailure") -> GenerationError:
+    """The service's error, whatever it left out; the spellings of a refused prompt become ``contentFilter``."""
+    fields = cast("dict[str, Any]", stated) if isinstance(stated, dict) else {}
+    code = str(fields.get("code") or default_code)
+    inner = fields.get("innererror") or fields.get("inner_error")
+    inner = cast("dict[str, Any]", inner) if isinstance(inner, dict) else None
+    if code.lower() in _FILTER_CODES:
+        inner = inner or {"code": code}
+        code = "contentFilter"
+    message = str(fields.get("message") or "The image service gave no reason.")
+    return GenerationError(code=code, message=message[:2_000], innererror=inner)
+
+
+class UpstreamSession:
+    """Requests to one deployment. Thread-safe.
+
+    Parameters
+    ----------
+    deployment
+        Where to, and with which credential.
+    connections
+        How many threads ask at once.
+    """
+
+    def __init__(self, deployment: Deployment, *, connections: int) -> None:
+        self._session = requests.Session()
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        for scheme in ("https://", "http://"):
+            self._session.mount(scheme, HTTPAdapter(pool_maxsize=connections))
+        self._credential = _Credential(deployment)
+
+    def send(self, method: str, url: str, *, event: str, generation_id: str, **options: Any) -> Answer:
+        """Send and read one answer, whatever its status. Nothing is retried here, no redirect followed.
+
+        Raises
+        ------
+        NoAnswerError
+            When there was none.
+        """
+        started = time.monotonic()
+        try:
+            request = self._session.prepare_request(requests.Request(method, url, auth=self._credential, **options))
+            request.url = url  # verbatim: prepare_request would tidy it up
+            response = self._session.send(
+                request, timeout=(_CONNECT_SECONDS, _READ_SECONDS), allow_redirects=False, stream=True
+            )
+            with response:
+                body = response.raw.read(_LONGEST_ANSWER + 1, decode_content=True)
+        except (requests.RequestException, HTTPError, OSError, AzureError) as error:
+            log_event(f"{event}.unanswered", id=generation_id, error=type(error).__name__)
+            raise NoAnswerError(f"no answer ({type(error).__name__})") from None
+        if len(body) > _LONGEST_ANSWER:
+            raise NoAnswerError("an answer that is too long to be one")
+        answer = Answer(response, body)
+        log_event(
+            event,
+            id=generation_id,
+            status=answer.status,
+            upstream_request_id=answer.request_id,
+            ms=round((time.monotonic() - started) * 1000),
+        )
+        return answer
+
+
+def absolute(location: str, base: str) -> str:
+    """A URL from a header: verbatim when absolute, else resolved against the URL it answered."""
+    return location if urlsplit(location).scheme else urljoin(base, location)
