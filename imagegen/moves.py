@@ -19,8 +19,8 @@ LONGEST_WAIT: Final = 60.0
 COPY_TRIES: Final = 5
 """How often the copy of an image is tried before its failure is final."""
 
-COPY_SECONDS_EACH: Final = 60
-COPY_SECONDS_SLACK: Final = 15
+COPY_SECONDS_EACH: Final = 30
+COPY_SECONDS_SLACK: Final = 10
 """How long a worker may take to copy one image, and for all the rest of that move."""
 
 

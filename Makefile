@@ -1,0 +1,59 @@
+# Each target starts from a bare clone. `make help` lists them.
+
+PYTHON ?= $(shell local/find-python)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+AZURITE := local/node_modules/.installed
+CODE := function_app.py imagegen local tests
+
+export PROMPT N SIZE MODEL PORT
+
+.PHONY: help demo start test lint format clean install
+.DEFAULT_GOAL := help
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@echo
+	@echo '  make demo PROMPT="a lighthouse in fog" N=2 SIZE=512x512'
+	@echo '  make start PORT=8080'
+
+demo: install ## One prompt on its real way to a picture on disk
+	@$(BIN)/python -m local.demo
+
+start: install ## Azurite, the image API emulator and the app, in the foreground
+	@exec $(BIN)/python -m local.stack
+
+test: install ## All tests, and the branch coverage of imagegen/
+	@rm -f .coverage .coverage.*
+	@$(BIN)/coverage run -m pytest
+	@$(BIN)/coverage combine -q
+	@$(BIN)/coverage report
+
+lint: install ## Format, lint and type checks
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+format: install ## Mend what the linter can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove all that make has made
+	rm -rf $(VENV) local/node_modules .local demo-output .pytest_cache .ruff_cache .coverage .coverage.* htmlcov
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+install: $(INSTALLED) $(AZURITE)
+
+$(INSTALLED): requirements.txt requirements-dev.txt
+	@test -n "$(PYTHON)" || exit 1
+	@echo "Installing Python packages into $(VENV)" >&2
+	@"$(PYTHON)" -m venv --clear $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+$(AZURITE): local/package.json local/package-lock.json
+	@command -v npm >/dev/null || { echo "npm is missing: install Node.js 20 or later, https://nodejs.org" >&2; exit 1; }
+	@echo "Installing Azurite into local/node_modules" >&2
+	@cd local && npm ci --silent --no-audit --no-fund
+	@touch $@

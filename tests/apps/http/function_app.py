@@ -1,0 +1,81 @@
+"""HTTP functions of every shape, for the tests of local.host. Needs no storage."""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+
+import azure.functions as func
+
+app = func.FunctionApp(http_auth_level=func.AuthLevel.ANONYMOUS)
+log = logging.getLogger("http")
+both = threading.Barrier(2, timeout=5)
+
+
+@app.route("echo/{id}")
+def echo(req: func.HttpRequest) -> func.HttpResponse:
+    seen = {
+        "method": req.method,
+        "url": req.url,
+        "route": dict(req.route_params),
+        "query": dict(req.params),
+        "headers": dict(req.headers),
+        "body": req.get_body().decode("latin-1"),
+    }
+    return func.HttpResponse(json.dumps(seen), mimetype="application/json")
+
+
+@app.route("echo/literal")
+def literal(req: func.HttpRequest) -> str:
+    return "literal"
+
+
+@app.route("openai/images/generations:submit", methods=["POST"])
+def submit(req: func.HttpRequest) -> func.HttpResponse:
+    return func.HttpResponse(status_code=202, headers={"operation-location": "https://there", "Retry-After": "1"})
+
+
+@app.route("things/{id:guid}", methods=["GET"])
+def thing(req: func.HttpRequest) -> func.HttpResponse:
+    return func.HttpResponse(req.route_params["id"])
+
+
+@app.route()
+def unnamed(req: func.HttpRequest) -> func.HttpResponse:
+    return func.HttpResponse("by name")
+
+
+@app.route("fails")
+def fails(req: func.HttpRequest) -> func.HttpResponse:
+    raise ValueError("the reason it failed")
+
+
+@app.route("cookies")
+def cookies(req: func.HttpRequest) -> func.HttpResponse:
+    response = func.HttpResponse("two")
+    response.headers.add("Set-Cookie", "a=1; Path=/; HttpOnly")
+    response.headers.add("Set-Cookie", "b=2; Max-Age=60; SameSite=Lax; Secure")
+    return response
+
+
+@app.route("bytes", methods=["GET"])
+def binary(req: func.HttpRequest) -> func.HttpResponse:
+    return func.HttpResponse(bytes(range(256)), mimetype="application/octet-stream")
+
+
+@app.route("meet")
+def meet(req: func.HttpRequest) -> func.HttpResponse:
+    """Return only when two calls are inside at once."""
+    both.wait()
+    return func.HttpResponse("met")
+
+
+@app.route("slow/{seconds}")
+def slow(req: func.HttpRequest) -> func.HttpResponse:
+    log.info("slow started")
+    time.sleep(float(req.route_params["seconds"]))
+    return func.HttpResponse("slept")

@@ -1,0 +1,107 @@
+# pyright: reportUnknownMemberType=false
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+import trustme
+from azure.storage.blob import BlobServiceClient
+from azure.storage.queue import QueueServiceClient
+
+from local.azurite import Azurite, AzuriteError, azurite
+from local.processes import start
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def containers(storage: Azurite) -> list[str]:
+    with BlobServiceClient.from_connection_string(storage.connection_string) as service:
+        return [str(container.name) for container in service.list_containers()]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_blobs_and_queues_answer_with_the_installed_sdks(azurite: Azurite) -> None:
+    with BlobServiceClient.from_connection_string(azurite.connection_string) as blobs:
+        assert blobs.url.rstrip("/") == azurite.blob_endpoint
+        blobs.create_container("from-test-azurite")
+    assert "from-test-azurite" in containers(azurite)
+    with QueueServiceClient.from_connection_string(azurite.connection_string) as queues:
+        assert queues.url.rstrip("/") == azurite.queue_endpoint
+        assert queues.create_queue("from-test-azurite").get_queue_properties().name == "from-test-azurite"
+
+
+def test_a_location_keeps_the_data_and_memory_does_not(tmp_path: Path) -> None:
+    with azurite(tmp_path) as storage, BlobServiceClient.from_connection_string(storage.connection_string) as blobs:
+        blobs.create_container("kept")
+    with azurite(tmp_path) as storage:
+        assert containers(storage) == ["kept"]
+    with azurite() as storage:
+        assert containers(storage) == []
+
+
+def test_it_is_gone_at_the_end() -> None:
+    with azurite() as storage:
+        pid = storage.process.pid
+    assert not is_running(pid)
+
+
+def test_it_dies_with_a_parent_that_is_killed() -> None:
+    script = """
+import time
+from local.azurite import azurite
+with azurite() as storage:
+    print("pid", storage.process.pid, flush=True)
+    time.sleep(600)
+"""
+    with start([sys.executable, "-c", script], ready=r"pid \d+") as parent:
+        pid = int(parent.ready_line.split()[1])
+        parent.signal(signal.SIGKILL)
+        parent.wait()
+        deadline = time.monotonic() + 10
+        while is_running(pid):
+            assert time.monotonic() < deadline, "Azurite outlived its parent"
+            time.sleep(0.02)
+
+
+def test_a_port_that_is_taken_is_an_error_with_azurites_own_words() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(AzuriteError, match="EADDRINUSE"), azurite(blob_port=port):
+            pass
+
+
+def test_not_installed_says_what_to_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("local.azurite._SCRIPT", tmp_path / "azurite.js")
+    with pytest.raises(AzuriteError, match="make start"), azurite():
+        pass
+
+
+def test_with_a_certificate_it_speaks_https(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
+    for blob in certificate.cert_chain_pems:
+        blob.write_to_path(tmp_path / "cert.pem", append=True)
+    with azurite(cert=tmp_path / "cert.pem", key=tmp_path / "key.pem") as storage:
+        assert storage.blob_endpoint.startswith("https://127.0.0.1:")
+        service = BlobServiceClient.from_connection_string(
+            storage.connection_string, connection_verify=str(tmp_path / "ca.pem")
+        )
+        with service:
+            service.create_container("secure")
+            assert [str(container.name) for container in service.list_containers()] == ["secure"]
