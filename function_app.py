@@ -1,33 +1,85 @@
-"""Every trigger of the app: its table of contents."""
+"""Every trigger of the app: its table of contents.
+
+Azure tries routes in the alphabetical order of their functions' names, so ``unknown_route`` must stay the last.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import cast
 
 import azure.functions as func
 
-from imagegen.api import Request, Response, answer
+from imagegen import api
 from imagegen.events import log_event
-from imagegen.service import service
+from imagegen.http import Request, Response, answer
+from imagegen.service import Service, service
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
+
+# The routes that are anonymous to the host check what they are given themselves: the token in the URL, because clients
+# do not replay a function key when they poll; or an api-key, as the retired API did.
+ANONYMOUS = func.AuthLevel.ANONYMOUS
 
 
 @app.route("generations", methods=["POST"])
 def start_generation(req: func.HttpRequest) -> func.HttpResponse:
-    return _http(answer(_request(req), lambda request: service().api.start_generation(request)))
+    return _answer(req, lambda app, request: app.api.start_generation(request))
 
 
-# These check the token in their URL: clients do not replay a function key when they poll.
-@app.route("generations/{id}", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
+@app.route("generations", methods=["GET"])
+def list_generations(req: func.HttpRequest) -> func.HttpResponse:
+    return _answer(req, lambda app, request: app.api.list_generations(request))
+
+
+@app.route("generations/{id}", methods=["GET"], auth_level=ANONYMOUS)
 def get_generation(req: func.HttpRequest) -> func.HttpResponse:
-    return _http(answer(_request(req), lambda request: service().api.get_generation(request)))
+    return _answer(req, lambda app, request: app.api.get_generation(request))
 
 
-@app.route("generations/{id}/result", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
+@app.route("generations/{id}/result", methods=["GET"], auth_level=ANONYMOUS)
 def get_generation_result(req: func.HttpRequest) -> func.HttpResponse:
-    return _http(answer(_request(req), lambda request: service().api.get_generation_result(request)))
+    return _answer(req, lambda app, request: app.api.get_generation_result(request))
+
+
+@app.route("generations/{id}/cancel", methods=["POST"], auth_level=ANONYMOUS)
+def cancel_generation(req: func.HttpRequest) -> func.HttpResponse:
+    return _answer(req, lambda app, request: app.api.cancel_generation(request))
+
+
+@app.route("generations/{id}", methods=["DELETE"], auth_level=ANONYMOUS)
+def delete_generation(req: func.HttpRequest) -> func.HttpResponse:
+    return _answer(req, lambda app, request: app.api.delete_generation(request))
+
+
+@app.route("openai/images/generations:submit", methods=["POST"], auth_level=ANONYMOUS)
+def compat_submit(req: func.HttpRequest) -> func.HttpResponse:
+    return _answer(req, lambda app, request: app.compat.submit(request))
+
+
+@app.route("openai/operations/images/{id}", methods=["GET"], auth_level=ANONYMOUS)
+def compat_get_operation(req: func.HttpRequest) -> func.HttpResponse:
+    return _answer(req, lambda app, request: app.compat.get_operation(request))
+
+
+@app.route("openai/operations/images/{id}", methods=["DELETE"], auth_level=ANONYMOUS)
+def compat_delete_operation(req: func.HttpRequest) -> func.HttpResponse:
+    return _answer(req, lambda app, request: app.compat.delete_operation(request))
+
+
+@app.route("health", methods=["GET"], auth_level=ANONYMOUS)
+def get_health(req: func.HttpRequest) -> func.HttpResponse:
+    return _answer(req, lambda app, request: app.health.get(request))
+
+
+@app.route("openapi.json", methods=["GET"], auth_level=ANONYMOUS)
+def get_openapi(req: func.HttpRequest) -> func.HttpResponse:
+    return _answer(req, lambda app, request: app.openapi.get(request))
+
+
+@app.route("{*path}", auth_level=ANONYMOUS)
+def unknown_route(req: func.HttpRequest) -> func.HttpResponse:
+    return _http(answer(_request(req), api.unknown_route))
 
 
 @app.timer_trigger("timer", "%POLL_SCHEDULE%", run_on_startup=False, use_monitor=True)
@@ -40,15 +92,21 @@ def poll_operations(timer: func.TimerRequest) -> None:
             moves=done.moves,
             failures=done.failures,
             left=done.left,
+            oldest_seconds=done.oldest_seconds,
             past_due=timer.past_due or None,
         )
 
 
+def _answer(req: func.HttpRequest, handle: Callable[[Service, Request], Response]) -> func.HttpResponse:
+    return _http(answer(_request(req), lambda request: handle(service(), request)))
+
+
 def _request(req: func.HttpRequest) -> Request:
+    headers = cast("Mapping[str, str]", req.headers)
     return Request(
         method=req.method or "",
         url=req.url,
-        headers={str(name).lower(): str(value) for name, value in cast("Mapping[str, str]", req.headers).items()},
+        headers={name.lower(): value for name, value in headers.items()},
         query=req.params,
         route=req.route_params,
         body=req.get_body(),

@@ -1,286 +1,217 @@
-"""HTTP: parse, answer, headers, errors. Source of every route, header and status: the contract (docs/architecture.md).
-
-Knows nothing of Azure Functions: ``function_app`` hands over a ``Request`` and gets a ``Response``.
-"""
+"""The routes of the contract (docs/api.md), but for the old API's. No line of it knows Azure Functions."""
 
 from __future__ import annotations
 
 import hmac
-import json
-import logging
 import re
-import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlencode
 
-from pydantic import ValidationError
-from pydantic_core import from_json
+from imagegen.errors import FieldProblem, RequestError
+from imagegen.generation import Generation, GenerationRequest, Status, is_generation_id
+from imagegen.http import Request, Response, base_url
+from imagegen.idempotency import IdempotencyKey, read_key
+from imagegen.listing import Page
+from imagegen.monitor import Monitors, monitor_urls, retry_after
+from imagegen.parsing import parse_start
+from imagegen.settings import Settings
 
-from imagegen.errors import FieldProblem, RequestError, StorageUnavailableError
-from imagegen.events import log_event
-from imagegen.generation import (
-    Generation,
-    GenerationRequest,
-    StartRequest,
-    Status,
-    StoredImage,
-    format_time,
-    is_generation_id,
-)
-from imagegen.settings import ROUTE_PREFIX, Settings, SettingsError, is_loopback
+_PAGE_SIZE: Final = 20
+_LARGEST_PAGE: Final = 100
+_LONGEST_WAIT: Final = 50
+"""Seconds that a POST waits at most: the shortest-lived callers give up after 60."""
 
-LONGEST_BODY: Final = 256 * 1024
-"""Bytes."""
-_RETRY_AFTER_SECONDS: Final = 5
-_STORAGE_RETRY_SECONDS: Final = 30
-_PRINTABLE: Final = re.compile(r"[\x21-\x7e]{1,128}")
-_CALLER_IDS: Final = ("x-ms-workflow-run-id", "x-ms-client-tracking-id", "x-ms-action-tracking-id")
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """An HTTP request. Header names are lower-case."""
-
-    method: str
-    url: str
-    headers: Mapping[str, str]
-    query: Mapping[str, str]
-    route: Mapping[str, str]
-    body: bytes
+ROUTES: Final = {
+    "generations": ("GET", "POST"),
+    "generations/{id}": ("GET", "DELETE"),
+    "generations/{id}/result": ("GET",),
+    "generations/{id}/cancel": ("POST",),
+    "health": ("GET",),
+    "openapi.json": ("GET",),
+    "openai/images/generations:submit": ("POST",),
+    "openai/operations/images/{id}": ("GET", "DELETE"),
+}
+"""Every route and its methods: what ``function_app`` declares, and what a wrong method is told."""
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
-    """An HTTP answer."""
+class Generations(Protocol):
+    """The verbs of the state machine."""
 
-    status: int
-    body: Mapping[str, Any] | None = None
-    headers: Mapping[str, str] = field(default_factory=dict[str, str])
-
-    def content(self) -> bytes:
-        """UTF-8."""
-        return b"" if self.body is None else json.dumps(self.body, ensure_ascii=False).encode()
-
-
-class Starter(Protocol):
-    def start(self, request: GenerationRequest, *, metadata: dict[str, str], timeout: timedelta) -> Generation: ...
+    def start(
+        self,
+        request: GenerationRequest,
+        *,
+        metadata: dict[str, str],
+        timeout: timedelta,
+        key: IdempotencyKey | None = None,
+    ) -> Generation: ...
+    def wait(self, generation: Generation, until: datetime) -> Generation: ...
+    def cancel(self, generation: Generation) -> Generation | None: ...
+    def delete(self, generation: Generation) -> None: ...
 
 
 class Records(Protocol):
     def read(self, generation_id: str) -> Generation | None: ...
-    def count_active(self) -> int: ...
 
 
-class Links(Protocol):
-    def link(self, image: StoredImage) -> str: ...
-    def blob_url(self, image: StoredImage) -> str: ...
+class Listing(Protocol):
+    def page(self, *, size: int, status: Status | None, after: str | None) -> Page: ...
 
 
-def answer(request: Request, handle: Callable[[Request], Response]) -> Response:
-    """What `handle` says, with the headers and errors that every answer has. Never raises."""
-    request_id = str(uuid.uuid4())
-    client_request_id = _printable(request.headers.get("x-ms-client-request-id"))
-    try:
-        response = handle(request)
-    except RequestError as error:
-        response = _error(error)
-    except StorageUnavailableError:
-        response = _error(_unavailable("storageUnavailable", "Storage does not answer. Nothing was lost: try again."))
-    except SettingsError as error:
-        log_event("settings.invalid", level=logging.ERROR, problems=str(error))
-        response = _error(_unavailable("configurationInvalid", str(error)))
-    except Exception:
-        logging.getLogger("imagegen").exception("request.failed x_ms_request_id=%s", request_id)
-        message = "The app failed. Its log has the reason under this x-ms-request-id."
-        response = _error(RequestError(status=500, code="internalError", message=message))
-    headers = {"x-ms-request-id": request_id, "Cache-Control": "no-store", **response.headers}
-    if client_request_id:
-        headers["x-ms-client-request-id"] = client_request_id
-    log_event(
-        "request.answered",
-        status=response.status,
-        code=response.headers.get("x-ms-error-code"),
-        x_ms_request_id=request_id,
-        x_ms_client_request_id=client_request_id,
-        caller=" ".join(filter(None, (_printable(request.headers.get(name)) for name in _CALLER_IDS))) or None,
-    )
-    return Response(response.status, response.body, headers)
+class Clock(Protocol):
+    def __call__(self) -> datetime: ...
 
 
 class Api:
-    """The routes of the contract."""
+    """Answers requests."""
 
-    def __init__(self, *, settings: Settings, starter: Starter, records: Records, links: Links) -> None:
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        generations: Generations,
+        records: Records,
+        listing: Listing,
+        monitors: Monitors,
+        clock: Clock,
+    ) -> None:
         self._settings = settings
-        self._starter = starter
+        self._generations = generations
         self._records = records
-        self._links = links
+        self._listing = listing
+        self._monitors = monitors
+        self._clock = clock
 
     def start_generation(self, request: Request) -> Response:
-        """``POST /generations``."""
-        base = self._base_url(request)
-        asked = _parse_start(request)
+        """``POST /generations``: 202, or 200 where the caller preferred to wait and it was worth it."""
+        base = base_url(request, self._settings)
+        key = read_key(request.headers)
+        wait = _preferred_wait(request.headers.get("prefer", ""))
+        asked = parse_start(request)
         self._check_model(asked.model)
-        self._check_capacity()
-        seconds = asked.timeout_seconds or self._settings.generation_timeout_seconds
-        generation = self._starter.start(
-            asked.request, metadata=dict(asked.metadata), timeout=timedelta(seconds=seconds)
+        began = self._clock()
+        generation = self._generations.start(
+            asked.request,
+            metadata=dict(asked.metadata),
+            timeout=timedelta(seconds=asked.timeout_seconds or self._settings.generation_timeout_seconds),
+            key=key,
         )
-        urls = _urls(generation, base)
-        headers = {"Location": urls["result"], "Operation-Location": urls["self"], **_retry_after(generation)}
-        return Response(202, self._monitor(generation, urls), headers)
+        headers: dict[str, str] = {}
+        if "repeatability-request-id" in request.headers:
+            headers["Repeatability-Result"] = "accepted"
+        if wait:
+            headers["Preference-Applied"] = f"wait={wait}"
+            generation = self._generations.wait(generation, began + timedelta(seconds=wait))
+        urls = monitor_urls(generation, base)
+        headers |= {"Location": urls.result, "Operation-Location": urls.monitor}
+        monitor = self._monitors.to_json(generation, urls)
+        if wait and generation.status.is_terminal:
+            return Response(200, monitor, headers)
+        return Response(202, monitor, {**headers, "Retry-After": "1", **retry_after(generation)})
+
+    def list_generations(self, request: Request) -> Response:
+        """``GET /generations``: newest first, a page at a time."""
+        base = base_url(request, self._settings)
+        size, status = _page_size(request.query), _status(request.query)
+        page = self._listing.page(size=size, status=status, after=request.query.get("after"))
+        value = [self._monitors.to_json(found, monitor_urls(found, base)) for found in page.generations]
+        body: dict[str, Any] = {"value": value}
+        if page.next:
+            query = {"maxpagesize": size, **({"status": status.value} if status else {}), "after": page.next}
+            body["nextLink"] = f"{base}/generations?{urlencode(query)}"
+        return Response(200, body)
 
     def get_generation(self, request: Request) -> Response:
         """``GET /generations/{id}``: the status monitor, always 200."""
-        generation = self._find(request)
-        urls = _urls(generation, self._base_url(request))
-        headers = {} if generation.status.is_terminal else _retry_after(generation)
-        return Response(200, self._monitor(generation, urls), headers)
+        return self._monitor_response(request, self._find(request))
 
     def get_generation_result(self, request: Request) -> Response:
         """``GET /generations/{id}/result``: what a 202's ``Location`` names."""
         generation = self._find(request)
-        urls = _urls(generation, self._base_url(request))
+        urls = monitor_urls(generation, base_url(request, self._settings))
         match generation.status:
             case Status.SUCCEEDED:
-                return Response(200, self._monitor(generation, urls))
+                return Response(200, self._monitors.to_json(generation, urls))
             case Status.FAILED:
                 return _failed(generation)
             case Status.CANCELED:
                 return _ended(generation, 410, {"code": "canceled", "message": "The generation was canceled."})
             case _:
                 # Both headers every time: Logic Apps forgets those of the answer before.
-                headers = {"Location": urls["result"], **_retry_after(generation)}
-                return Response(202, self._monitor(generation, urls), headers)
+                headers = {"Location": urls.result, **retry_after(generation)}
+                return Response(202, self._monitors.to_json(generation, urls), headers)
+
+    def cancel_generation(self, request: Request) -> Response:
+        """``POST /generations/{id}/cancel``: 200 with the monitor, canceled now or ended as it was."""
+        generation = self._generations.cancel(self._find(request))
+        if generation is None:
+            raise _not_found()
+        return self._monitor_response(request, generation)
+
+    def delete_generation(self, request: Request) -> Response:
+        """``DELETE /generations/{id}``: 204, whether there was something to delete or not."""
+        try:
+            generation = self._find(request)
+        except RequestError:
+            # It may have been there a moment ago: whoever repeats a DELETE must not be told that it failed.
+            return Response(204)
+        self._generations.delete(generation)
+        return Response(204)
+
+    def _monitor_response(self, request: Request, generation: Generation) -> Response:
+        urls = monitor_urls(generation, base_url(request, self._settings))
+        return Response(200, self._monitors.to_json(generation, urls), retry_after(generation))
 
     def _check_model(self, model: str | None) -> None:
         name = self._settings.default_deployment.name
         if model not in (None, name):
             raise RequestError.for_fields([FieldProblem("model", f"is not configured; leave it out or use '{name}'")])
 
-    def _check_capacity(self) -> None:
-        limit = self._settings.max_active_generations
-        if self._records.count_active() >= limit:
-            raise RequestError(
-                status=429,
-                code="tooManyRequests",
-                message=f"{limit} generations are active, which is the limit (MAX_ACTIVE_GENERATIONS). Try later.",
-                retry_after=_STORAGE_RETRY_SECONDS,
-            )
-
     def _find(self, request: Request) -> Generation:
         """The generation that the URL names. An unknown id and a wrong token look the same."""
         generation_id, token = request.route.get("id", ""), request.query.get("token", "")
         generation = self._records.read(generation_id) if is_generation_id(generation_id) and token else None
         if generation is None or not hmac.compare_digest(generation.token.encode(), token.encode("utf-8", "replace")):
-            message = "There is no such generation, or the token of its URL is wrong. Use the URL as it was handed out."
-            raise RequestError(status=404, code="notFound", message=message)
+            raise _not_found()
         return generation
 
-    def _monitor(self, generation: Generation, urls: Mapping[str, str]) -> dict[str, Any]:
-        monitor: dict[str, Any] = {
-            "id": generation.id,
-            "status": generation.status.value,
-            "createdDateTime": format_time(generation.created),
-            "lastActionDateTime": format_time(generation.last_action),
-            "expiresDateTime": format_time(generation.created + timedelta(days=self._settings.retention_days)),
-            "request": generation.request.to_json(),
-            "metadata": generation.metadata,
-            "urls": dict(urls),
-        }
-        if generation.status is Status.SUCCEEDED:
-            monitor["result"] = {"data": [self._image(image) for image in generation.images if image]}
-        if generation.status is Status.FAILED and generation.error:
-            monitor["error"] = generation.error.to_json()
-        return monitor
 
-    def _image(self, image: Any) -> dict[str, Any]:
-        if not isinstance(image, StoredImage):
-            return image.to_json()
-        return {
-            "url": self._links.link(image),
-            "blobUrl": self._links.blob_url(image),
-            "container": image.container,
-            "blob": image.blob,
-            "contentType": image.content_type,
-            "contentLength": image.content_length,
-            "sha256": image.sha256,
-            "revisedPrompt": image.revised_prompt,
-        }
-
-    def _base_url(self, request: Request) -> str:
-        """Where clients reach us. Never taken from a Host header that nobody vouches for."""
-        if self._settings.public_base_url:
-            return self._settings.public_base_url
-        if host := self._settings.website_hostname:
-            # Core Tools sets this too, to localhost and its port.
-            scheme = "http" if is_loopback(host.partition(":")[0]) else "https"
-            return f"{scheme}://{host}/{ROUTE_PREFIX}"
-        parts = urlsplit(request.url)
-        if not is_loopback(parts.hostname or ""):
-            raise RequestError(
-                status=503,
-                code="configurationInvalid",
-                message="PUBLIC_BASE_URL: is missing; set it to the URL at which clients reach the app, such as "
-                "https://images.example.com/api",
-                retry_after=_STORAGE_RETRY_SECONDS,
-            )
-        return f"{parts.scheme}://{parts.netloc}/{ROUTE_PREFIX}"
+def unknown_route(request: Request) -> Response:
+    """What no other function takes: a route that is none, or a method that a route does not have."""
+    path = request.route.get("path", "").strip("/")
+    for route, methods in ROUTES.items():
+        if re.fullmatch(re.escape(route).replace(re.escape("{id}"), "[^/]+"), path):
+            allowed = ", ".join(methods)
+            message = f"{request.method} is not a method of this route; it takes {allowed}."
+            headers = {"Allow": allowed}
+            raise RequestError(status=405, code="methodNotAllowed", message=message, headers=headers)
+    raise RequestError(status=404, code="notFound", message="There is no such route. GET /openapi.json lists them.")
 
 
-def _parse_start(request: Request) -> StartRequest:
-    if len(request.body) > LONGEST_BODY:
-        message = f"The body has {len(request.body)} bytes; {LONGEST_BODY} are taken."
-        raise RequestError(status=413, code="payloadTooLarge", message=message)
-    media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    if media_type != "application/json" and not re.fullmatch(r"application/[\w.-]+\+json", media_type):
-        message = "Send JSON, with the header Content-Type: application/json."
-        raise RequestError(status=415, code="unsupportedMediaType", message=message)
-    try:
-        body = from_json(request.body, allow_inf_nan=False)
-    except ValueError as error:
-        message = f"The body is not valid JSON: {error}"
-        raise RequestError(status=400, code="invalidJson", message=message) from None
-    if not isinstance(body, dict):
-        message = 'The body must be a JSON object, such as {"prompt": "a lighthouse in fog"}.'
-        raise RequestError(status=400, code="invalidPayload", message=message)
-    try:
-        return StartRequest.model_validate(body)
-    except ValidationError as error:
-        problems = [_field_problem(found) for found in error.errors(include_input=False, include_url=False)]
-        raise RequestError.for_fields(problems) from None
+def _not_found() -> RequestError:
+    message = "There is no such generation, or the token of its URL is wrong. Use the URL as it was handed out."
+    return RequestError(status=404, code="notFound", message=message)
 
 
-def _field_problem(found: Mapping[str, Any]) -> FieldProblem:
-    name = ".".join(str(part) for part in found["loc"] if part != "[key]")
-    match found["type"]:
-        case "missing":
-            message = "is required"
-        case "extra_forbidden":
-            message = f"is not a field of this API; it takes {', '.join(_FIELDS)}"
-        case "string_pattern_mismatch" if name == "size":
-            message = "must be 'auto' or WIDTHxHEIGHT, such as 1024x1024"
-        case _:
-            message = str(found["msg"]).removeprefix("Value error, ").replace("Input should", "should")
-            message = message.replace("String should", "should")
-    return FieldProblem(name[:100], message[:1].lower() + message[1:])
+def _preferred_wait(prefer: str) -> int:
+    """Seconds of ``Prefer: wait=N``; 0 where there is none. What cannot be understood is ignored: RFC 7240, 2."""
+    found = re.search(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,6})\"?\s*(?:$|[,;])", prefer, re.IGNORECASE)
+    return min(int(found[1]), _LONGEST_WAIT) if found else 0
 
 
-_FIELDS: Final = tuple(info.alias or name for name, info in StartRequest.model_fields.items())
+def _page_size(query: Any) -> int:
+    text = query.get("maxpagesize", str(_PAGE_SIZE))
+    if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= _LARGEST_PAGE:
+        raise RequestError.for_fields([FieldProblem("maxpagesize", f"must be a number from 1 to {_LARGEST_PAGE}")])
+    return int(text)
 
 
-def _urls(generation: Generation, base: str) -> dict[str, str]:
-    itself, token = f"{base}/generations/{generation.id}", quote(generation.token, safe="")
-    return {"self": f"{itself}?token={token}", "result": f"{itself}/result?token={token}"}
-
-
-def _retry_after(generation: Generation) -> dict[str, str]:
-    """Whole seconds; a caller that comes back sooner finds nothing new."""
-    wait = (generation.due - generation.last_action).total_seconds() if generation.faults else 0
-    return {"Retry-After": str(min(60, max(_RETRY_AFTER_SECONDS, round(wait))))}
+def _status(query: Any) -> Status | None:
+    text = query.get("status")
+    if text is None or text in set(Status):
+        return Status(text) if text else None
+    raise RequestError.for_fields([FieldProblem("status", f"must be one of {', '.join(Status)}")])
 
 
 def _failed(generation: Generation) -> Response:
@@ -292,19 +223,3 @@ def _failed(generation: Generation) -> Response:
 def _ended(generation: Generation, status: int, error: dict[str, Any]) -> Response:
     body = {"error": error, "id": generation.id, "status": generation.status.value}
     return Response(status, body, {"x-ms-error-code": error["code"]})
-
-
-def _error(error: RequestError) -> Response:
-    headers = {"x-ms-error-code": error.code}
-    if error.retry_after is not None:
-        headers["Retry-After"] = str(error.retry_after)
-    return Response(error.status, error.to_json(), headers)
-
-
-def _unavailable(code: str, message: str) -> RequestError:
-    return RequestError(status=503, code=code, message=message, retry_after=_STORAGE_RETRY_SECONDS)
-
-
-def _printable(text: str | None) -> str | None:
-    """A caller's id, if it is fit for a header and the log."""
-    return text if text and _PRINTABLE.fullmatch(text) else None

@@ -5,6 +5,7 @@ No credential goes along, no address inside our own network is reached, nothing 
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ _CONNECT_SECONDS: Final = 5
 _READ_SECONDS: Final = 15
 _MOST_REDIRECTS: Final = 3
 _CHUNK: Final = 1 << 18
+_LENGTH: Final = re.compile(r"[0-9]{1,18}")
 
 _FINAL: Final = frozenset({400, 401, 405, 410, 415, 451})
 """Statuses that another try will not change. Not 403 and 404: a link expires, and the next poll brings a new one."""
@@ -145,8 +147,9 @@ class Downloader:
         return self._public
 
     def _chunks(self, response: Response, give_up: float) -> Iterator[bytes]:
-        for chunk in response.iter_content(_CHUNK):
-            # A server that drips bytes never runs into a read timeout; our claim on the record does run out.
+        # read1: what has arrived, not what was asked for. A server that drips bytes never runs into a read timeout, and
+        # would keep a whole chunk waiting; our claim on the record does run out.
+        while chunk := response.raw.read1(_CHUNK, decode_content=True):
             if self._monotonic() > give_up:
                 raise ImageUnusableError(
                     "imageUnavailable", f"the image did not arrive within {self._seconds:g} s", again=True
@@ -166,7 +169,7 @@ def _no_auth(request: PreparedRequest) -> PreparedRequest:
 
 def _content_length(response: Response) -> int | None:
     stated = response.headers.get("Content-Length", "")
-    return int(stated) if stated.isdigit() else None
+    return int(stated) if _LENGTH.fullmatch(stated) else None
 
 
 def _matches(host: str, port: int | None, allowed: str) -> bool:

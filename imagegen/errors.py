@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ class RequestError(Exception):
         message: str,
         problems: Sequence[FieldProblem] = (),
         retry_after: int | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -34,6 +35,7 @@ class RequestError(Exception):
         self.problems = tuple(problems)
         self.retry_after = retry_after
         """Seconds."""
+        self.headers = dict(headers or {})
 
     @classmethod
     def for_fields(cls, problems: Sequence[FieldProblem]) -> RequestError:

@@ -11,6 +11,9 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, field_validator
 from pydantic.alias_generators import to_camel
 
+MOST_IMAGES = 10
+"""That one generation may ask for."""
+
 _LAST_MILLISECOND = (1 << 48) - 1
 """The largest timestamp that a UUIDv7 can hold."""
 
@@ -37,17 +40,23 @@ class Status(StrEnum):
         return self in (Status.SUCCEEDED, Status.FAILED, Status.CANCELED)
 
 
-class _Value(BaseModel):
+class Value(BaseModel):
     """Written in camelCase. A field that this version does not know is left unread: records outlive versions."""
 
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore")
+    model_config = ConfigDict(
+        frozen=True,
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="ignore",
+        hide_input_in_errors=True,  # a record holds a prompt and a token, and errors are logged
+    )
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object, without what is not set."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-class GenerationError(_Value):
+class GenerationError(Value):
     """Why a generation, or one image of it, failed. Source: Microsoft REST guidelines, 7.10.2."""
 
     code: str
@@ -64,7 +73,7 @@ class GenerationError(_Value):
 _REFUSALS = frozenset({"contentFilter", "invalidPayload"})
 
 
-class StoredImage(_Value):
+class StoredImage(Value):
     """An image in our own container."""
 
     container: str
@@ -77,13 +86,13 @@ class StoredImage(_Value):
     revised_prompt: str | None = None
 
 
-class FailedImage(_Value):
+class FailedImage(Value):
     """The place of an image that was refused, or that could not be copied."""
 
     error: GenerationError
 
 
-class GenerationRequest(_Value):
+class GenerationRequest(Value):
     """What is to be generated. Source: ``POST /generations`` in the contract."""
 
     prompt: str = Field(min_length=1, max_length=32_000)
@@ -116,7 +125,7 @@ class StartRequest(GenerationRequest):
     An unknown field is refused: a typo must not be billed.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=False)
 
     metadata: Metadata = Field(default_factory=dict)
     timeout_seconds: int | None = Field(default=None, ge=30, le=86_400)
@@ -128,7 +137,7 @@ class StartRequest(GenerationRequest):
         )
 
 
-class Generation(_Value):
+class Generation(Value):
     """The record of one generation: all the state that there is."""
 
     id: str
@@ -144,6 +153,8 @@ class Generation(_Value):
     """Nobody needs to touch the record before. The only lock there is."""
     request: GenerationRequest
     metadata: Metadata = Field(default_factory=dict)
+    key: str | None = None
+    """The name of its idempotency key under ``keys/``, where the caller gave one."""
 
     operation_location: str | None = None
     """Where to poll, byte for byte as upstream gave it; None until upstream accepted."""
@@ -160,8 +171,22 @@ class Generation(_Value):
         return self.model_copy(update=changes)
 
     @property
+    def is_claimed(self) -> bool:
+        """Whether somebody set out to copy its images, and has not come back."""
+        return self.copy_attempts > 0
+
+    @property
     def done_key(self) -> str:
         return done_key(self.id)
+
+
+class KeyClaim(Value):
+    """What an idempotency key stands for."""
+
+    id: str
+    """The generation: the same for every request with this key."""
+    digest: str
+    """SHA-256 of the request that came first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +201,11 @@ def done_key(generation_id: str) -> str:
     """The name of a finished record under ``done/``: known from the id alone, sorting newest first."""
     milliseconds = UUID(generation_id).int >> 80
     return f"{_LAST_MILLISECOND - milliseconds:012x}-{generation_id}"
+
+
+def started_at(generation_id: str) -> datetime:
+    """When this id was made."""
+    return datetime.fromtimestamp((UUID(generation_id).int >> 80) / 1_000, UTC)
 
 
 def is_generation_id(text: str) -> bool:

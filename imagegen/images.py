@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from tempfile import SpooledTemporaryFile
@@ -137,6 +137,7 @@ class BlobImages:
         link_lifetime: timedelta,
         clock: Callable[[], datetime],
     ) -> None:
+        self._service = service
         self._container = service.get_container_client(container)
         self._downloader = downloader
         self._limit = limit
@@ -187,14 +188,16 @@ class BlobImages:
     def delete_all(self, generation_id: str) -> None:
         with storage_errors("delete images"):
             try:
-                for name in list(self._container.list_blob_names(name_starts_with=f"{generation_id}/")):
-                    self._container.delete_blob(name)
+                names = list(self._container.list_blob_names(name_starts_with=f"{generation_id}/"))
             except ResourceNotFoundError:
-                return  # nothing there, or somebody else removes them too
+                return  # no container yet
+            for name in names:
+                with suppress(ResourceNotFoundError):  # somebody else removes them too
+                    self._container.delete_blob(name)
 
     def blob_url(self, image: StoredImage) -> str:
         """Where the image is. Of no use without a credential."""
-        return self._container.get_blob_client(image.blob).url
+        return self._service.get_blob_client(image.container, image.blob).url
 
     def link(self, image: StoredImage) -> str:
         """A URL that lets anybody read this one image, for a time."""
@@ -205,7 +208,8 @@ class _Signer:
     """Read-only links, signed with the account's key or, where an identity is used, with a user delegation key."""
 
     # A key is asked for ahead of its use and for longer than a link lives, so that one call serves many links.
-    _KEY_LIFETIME: Final = timedelta(hours=24)
+    # With the longest link lifetime, six days, under the seven days that Azure gives by its own clock.
+    _KEY_LIFETIME: Final = timedelta(hours=23)
     _CLOCK_SKEW: Final = timedelta(minutes=15)
 
     def __init__(self, service: BlobServiceClient, lifetime: timedelta, clock: Callable[[], datetime]) -> None:

@@ -1,4 +1,4 @@
-"""The verbs: start and advance. They ask ``moves`` what to do, do it, and write down what came of it.
+"""The verbs: start, advance, cancel, delete. They ask ``moves`` what to do, do it, and write down what came of it.
 
 Every write is conditional on the record that was read. Who loses that race walks away: the winner's move counts, and
 the next tick goes on from there.
@@ -6,25 +6,30 @@ the next tick goes on from there.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import random
 import secrets
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from imagegen import moves
-from imagegen.errors import ConflictError, ImageUnusableError, StorageUnavailableError
+from imagegen.errors import ConflictError, ImageUnusableError, RequestError, StorageUnavailableError
 from imagegen.events import log_event
 from imagegen.generation import (
     FailedImage,
     Generation,
     GenerationError,
     GenerationRequest,
+    KeyClaim,
     Status,
     StoredImage,
     Versioned,
 )
+from imagegen.idempotency import IdempotencyKey
 from imagegen.upstream import Accepted, Ended, ImageRefused, ImageSource, Produced, Unavailable, Upstream, Working
 
 type Clock = Callable[[], datetime]
@@ -33,6 +38,9 @@ type Clock = Callable[[], datetime]
 SUBMIT_CLAIM = timedelta(seconds=45)
 """How long a start may take to submit before the timer does it instead."""
 
+_WATCH_SECONDS = 1.0
+"""How often a caller who waits looks whether somebody else finished it."""
+
 _WORTH_WRITING = timedelta(seconds=5)
 """A ``due`` that is nearer than this is kept in mind by the worker that polls, not written."""
 
@@ -40,16 +48,44 @@ _WORTH_WRITING = timedelta(seconds=5)
 class Store(Protocol):
     """Where records live."""
 
-    def create(self, generation: Generation) -> str:
-        """Write a new record under ``active/``; returns its ETag."""
+    def create(self, generation: Generation) -> Versioned | None:
+        """Write a new record under ``active/``; None when another one has this id."""
+        ...
+
+    def read(self, generation_id: str) -> Generation | None:
+        """The record, active or done."""
+        ...
+
+    def read_active(self, generation_id: str) -> Versioned | None:
+        """The record and its ETag while it needs work, else None."""
         ...
 
     def save(self, generation: Generation, etag: str) -> str:
         """Replace the record that has this ETag; returns the new one. Raises ConflictError."""
         ...
 
-    def finish(self, generation: Generation) -> Generation:
-        """Move the record to ``done/``, unless another outcome is there; returns the one that is true."""
+    def decide(self, generation: Generation) -> Generation | None:
+        """Write this outcome, unless there is one; returns the one that is true, None when it was deleted."""
+        ...
+
+    def drop_active(self, generation_id: str, etag: str) -> None:
+        """Remove the record from the active ones if nobody wrote it since."""
+        ...
+
+    def bury(self, generation_id: str) -> None:
+        """Replace the outcome with a tombstone."""
+        ...
+
+    def claim_key(self, key: str, claim: KeyClaim) -> KeyClaim:
+        """What this idempotency key stands for: the claim that came first."""
+        ...
+
+    def drop_key(self, key: str) -> None:
+        """Forget an idempotency key."""
+        ...
+
+    def count_active(self) -> int:
+        """How many records need work, more or less."""
         ...
 
 
@@ -72,6 +108,8 @@ class Lifecycle:
     ----------
     new_id
         Makes a UUIDv7 for a moment.
+    most_active
+        How many generations may be unfinished at once.
     jitter
         A random number from 0 to 1.
     """
@@ -84,16 +122,27 @@ class Lifecycle:
         upstream: Upstream,
         clock: Clock,
         new_id: Callable[[datetime], str],
+        most_active: int,
         jitter: Callable[[], float] = random.random,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._store = store
         self._images = images
         self._upstream = upstream
         self._clock = clock
         self._new_id = new_id
+        self._most_active = most_active
         self._jitter = jitter
+        self._sleep = sleep
 
-    def start(self, request: GenerationRequest, *, metadata: dict[str, str], timeout: timedelta) -> Generation:
+    def start(
+        self,
+        request: GenerationRequest,
+        *,
+        metadata: dict[str, str],
+        timeout: timedelta,
+        key: IdempotencyKey | None = None,
+    ) -> Generation:
         """Write the record, then submit. Returns the generation as it stands after that.
 
         The record is written first, with its id as the upstream's ``Operation-Id``: whatever dies after that line,
@@ -102,7 +151,8 @@ class Lifecycle:
         Raises
         ------
         RequestError
-            When the model cannot do what is asked. Nothing was written or billed.
+            When the model cannot do what is asked, the key stands for another request, or there is too much to do.
+            Nothing was written or billed.
         StorageUnavailableError
             When there is no record. Nothing was billed.
         """
@@ -117,14 +167,73 @@ class Lifecycle:
             due=now + SUBMIT_CLAIM,
             request=request,
             metadata=metadata,
+            key=key.name if key else None,
         )
-        etag = self._store.create(generation)
+        if key:
+            # The key is claimed before the record is written. A crash between the two leaves a key that names no
+            # record: the next request with it makes the record, under the same id.
+            claim = self._store.claim_key(key.name, KeyClaim(id=generation.id, digest=_digest(generation)))
+            if claim.digest != _digest(generation):
+                raise key.reused()
+            if claim.id != generation.id and (existing := self._store.read(claim.id)):
+                return existing
+            generation = generation.changed(id=claim.id)
+        self._admit()
+        created = self._store.create(generation)
+        if created is None:
+            # Another request with this key was faster; it submits, we do not.
+            return self._store.read(generation.id) or generation
         log_event("generation.started", id=generation.id, model=request.model, n=request.n, size=request.size)
         try:
-            return self._advance(Versioned(generation, etag)).generation
+            return self._advance(created).generation
         except StorageUnavailableError:
             # The record is there, so the answer is that it was started: the timer goes on with it.
             return generation
+
+    def _admit(self) -> None:
+        if self._store.count_active() >= self._most_active:
+            raise RequestError(
+                status=429,
+                code="tooManyRequests",
+                message=f"{self._most_active} generations are active, the most that are taken at once "
+                "(MAX_ACTIVE_GENERATIONS). Try again later.",
+                retry_after=30,
+            )
+
+    def cancel(self, generation: Generation) -> Generation | None:
+        """Make `canceled` the outcome, unless there is one. Returns it with its outcome; None if it was deleted."""
+        if generation.status.is_terminal:
+            return generation
+        active = self._store.read_active(generation.id)
+        outcome = moves.ended(active.generation if active else generation, Status.CANCELED, None, self._clock())
+        # A record that is being copied stays active: its worker, or the timer after it, finds the outcome and removes
+        # the images that it wrote. Any other record is dropped here, unless somebody writes it in this moment.
+        return self._finish(outcome, active.etag if active and not active.generation.is_claimed else None)
+
+    def delete(self, generation: Generation) -> None:
+        """Cancel if need be, then remove images, key and record. After a crash anywhere in it, delete again."""
+        self.cancel(generation)
+        self._images.delete_all(generation.id)
+        if generation.key:
+            self._store.drop_key(generation.key)
+        # Last, because the token goes with it: until here the caller can try again.
+        self._store.bury(generation.id)
+        log_event("generation.deleted", id=generation.id)
+
+    def wait(self, generation: Generation, until: datetime) -> Generation:
+        """Move it on, beside the timer, until it is finished or this time comes. Returns it as it stands then."""
+        current = self._store.read_active(generation.id)
+        while current and not current.generation.status.is_terminal and (now := self._clock()) < until:
+            if (left := (min(current.generation.due, until) - now).total_seconds()) <= 0:
+                after = self._advance(current)
+                # Where ours was not the move that counted, what we hold is out of date.
+                current = after if after is not current else self._store.read_active(generation.id)
+                continue
+            self._sleep(min(left, _WATCH_SECONDS))
+            if left > _WATCH_SECONDS:
+                # Somebody else may be at work on it.
+                current = self._store.read_active(generation.id)
+        return self._store.read(generation.id) or generation
 
     def advance(self, current: Versioned) -> Versioned | None:
         """Make the next move of this generation. Returns it as it stands then, or None when it needs no more work.
@@ -145,7 +254,7 @@ class Lifecycle:
                 case moves.Poll():
                     return self._poll(current)
                 case moves.Finish(generation):
-                    return self._finish(generation)
+                    return self._end(generation, current)
         except ConflictError:
             # Somebody else moved it. What they wrote is true; ours was a repetition of an idempotent call.
             log_event("generation.overtaken", id=current.generation.id)
@@ -162,7 +271,7 @@ class Lifecycle:
             case Unavailable():
                 return self._wait_for_upstream(current, outcome, now)
             case Ended(status, error):
-                return self._finish(moves.ended(generation, status, error, now))
+                return self._end(moves.ended(generation, status, error, now), current)
 
     def _poll(self, current: Versioned) -> Versioned:
         generation = current.generation
@@ -172,9 +281,9 @@ class Lifecycle:
             case Produced():
                 return self._copy(current, outcome)
             case Ended(status, error):
-                return self._finish(moves.ended(generation, status, error, now))
+                return self._end(moves.ended(generation, status, error, now), current)
             case _ if now >= generation.deadline:
-                return self._finish(moves.past_deadline(generation, now))
+                return self._end(moves.past_deadline(generation, now), current)
             case Working():
                 return self._save(current, moves.still_working(generation, outcome, now))
             case Unavailable():
@@ -207,7 +316,7 @@ class Lifecycle:
         now = self._clock()
         if None in images:
             return self._write(claimed, moves.copied_in_part(generation, now))
-        return self._finish(moves.copied(generation, now))
+        return self._end(moves.copied(generation, now), claimed)
 
     def _copy_one(
         self, generation: Generation, source: ImageSource, index: int, expires: datetime | None
@@ -240,21 +349,44 @@ class Lifecycle:
     def _write(self, current: Versioned, generation: Generation) -> Versioned:
         return Versioned(generation, self._store.save(generation, current.etag))
 
-    def _finish(self, generation: Generation) -> Versioned:
-        true = self._store.finish(generation)
+    def _end(self, generation: Generation, current: Versioned) -> Versioned:
+        return Versioned(self._finish(generation, current.etag) or generation, current.etag)
+
+    def _finish(self, generation: Generation, etag: str | None) -> Generation | None:
+        """Write the outcome; returns the one that is true, None when the generation was deleted.
+
+        Parameters
+        ----------
+        etag
+            Of the active record, which is dropped; None leaves it for somebody else.
+        """
+        true = self._store.decide(generation)
         if true != generation:
             # Another outcome came first. Images that we wrote for ours must not stay behind it.
-            log_event("generation.overtaken", id=generation.id, status=true.status)
-            if true.status is not Status.SUCCEEDED:
+            log_event("generation.overtaken", id=generation.id, status=true.status if true else "deleted")
+            if true is None or true.status is not Status.SUCCEEDED:
                 self._images.delete_all(generation.id)
-            return Versioned(true, "")
-        seconds = (generation.last_action - generation.created).total_seconds()
-        log_event(
-            f"generation.{generation.status}",
-            level=logging.ERROR if generation.status is Status.FAILED else logging.INFO,
-            id=generation.id,
-            code=generation.error.code if generation.error else None,
-            images=sum(isinstance(image, StoredImage) for image in generation.images) or None,
-            seconds=round(seconds, 1),
-        )
-        return Versioned(true, "")
+        else:
+            _log_outcome(generation)
+        # A crash before this line leaves both records: readers take the outcome, the next tick comes here again.
+        if etag is not None:
+            self._store.drop_active(generation.id, etag)
+        return true
+
+
+def _log_outcome(generation: Generation) -> None:
+    log_event(
+        f"generation.{generation.status}",
+        level=logging.ERROR if generation.status is Status.FAILED else logging.INFO,
+        id=generation.id,
+        code=generation.error.code if generation.error else None,
+        images=sum(isinstance(image, StoredImage) for image in generation.images) or None,
+        seconds=round((generation.last_action - generation.created).total_seconds(), 1),
+    )
+
+
+def _digest(generation: Generation) -> str:
+    """Of all that the caller said: two requests with one key must be the same request."""
+    seconds = (generation.deadline - generation.created).total_seconds()
+    said = [generation.request.to_json(), generation.metadata, seconds]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

@@ -132,4 +132,5 @@ def _wait(told: float | None, otherwise: float) -> float:
 
 
 def _copy_wait(generation: Generation) -> timedelta:
-    return timedelta(seconds=2 ** (generation.copy_attempts - 1))
+    # Claims count too that ended without a verdict on the image (storage was away), so that there may be very many.
+    return timedelta(seconds=2.0 ** min(generation.copy_attempts - 1, COPY_TRIES))

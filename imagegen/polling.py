@@ -17,7 +17,7 @@ from cronsim import CronSim
 
 from imagegen.errors import StorageUnavailableError
 from imagegen.events import log_event
-from imagegen.generation import Versioned
+from imagegen.generation import Versioned, is_generation_id, started_at
 
 if TYPE_CHECKING:
     from imagegen.lifecycle import Clock, Lifecycle
@@ -55,7 +55,9 @@ class SlotSummary:
     moves: int = 0
     failures: int = 0
     left: int = 0
-    """Generations that were active when the slot ended."""
+    """Generations that were active at the last listing."""
+    oldest_seconds: int | None = None
+    """The age of the oldest of them."""
 
 
 @dataclass(slots=True)
@@ -124,6 +126,8 @@ class Poller:
         now = self._clock()
         slot.summary.passes += 1
         slot.summary.left = len(entries)
+        ages = [round((now - started_at(entry.id)).total_seconds()) for entry in entries if is_generation_id(entry.id)]
+        slot.summary.oldest_seconds = max(ages, default=None)
         slot.known = {entry.id: slot.known[entry.id] for entry in entries if entry.id in slot.known}
         busy = {entry.id for entry in slot.running.values()}
         for entry in entries:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -10,10 +11,15 @@ from functools import cache
 import uuid_utils
 
 from imagegen.api import Api
+from imagegen.compat import CompatApi
 from imagegen.download import Downloader
+from imagegen.health import Health
 from imagegen.images import BlobImages
 from imagegen.lifecycle import Lifecycle
+from imagegen.listing import BlobListing
+from imagegen.monitor import Monitors
 from imagegen.moves import COPY_SECONDS_EACH
+from imagegen.openapi import OpenApi
 from imagegen.polling import Poller, SlotSummary, slot_end
 from imagegen.settings import Settings, read_settings
 from imagegen.storage import open_storage
@@ -30,6 +36,9 @@ class Service:
 
     settings: Settings
     api: Api
+    compat: CompatApi
+    health: Health
+    openapi: OpenApi
     poller: Poller
 
     def poll(self) -> SlotSummary:
@@ -38,7 +47,9 @@ class Service:
 
 
 def utc_now() -> datetime:
-    return datetime.now(UTC)
+    """Of whole milliseconds, as records write it: one that is read back equals the one that was written."""
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1_000 * 1_000)
 
 
 def new_generation_id(now: datetime) -> str:
@@ -68,10 +79,28 @@ def build(settings: Settings) -> Service:
         allowed_origins=settings.operation_location_allowed_origins,
         connections=THREADS,
     )
-    lifecycle = Lifecycle(store=store, images=images, upstream=upstream, clock=utc_now, new_id=new_generation_id)
+    lifecycle = Lifecycle(
+        store=store,
+        images=images,
+        upstream=upstream,
+        clock=utc_now,
+        new_id=new_generation_id,
+        most_active=settings.max_active_generations,
+    )
+    retention = timedelta(days=settings.retention_days)
     return Service(
         settings=settings,
-        api=Api(settings=settings, starter=lifecycle, records=store, links=images),
+        api=Api(
+            settings=settings,
+            generations=lifecycle,
+            records=store,
+            listing=BlobListing(storage, settings.generations_container, store, threads=THREADS),
+            monitors=Monitors(links=images, retention=retention),
+            clock=utc_now,
+        ),
+        compat=CompatApi(settings=settings, generations=lifecycle, records=store, links=images, retention=retention),
+        health=Health(settings=settings, store=store, upstream=upstream, monotonic=time.monotonic),
+        openapi=OpenApi(settings),
         poller=Poller(store=store, lifecycle=lifecycle, clock=utc_now, threads=THREADS),
     )
 

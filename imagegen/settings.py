@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
+from ipaddress import ip_address
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -61,16 +62,23 @@ def origin_of(url: str) -> str:
     ValueError
         When the URL has no http(s) scheme, no host, or a port that is none.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:  # its text holds a part of the URL
+        raise ValueError("is not a URL") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("is not an http or https URL")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+    return f"{parts.scheme}://{host}:{(443 if parts.scheme == 'https' else 80) if port is None else port}"
 
 
 def is_loopback(host: str) -> bool:
     """Whether this host name means the machine itself."""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:  # a name, such as 127.example.com
+        return False
 
 
 def _base_url(url: str) -> str:
@@ -98,9 +106,10 @@ def _list(text: object) -> object:
 
 
 def _origin(text: str) -> str:
+    origin = origin_of(text)
     if urlsplit(text).path.strip("/"):
-        raise ValueError(f"'{text}' must be an origin, scheme and host without a path")
-    return origin_of(text)
+        raise ValueError("must be origins: scheme and host, without a path")
+    return origin
 
 
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
@@ -140,6 +149,7 @@ class Settings(BaseModel):
     max_active_generations: int = Field(1_000, alias="MAX_ACTIVE_GENERATIONS", ge=1, le=100_000)
     retention_days: int = Field(30, alias="RETENTION_DAYS", ge=1, le=3_650)
     public_base_url: BaseUrl | None = Field(None, alias="PUBLIC_BASE_URL")
+    compat_api_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_list)] = Field((), alias="COMPAT_API_KEYS")
     website_hostname: str | None = Field(None, alias="WEBSITE_HOSTNAME")
 
     @property

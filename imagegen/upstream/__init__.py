@@ -87,6 +87,10 @@ class Upstream(Protocol):
         """
         ...
 
+    def check(self) -> str | None:
+        """What is wrong with the service, or with our credential for it. Spends nothing. None when all is well."""
+        ...
+
     def submit(self, generation: Generation) -> Accepted | Ended | Unavailable:
         """Start the operation. Idempotent: the generation's id goes along as ``Operation-Id``."""
         ...

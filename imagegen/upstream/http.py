@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -13,13 +13,14 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 from azure.core.exceptions import AzureError
-from requests.adapters import HTTPAdapter
+from pydantic_core import from_json
 from requests.auth import AuthBase
 from urllib3.exceptions import HTTPError
 
 from imagegen.events import log_event
 from imagegen.generation import GenerationError
 from imagegen.settings import Deployment
+from imagegen.verbatim import VerbatimAdapter
 
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response
@@ -28,6 +29,7 @@ _CONNECT_SECONDS = 5
 _READ_SECONDS = 30
 _LONGEST_ANSWER = 1 << 20
 """Bytes. A JSON answer of this API is a few kilobytes; something that sends more is not the API."""
+_CODE = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _FILTER_CODES = frozenset({"contentfilter", "content_filter", "content_policy_violation", "moderation_blocked"})
 
 
@@ -81,8 +83,9 @@ class Answer:
             When it is none.
         """
         try:
-            value = json.loads(self._body)
-        except (ValueError, RecursionError):
+            # Not json.loads: a lone surrogate, or nesting without end, could be read but never be written again.
+            value = from_json(self._body, allow_inf_nan=False)
+        except ValueError:
             value = None
         if not isinstance(value, dict):
             raise NoAnswerError(f"status {self.status} with a body that is not a JSON object")
@@ -99,8 +102,9 @@ class Answer:
 
     def retry_after(self, now: datetime) -> float | None:
         """Seconds to wait, as told in milliseconds, in seconds or as an HTTP date; None when not told."""
-        if (milliseconds := self.headers.get("retry-after-ms", "")).isdigit():
-            return int(milliseconds) / 1000
+        milliseconds = self.headers.get("retry-after-ms", "").strip()
+        if milliseconds.isascii() and milliseconds.isdigit():
+            return float(milliseconds) / 1000
         return parse_retry_after(self.headers.get("retry-after"), now)
 
 
@@ -113,21 +117,24 @@ def parse_retry_after(value: str | None, now: datetime) -> float | None:
         return float(value)
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds())
 
 
 def read_error(stated: object, *, default_code: str = "upstreamFailure") -> GenerationError:
     """The service's error, whatever it left out; the spellings of a refused prompt become ``contentFilter``."""
-    fields = cast("dict[str, Any]", stated) if isinstance(stated, dict) else {}
+    fields = cast("dict[str, Any]", stated) if isinstance(stated, dict) else {"message": stated}
     code = str(fields.get("code") or default_code)
+    if not _CODE.fullmatch(code):
+        code = default_code  # it goes into a header of ours
     inner = fields.get("innererror") or fields.get("inner_error")
     inner = cast("dict[str, Any]", inner) if isinstance(inner, dict) else None
     if code.lower() in _FILTER_CODES:
         inner = inner or {"code": code}
         code = "contentFilter"
-    message = str(fields.get("message") or "The image service gave no reason.")
+    message = fields.get("message")
+    message = message if isinstance(message, str) and message else "The image service gave no reason."
     return GenerationError(code=code, message=message[:2_000], innererror=inner)
 
 
@@ -146,7 +153,7 @@ class UpstreamSession:
         self._session = requests.Session()
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         for scheme in ("https://", "http://"):
-            self._session.mount(scheme, HTTPAdapter(pool_maxsize=connections))
+            self._session.mount(scheme, VerbatimAdapter(pool_maxsize=connections))
         self._credential = _Credential(deployment)
 
     def send(self, method: str, url: str, *, event: str, generation_id: str, **options: Any) -> Answer:

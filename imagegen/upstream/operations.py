@@ -32,6 +32,7 @@ MOST_IMAGES: Final = 5
 NOT_VISIBLE_YET: Final = timedelta(seconds=30)
 """For so long after the submit, a 404 of the operation may mean that it is not visible yet."""
 
+_NO_OPERATION: Final = "00000000-0000-0000-0000-000000000000"
 _FOREIGN_FIELDS = ("quality", "output_format", "output_compression", "background", "style")
 
 
@@ -73,6 +74,18 @@ class OperationsUpstream:
             raise RequestError.for_fields(problems)
         return request.model_copy(update={"size": request.size or SIZES[-1], "model": name})
 
+    def check(self) -> str | None:
+        deployment = self._deployment
+        url = f"{deployment.endpoint}/openai/operations/images/{_NO_OPERATION}?api-version={deployment.api_version}"
+        try:
+            answer = self._session.send("GET", url, event="upstream.checked", generation_id=_NO_OPERATION)
+        except NoAnswerError as error:
+            return f"AZURE_OPENAI_ENDPOINT is out of reach: {error}"
+        if answer.status in (401, 403):
+            return f"the service answered {answer.status}. {_TO_MEND[answer.status][1]}"
+        # 404 is the right answer: there is no such operation, and the service said so.
+        return f"the service answered {answer.status}" if answer.status >= 500 else None
+
     def submit(self, generation: Generation) -> Accepted | Ended | Unavailable:
         try:
             answer = self._session.send(
@@ -103,8 +116,8 @@ class OperationsUpstream:
                 "The image service accepted the request but gave no operation-location header, so that its result "
                 "cannot be found. Check that AZURE_OPENAI_ENDPOINT is an endpoint of the asynchronous image API.",
             )
-        location = absolute(location, self._submit_url)
         try:
+            location = absolute(location, self._submit_url)
             origin = origin_of(location)
         except ValueError:
             return _failed("operationLocationInvalid", "The image service gave an operation-location that is no URL.")
@@ -196,14 +209,24 @@ def _produced(operation: dict[str, Any]) -> Produced | Ended:
     sources = tuple(_source(item) for item in cast("list[Any]", listed)) if isinstance(listed, list) else ()
     if not sources:
         return _failed("noImages", "The image service says that it succeeded, and lists no image.")
-    expires = operation.get("expires")
-    return Produced(sources, datetime.fromtimestamp(expires, UTC) if isinstance(expires, int | float) else None)
+    return Produced(sources, _moment(operation.get("expires")))
+
+
+def _moment(stated: object) -> datetime | None:
+    """Unix seconds; None for anything that is no moment after the year 1970."""
+    if isinstance(stated, bool) or not isinstance(stated, int | float) or stated <= 0:
+        return None
+    try:
+        return datetime.fromtimestamp(stated, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _source(item: object) -> ImageSource:
     fields = cast("dict[str, Any]", item) if isinstance(item, dict) else {}
     if isinstance(url := fields.get("url"), str) and url:
-        return ImageUrl(url, fields.get("revised_prompt"))
+        revised = fields.get("revised_prompt")
+        return ImageUrl(url, revised if isinstance(revised, str) else None)
     if "error" in fields:
         return ImageRefused(read_error(fields["error"]))
     return ImageRefused(

@@ -2,9 +2,9 @@
 
 What the real host does, from WebScriptHostHttpRoutesManager and WebJobsRouter: every function is one entry in a
 RouteCollection, its methods are a route constraint, and a constraint that fails is no match. So a wrong method is
-404 with an empty body, as an unknown path is, not 405; and a function that takes GET takes HEAD. The real collection
-tries routes in the order of the functions; here the more literal one is tried first, as ASP.NET's endpoint routing
-does.
+404 with an empty body, as an unknown path is, not 405; and a function that takes GET takes HEAD. Routes are tried in
+the order of the functions, which FunctionMetadataManager sorts by name: not the more literal route wins, but the one
+whose function comes first in the alphabet.
 """
 
 from __future__ import annotations
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 _PARAMETER = re.compile(r"\{(?P<stars>\*{0,2})(?P<name>\w+)(?P<constraints>(?::[^{}=?]+)*)(?P<optional>\?)?\}")
 _CONSTRAINT = re.compile(r":(\w+)(?:\(([^)]*)\))?")
 _GUID = re.compile(r"\{?[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}\}?", re.IGNORECASE)
-
-# Lower is tried first, a segment at a time: AspNetCore's RoutePrecedence.ComputeInbound.
-_LITERAL, _CONSTRAINED, _FREE, _REST = range(1, 5)
 
 _CONSTRAINTS: Mapping[str, Callable[[str, str], bool]] = {
     "int": lambda value, _: _is_whole(value, bits=32),
@@ -54,7 +51,6 @@ class Route:
     """Upper case; None takes every method."""
     pattern: re.Pattern[str]
     constraints: Mapping[str, tuple[tuple[str, str], ...]]
-    precedence: tuple[int, ...]
 
     def match(self, path: str) -> dict[str, str] | None:
         """Return the route parameters if the decoded path fits, without a leading slash."""
@@ -70,7 +66,8 @@ class Route:
 
 class Router:
     def __init__(self, routes: Iterable[Route]) -> None:
-        self._routes = sorted(routes, key=lambda route: route.precedence)
+        # StringComparer.OrdinalIgnoreCase compares in upper case.
+        self._routes = sorted(routes, key=lambda route: route.function.upper())
 
     def find(self, method: str, raw_path: str) -> tuple[Route, dict[str, str]] | None:
         """Return the function's route for a request and the route parameters, or None: 404."""
@@ -94,14 +91,12 @@ def parse(function: str, template: str, *, prefix: str = "", methods: Iterable[s
     """
     whole = "/".join(part for part in (prefix, template.strip("/")) if part)
     patterns: list[str] = []
-    precedence: list[int] = []
     constraints: dict[str, tuple[tuple[str, str], ...]] = {}
     segments = _segments(whole)
     for position, segment in enumerate(segments):
         parameters = list(_PARAMETER.finditer(segment))
         _check(function, segment, parameters, last=position == len(segments) - 1)
         patterns.append(_pattern(segment, parameters, first=position == 0))
-        precedence.append(_precedence(segment, parameters))
         for parameter in parameters:
             constraints[parameter["name"]] = _constraints(function, parameter["constraints"])
     allowed = None if methods is None else {method.upper() for method in methods}
@@ -113,7 +108,6 @@ def parse(function: str, template: str, *, prefix: str = "", methods: Iterable[s
         methods=None if allowed is None else frozenset(allowed),
         pattern=re.compile("".join(patterns), re.IGNORECASE | re.DOTALL),
         constraints=constraints,
-        precedence=tuple(precedence),
     )
 
 
@@ -143,15 +137,6 @@ def _pattern(segment: str, parameters: list[re.Match[str]], *, first: bool) -> s
         parts += [re.escape(segment[end : parameter.start()]), f"(?P<{parameter['name']}>[^/]+)"]
         end = parameter.end()
     return slash + "".join(parts) + re.escape(segment[end:])
-
-
-def _precedence(segment: str, parameters: list[re.Match[str]]) -> int:
-    if not parameters:
-        return _LITERAL
-    if parameters[0]["stars"]:
-        return _REST
-    # A segment that mixes text and parameters counts as constrained.
-    return _CONSTRAINED if parameters[0]["constraints"] or parameters[0][0] != segment else _FREE
 
 
 def _constraints(function: str, text: str) -> tuple[tuple[str, str], ...]:

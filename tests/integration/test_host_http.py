@@ -56,7 +56,7 @@ def raw(
 @pytest.mark.parametrize(
     ("method", "path", "status", "text"),
     [
-        ("GET", "/api/echo/literal", 200, "literal"),  # literal beats {id}
+        ("GET", "/api/echo/literal", 200, "literal"),  # its function's name sorts before that of {id}
         ("POST", "/api/openai/images/generations:submit", 202, ""),  # a colon is a letter like any other
         ("GET", f"/api/things/{GUID}", 200, GUID),
         ("GET", f"/api/things/{GUID}?code=1", 200, GUID),

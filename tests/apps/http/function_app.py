@@ -30,7 +30,7 @@ def echo(req: func.HttpRequest) -> func.HttpResponse:
 
 
 @app.route("echo/literal")
-def literal(req: func.HttpRequest) -> str:
+def a_literal(req: func.HttpRequest) -> str:
     return "literal"
 
 

@@ -1,0 +1,78 @@
+"""Is the app able to work? Asked by monitors, anonymously: so it tells no secret, and it spends nothing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from imagegen.errors import StorageUnavailableError
+from imagegen.http import RETRY_SECONDS, Request, Response
+from imagegen.settings import Settings
+
+_REMEMBERED_SECONDS: Final = 15.0
+"""How long an answer is given again: who asks often must not make us ask often."""
+
+
+class Store(Protocol):
+    def check(self) -> None:
+        """Raises StorageUnavailableError when storage does not answer."""
+        ...
+
+
+class Upstream(Protocol):
+    def check(self) -> str | None:
+        """What is wrong with the image service; None when it is reachable and takes our credential."""
+        ...
+
+
+class Health:
+    """``GET /health``: 200 or 503."""
+
+    def __init__(self, *, settings: Settings, store: Store, upstream: Upstream, monotonic: Callable[[], float]) -> None:
+        self._settings = settings
+        self._store = store
+        self._upstream = upstream
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._last: tuple[float, Response] | None = None
+
+    def get(self, request: Request) -> Response:  # noqa: ARG002 - every route takes one
+        with self._lock:
+            now = self._monotonic()
+            if self._last is None or now - self._last[0] > _REMEMBERED_SECONDS:
+                self._last = (now, self._check())
+            return self._last[1]
+
+    def _check(self) -> Response:
+        checks = {"storage": _outcome(self._storage_problem()), "upstream": _outcome(self._upstream.check())}
+        healthy = all(check["status"] == "ok" for check in checks.values())
+        body = {
+            "status": "healthy" if healthy else "unhealthy",
+            "checks": checks,
+            "configuration": _configuration(self._settings),
+        }
+        return Response(200, body) if healthy else Response(503, body, {"Retry-After": str(RETRY_SECONDS)})
+
+    def _storage_problem(self) -> str | None:
+        try:
+            self._store.check()
+        except StorageUnavailableError:
+            return "does not answer, or refuses the app; its log says which"
+        return None
+
+
+def _outcome(problem: str | None) -> dict[str, Any]:
+    return {"status": "failed", "message": problem} if problem else {"status": "ok"}
+
+
+def _configuration(settings: Settings) -> dict[str, Any]:
+    """What an operator wants to see. No address and no name: anybody may read it."""
+    deployment = settings.default_deployment
+    return {
+        "api": deployment.api.value,
+        "upstreamCredential": "key" if deployment.api_key else "identity",
+        "storageCredential": "connectionString" if settings.storage_connection_string else "identity",
+        "oldApi": bool(settings.compat_api_keys),
+        "pollSchedule": settings.poll_schedule,
+    }

@@ -1,0 +1,70 @@
+"""The name that a caller gives a request, so that repeating it does not repeat its effect."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+from imagegen.errors import FieldProblem, RequestError
+
+_HEADERS = ("idempotency-key", "repeatability-request-id", "operation-id")
+_BARE = re.compile(r"[\x21\x23-\x7e][\x20-\x7e]{0,254}")
+_QUOTED = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255})"')
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """One of the three headers that say the same."""
+
+    header: str
+    """Lower-case."""
+    value: str
+
+    @property
+    def name(self) -> str:
+        """What it is stored under: SHA-256, because a key may be a secret and is not a blob name."""
+        return hashlib.sha256(self.value.encode()).hexdigest()
+
+    def reused(self) -> RequestError:
+        """The same key came with another request."""
+        message = f"The {self.header} of this request stands for another request. Use a new one."
+        # Operation-Id after the Azure REST guidelines, the others after the IETF draft.
+        status = 400 if self.header == "operation-id" else 422
+        return RequestError(status=status, code="idempotencyKeyReused", message=message)
+
+
+def read_key(headers: Mapping[str, str]) -> IdempotencyKey | None:
+    """The key of a request, quoted (a structured-field string) or bare; None when it has none.
+
+    Raises
+    ------
+    RequestError
+        When it is empty, too long or, for ``Operation-Id``, no UUID; or when two headers disagree.
+    """
+    keys = [_parse(name, headers[name]) for name in _HEADERS if name in headers]
+    if len({key.value for key in keys}) > 1:
+        names = " and ".join(key.header for key in keys)
+        raise RequestError(status=400, code="invalidHeader", message=f"{names} disagree: send one of them.")
+    return keys[0] if keys else None
+
+
+def _parse(header: str, text: str) -> IdempotencyKey:
+    text = text.strip()
+    if quoted := _QUOTED.fullmatch(text):
+        text = re.sub(r"\\(.)", r"\1", quoted[1])
+    elif not _BARE.fullmatch(text):
+        raise _invalid(header, "must be 1 to 255 printable ASCII characters, quoted or bare")
+    if header == "operation-id":
+        try:
+            text = str(UUID(text))
+        except ValueError:
+            raise _invalid(header, "must be a UUID") from None
+    return IdempotencyKey(header, text)
+
+
+def _invalid(header: str, message: str) -> RequestError:
+    problem = FieldProblem(header, message)
+    return RequestError(status=400, code="invalidHeader", message=f"{header}: {message}", problems=[problem])

@@ -1,0 +1,141 @@
+"""The status monitor: a generation as its caller sees it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, Final, Protocol
+from urllib.parse import quote
+
+from pydantic import Field
+
+from imagegen.generation import (
+    FailedImage,
+    Generation,
+    GenerationError,
+    GenerationRequest,
+    Metadata,
+    Status,
+    StoredImage,
+    Time,
+    Value,
+)
+
+_RETRY_AFTER_SECONDS: Final = 5
+
+
+class Links(Protocol):
+    def link(self, image: StoredImage) -> str:
+        """A URL that lets anybody read this image, for a time."""
+        ...
+
+    def blob_url(self, image: StoredImage) -> str:
+        """The same without a credential."""
+        ...
+
+
+class MonitorUrls(Value):
+    """Where a caller can go. The token in each is all that it takes."""
+
+    monitor: str = Field(alias="self")
+    result: str
+    cancel: str
+
+
+class MonitorImage(Value):
+    """An image in Blob Storage."""
+
+    url: str
+    """Lets anybody read this image, for a time; made anew with each answer."""
+    blob_url: str
+    """Where it is. Of no use without a credential."""
+    container: str
+    blob: str
+    content_type: str
+    content_length: int
+    sha256: str
+    revised_prompt: str | None
+
+
+class MonitorResult(Value):
+    data: list[MonitorImage | FailedImage]
+
+
+class Monitor(Value):
+    """A generation as its caller sees it."""
+
+    id: str
+    status: Status
+    created_date_time: Time
+    last_action_date_time: Time
+    expires_date_time: Time
+    """Until then at least, the record and the images are kept."""
+    request: GenerationRequest
+    metadata: Metadata
+    urls: MonitorUrls
+    result: MonitorResult | None = None
+    """Only when succeeded."""
+    error: GenerationError | None = None
+    """Only when failed."""
+
+
+class Monitors:
+    """Makes monitors.
+
+    Parameters
+    ----------
+    retention
+        How long records and images are kept.
+    """
+
+    def __init__(self, *, links: Links, retention: timedelta) -> None:
+        self._links = links
+        self._retention = retention
+
+    def to_json(self, generation: Generation, urls: MonitorUrls) -> dict[str, Any]:
+        monitor = Monitor(
+            id=generation.id,
+            status=generation.status,
+            created_date_time=generation.created,
+            last_action_date_time=generation.last_action,
+            expires_date_time=generation.created + self._retention,
+            request=generation.request,
+            metadata=generation.metadata,
+            urls=urls,
+        )
+        if generation.status is Status.SUCCEEDED:
+            images = [self._image(image) for image in generation.images if image]
+            monitor = monitor.model_copy(update={"result": MonitorResult(data=images)})
+        if generation.status is Status.FAILED:
+            monitor = monitor.model_copy(update={"error": generation.error})
+        shown = monitor.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        return shown | {"request": generation.request.to_json()}
+
+    def _image(self, image: StoredImage | FailedImage) -> MonitorImage | FailedImage:
+        if isinstance(image, FailedImage):
+            return image
+        return MonitorImage(
+            url=self._links.link(image),
+            blob_url=self._links.blob_url(image),
+            container=image.container,
+            blob=image.blob,
+            content_type=image.content_type,
+            content_length=image.content_length,
+            sha256=image.sha256,
+            revised_prompt=image.revised_prompt,
+        )
+
+
+def monitor_urls(generation: Generation, base: str) -> MonitorUrls:
+    """The URLs of this generation."""
+    itself, token = f"{base}/generations/{generation.id}", f"?token={quote(generation.token, safe='')}"
+    return MonitorUrls.model_validate(
+        {"self": f"{itself}{token}", "result": f"{itself}/result{token}", "cancel": f"{itself}/cancel{token}"}
+    )
+
+
+def retry_after(generation: Generation) -> dict[str, str]:
+    """Whole seconds; a caller that comes back sooner finds nothing new. Nothing once it is finished."""
+    if generation.status.is_terminal:
+        return {}
+    wait = (generation.due - generation.last_action).total_seconds() if generation.faults else 0
+    return {"Retry-After": str(min(60, max(_RETRY_AFTER_SECONDS, round(wait))))}

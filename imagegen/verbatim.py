@@ -1,0 +1,51 @@
+"""URLs that are sent byte for byte as somebody gave them.
+
+urllib3 rewrites a URL on its way out (``%2f`` becomes ``%2F``). By the standard that is the same URL; a signature over
+the one that was handed out may not think so.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+_TARGET: ContextVar[str] = ContextVar("target")
+"""Path and query of the request that this thread is sending."""
+
+
+class _Connection(HTTPConnection):
+    def putrequest(self, method: str, url: str, *args: Any, **options: Any) -> None:
+        super().putrequest(method, _TARGET.get(url), *args, **options)
+
+
+class _SecureConnection(HTTPSConnection):
+    def putrequest(self, method: str, url: str, *args: Any, **options: Any) -> None:
+        super().putrequest(method, _TARGET.get(url), *args, **options)
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+class VerbatimAdapter(HTTPAdapter):
+    """Sends a prepared request's ``url`` as it stands. Not through a proxy, which urllib3 speaks to itself."""
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        super().init_poolmanager(*args, **options)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
+        token = _TARGET.set(request.path_url)
+        try:
+            return super().send(request, *args, **options)
+        finally:
+            _TARGET.reset(token)
