@@ -158,8 +158,9 @@ class Lifecycle:
         """
         request = self._upstream.complete(request)
         now = self._clock()
+        own_id = self._new_id(now)
         generation = Generation(
-            id=self._new_id(now),
+            id=own_id,
             token=secrets.token_urlsafe(16),
             created=now,
             last_action=now,
@@ -175,14 +176,16 @@ class Lifecycle:
             claim = self._store.claim_key(key.name, KeyClaim(id=generation.id, digest=_digest(generation)))
             if claim.digest != _digest(generation):
                 raise key.reused()
-            if claim.id != generation.id and (existing := self._store.read(claim.id)):
+            if claim.id != own_id and (existing := self._store.read(claim.id)):
                 return existing
             generation = generation.changed(id=claim.id)
         self._admit()
         created = self._store.create(generation)
-        if created is None:
-            # Another request with this key was faster; it submits, we do not.
-            return self._store.read(generation.id) or generation
+        if created is None or generation.id != own_id:
+            # Another request with this key may have been faster; then it submits, we do not.
+            there = self._store.read(generation.id) or generation
+            if created is None or there.token != generation.token:
+                return there
         log_event("generation.started", id=generation.id, model=request.model, n=request.n, size=request.size)
         try:
             return self._advance(created).generation
