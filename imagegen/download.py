@@ -168,7 +168,9 @@ def _no_auth(request: PreparedRequest) -> PreparedRequest:
 
 
 def _content_length(response: Response) -> int | None:
-    stated = response.headers.get("Content-Length", "")
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        return None  # it is compressed though we asked for it not to be, and we count what comes out
+    stated = response.headers.get("Content-Length", "").strip()
     return int(stated) if _LENGTH.fullmatch(stated) else None
 
 

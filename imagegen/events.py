@@ -6,8 +6,8 @@ import logging
 
 _LOGGER = logging.getLogger("imagegen")
 
-# It warns of odd answers with the whole URL, and the URLs that we fetch are credentials.
-logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+# urllib3 warns of odd answers with the whole URL, and the URLs that we fetch are credentials.
+logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 
 def log_event(name: str, *, level: int = logging.INFO, **fields: object) -> None:

@@ -43,7 +43,7 @@ def open_storage(
     options: dict[str, Any] = {
         "transport": RequestsTransport(session=session, session_owner=False),
         # The SDK's own first wait is 15 seconds: longer than our callers wait.
-        "retry_policy": ExponentialRetry(initial_backoff=1, increment_base=2, retry_total=3, random_jitter_range=1),
+        "retry_policy": ExponentialRetry(initial_backoff=1, increment_base=2, retry_total=2, random_jitter_range=1),
         "connection_timeout": 5,
         "read_timeout": 30,
         "max_single_put_size": _SINGLE_PUT,

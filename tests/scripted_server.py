@@ -85,11 +85,11 @@ def scripted_server() -> Generator[ScriptedServer]:
             thread.join()
 
 
-def http(status: int, body: object = b"", /, *, length: bool = True, **headers: str) -> bytes:
-    """An answer. A body that is no bytes goes as JSON; header names are written with underscores."""
+def http(status: int, body: object = b"", /, **headers: str | None) -> bytes:
+    """An answer. A body that is no bytes goes as JSON. Header names have underscores; None leaves one out."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     lines = [f"HTTP/1.1 {status} Said", "Connection: close"]
-    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-    if length and not {"content_length", "transfer_encoding"} & headers.keys():
-        lines.append(f"Content-Length: {len(content)}")
+    if "transfer_encoding" not in headers:
+        headers.setdefault("content_length", str(len(content)))
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items() if value is not None]
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + content

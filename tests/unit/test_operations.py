@@ -444,7 +444,7 @@ def test_retry_after_is_understood_in_every_spelling_and_never_fatal(
             "status 200 with a body that is not a JSON object",
         ),
         (http(200, b'{"status":"running"}' + b" " * 2**20), "an answer that is too long to be one"),
-        (http(200, b" " * 2**21, length=False), "an answer that is too long to be one"),
+        (http(200, b" " * 2**21, content_length=None), "an answer that is too long to be one"),
     ],
 )
 def test_a_poll_that_failed_never_ends_a_generation(server: ScriptedServer, reply: Reply, reason: str) -> None:
