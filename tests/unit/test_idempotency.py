@@ -1,0 +1,60 @@
+"""The headers that name a request."""
+
+from __future__ import annotations
+
+import pytest
+
+from imagegen.errors import RequestError
+from imagegen.idempotency import read_key
+
+UUID = "f508bcf2-e651-4b4b-85a7-58ad77981ffa"
+
+
+@pytest.mark.parametrize(
+    ("headers", "value"),
+    [
+        ({}, None),
+        ({"idempotency-key": '"order-4711"'}, "order-4711"),  # as the draft wants it
+        ({"idempotency-key": "order-4711"}, "order-4711"),  # as most clients send it
+        ({"idempotency-key": " order 4711 "}, "order 4711"),
+        ({"idempotency-key": r'"a \"b\" \\ c"'}, r'a "b" \ c'),
+        ({"idempotency-key": "x" * 255}, "x" * 255),
+        ({"repeatability-request-id": UUID}, UUID),
+        ({"operation-id": UUID.upper()}, UUID),  # one UUID has many spellings
+        ({"operation-id": UUID, "idempotency-key": f'"{UUID}"'}, UUID),  # two that agree
+    ],
+)
+def test_a_key_is_read_quoted_or_bare(headers: dict[str, str], value: str | None) -> None:
+    key = read_key(headers)
+    assert (key.value if key else None) == value
+
+
+@pytest.mark.parametrize(
+    ("headers", "named"),
+    [
+        ({"idempotency-key": ""}, "idempotency-key"),
+        ({"idempotency-key": '""'}, "idempotency-key"),
+        ({"idempotency-key": '"open'}, "idempotency-key"),
+        ({"idempotency-key": "x" * 256}, "idempotency-key"),
+        ({"idempotency-key": "schlüssel"}, "idempotency-key"),
+        ({"repeatability-request-id": "a\tb"}, "repeatability-request-id"),
+        ({"operation-id": "4711"}, "operation-id"),
+        ({"operation-id": UUID, "idempotency-key": "other"}, "operation-id"),  # which of them is meant?
+    ],
+)
+def test_a_key_that_is_none_is_refused_and_named(headers: dict[str, str], named: str) -> None:
+    with pytest.raises(RequestError, match=named) as refused:
+        read_key(headers)
+    assert (refused.value.status, refused.value.code) == (400, "invalidHeader")
+
+
+def test_the_same_value_is_the_same_key_whatever_the_header() -> None:
+    keys = [read_key({header: UUID}) for header in ("operation-id", "idempotency-key", "repeatability-request-id")]
+    assert len({key.name for key in keys if key}) == 1
+
+
+def test_a_key_is_stored_under_its_digest() -> None:
+    key = read_key({"idempotency-key": "secret"})
+    assert key is not None
+    assert len(key.name) == 64
+    assert "secret" not in key.name
