@@ -53,6 +53,9 @@ def main() -> int:
         speed=arguments.speed,
         image_lifetime=arguments.image_lifetime,
         location_path=arguments.location_path,
+        seconds=arguments.seconds,
+        quota=arguments.quota,
+        quota_window=arguments.quota_window,
     )
     config = uvicorn.Config(
         create_app(Emulator(options)),
@@ -114,7 +117,34 @@ def _parser() -> argparse.ArgumentParser:
         help="path in operation-location: /openai/operations/images/ or the official example's "
         "/openai/dalle/operations/images/; both are served (default: %(default)s)",
     )
+    parser.add_argument(
+        "--seconds",
+        type=_seconds,
+        default=8.0,
+        metavar="SECONDS",
+        help="what a call takes that answers with the picture, multiplied by --speed (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--quota",
+        type=_quota,
+        metavar="N",
+        help="such calls for each deployment and window, 429 after that (default: no limit)",
+    )
+    parser.add_argument(
+        "--quota-window",
+        type=_seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="how long a window is; --speed leaves it alone (default: %(default)s)",
+    )
     return parser
+
+
+def _quota(text: str) -> int:
+    limit = int(text)
+    if limit < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return limit
 
 
 def _port(text: str) -> int:

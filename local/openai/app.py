@@ -10,9 +10,16 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from local.openai.calls import Calls
+from local.openai.dalle import Dalle
+from local.openai.deployments import DeploymentsApi
 from local.openai.emulator import Api, Emulator
 from local.openai.errors import json_answer, resource_not_found
+from local.openai.flux import FluxApi
+from local.openai.gpt_image import GptImageApi
 from local.openai.images import Images
+from local.openai.mai import MaiApi
+from local.openai.models import ModelsApi
 from local.openai.operations import OperationsApi
 
 log = logging.getLogger("local.openai")
@@ -21,7 +28,18 @@ log = logging.getLogger("local.openai")
 def create_app(emulator: Emulator) -> ASGIApp:
     """Put the emulator together."""
     images = Images(emulator)
-    apis: list[Api] = [images, OperationsApi(emulator, images)]
+    calls = Calls(emulator, images)
+    gpt_images = GptImageApi(emulator, calls)
+    apis: list[Api] = [
+        images,
+        calls,
+        OperationsApi(emulator, images),
+        gpt_images,
+        DeploymentsApi(emulator, gpt_images, Dalle(calls)),
+        FluxApi(emulator, calls),
+        MaiApi(emulator, calls),
+        ModelsApi(emulator),
+    ]
     routes = [route for api in apis for route in api.routes()] + _own_routes(emulator, apis)
     app = Starlette(routes=routes, exception_handlers={404: _not_found, 405: _not_found})
     app.router.redirect_slashes = False

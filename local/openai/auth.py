@@ -34,6 +34,16 @@ def authorize(headers: Headers, keys: tuple[str, ...]) -> Authorization:
     raise ServiceError(401, "401", _NOT_AUTHORIZED)
 
 
+def authorize_bearer(headers: Headers, keys: tuple[str, ...]) -> None:
+    """For a service that takes a key as bearer: a key that is known, or what looks like Entra's (three parts)."""
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    token = given.strip()
+    if scheme.lower() != "bearer" or not token:
+        raise ServiceError(401, "401", _NOT_AUTHORIZED)
+    if not any(hmac.compare_digest(token.encode(), key.encode()) for key in keys) and token.count(".") != 2:
+        raise wrong_key()
+
+
 def wrong_key() -> ServiceError:
     """Azure's answer to a key it does not know."""
     return ServiceError(401, "401", _WRONG_KEY)

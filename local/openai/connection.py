@@ -40,8 +40,13 @@ class Truncated(Response):
         body = bytes(self.body)
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
-        _transport(scope).close()
-        await _gone(receive)
+        await cut_off(scope, receive)
+
+
+async def cut_off(scope: Scope, receive: Receive) -> None:
+    """End the connection after what has been sent."""
+    _transport(scope).close()
+    await _gone(receive)
 
 
 def _transport(scope: Scope) -> asyncio.Transport:

@@ -28,6 +28,9 @@ class Options:
     speed: float = 1.0  # delays are multiplied by it; 0: none
     image_lifetime: float = 86_400.0  # seconds an image URL is good for
     location_path: LocationPath = "documented"
+    seconds: float = 8.0  # what a call takes that answers with the picture, before speed
+    quota: int | None = None  # such calls in each window and for each deployment; None: no limit
+    quota_window: float = 60.0  # seconds
 
 
 @dataclass

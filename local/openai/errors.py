@@ -2,7 +2,7 @@
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from xml.sax.saxutils import escape
@@ -12,25 +12,25 @@ from starlette.responses import Response
 
 @dataclass(eq=False)
 class ServiceError(Exception):
-    """An error as the API words it: ``{"error": {code, message, target?, innererror?}}``."""
+    """An error as the APIs word it: ``{"error": {code, message, …}}``."""
 
     status: int
     code: str
     message: str
     target: str | None = None
     innererror: dict[str, Any] | None = None
-    retry_after: str | None = None  # sent as the header
+    more: dict[str, Any] = field(default_factory=dict[str, Any])  # what one API says besides: type, param, …
+    headers: dict[str, str] = field(default_factory=dict[str, str])
 
     def body(self) -> dict[str, Any]:
         """The ``Error`` object of the swagger."""
         optional = {"target": self.target, "innererror": self.innererror}
-        return {"code": self.code, "message": self.message} | {k: v for k, v in optional.items() if v is not None}
+        given = {name: value for name, value in optional.items() if value is not None}
+        return {"code": self.code, "message": self.message} | given | self.more
 
     def answer(self) -> Response:
         """The error as a response of its own."""
-        headers = {"x-ms-error-code": self.code}
-        if self.retry_after is not None:
-            headers["retry-after"] = self.retry_after
+        headers = {"x-ms-error-code": self.code} | self.headers
         return json_answer({"error": self.body()}, status=self.status, headers=headers)
 
 

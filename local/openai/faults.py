@@ -29,12 +29,15 @@ class Word:
     does: str
     argument: Kind = "none"
     counted: bool = False  # takes :N, "the first N tries only"
+    optional: bool = False  # may come without its argument
 
     @property
     def usage(self) -> str:
         """As a user writes it."""
         argument = "" if self.argument == "none" else f":{self.argument.upper()}"
-        return f"[{self.name}{argument}]" + (" or " + f"[{self.name}{argument}:N]" if self.counted else "")
+        forms = ([self.name] if self.optional else []) + [self.name + argument]
+        forms += [f"{self.name}{argument}:N"] if self.counted else []
+        return " or ".join(f"[{form}]" for form in forms)
 
 
 WORDS: dict[str, Word] = {
@@ -50,9 +53,14 @@ WORDS: dict[str, Word] = {
         Word("submit-drop", "submit: the operation is created, the answer is lost", counted=True),
         Word("location-elsewhere", "operation-location is on http://localhost.invalid"),
         Word("location-origin", "operation-location is on that scheme, host and port", "origin"),
-        Word("seconds", "the operation takes so long, whatever --speed says", "seconds"),
+        Word("seconds", "the operation or call takes so long, whatever --speed says", "seconds"),
         Word("never", "the operation stays running for ever"),
-        Word("contentFilter", "the operation fails with contentFilter and innererror"),
+        Word(
+            "contentFilter",
+            "the operation fails, the call answers 400: contentFilter or that code, with its details",
+            "word",
+            optional=True,
+        ),
         Word("failed", "the operation fails with that code", "word"),
         Word("status", "polls show that status word literally, its case as given", "word", counted=True),
         Word("poll-404", "poll: 404 notFound", counted=True),
@@ -64,6 +72,23 @@ WORDS: dict[str, Word] = {
         Word("poll-retry-date", "poll: Retry-After is an HTTP date"),
         Word("poll-no-retry-after", "poll: no Retry-After"),
         Word("no-created", "result.created is missing"),
+        Word("call-401", "call: 401, as with a wrong key", counted=True),
+        Word("call-403", "call: 403, as from outside the resource's network rules", counted=True),
+        Word("call-blocked", "call: 403 temporarily blocked, meaning the whole resource", counted=True),
+        Word("call-404", "call: 404 DeploymentNotFound", counted=True),
+        Word("call-408", "call: 408 Timeout, nothing is made", counted=True),
+        Word("call-429", "call: 429 with retry-after and retry-after-ms", counted=True),
+        Word("call-500", "call: 500, nothing is made", counted=True),
+        Word("call-502", "call: 502 with a gateway's HTML, nothing is made", counted=True),
+        Word("call-503", "call: 503, nothing is made", counted=True),
+        Word("call-hang", "call: made and billed, the answer comes that much later", "seconds", counted=True),
+        Word("call-drop", "call: made and billed, the answer is lost", counted=True),
+        Word("call-cut", "call: made and billed, the answer breaks off in the middle", counted=True),
+        Word("call-garbage", "call: made and billed, 200 with a body that is not JSON", counted=True),
+        Word("call-no-retry-after", "call: 429 without retry-after and retry-after-ms"),
+        Word("retry-after-ms", "call: retry-after-ms says that, alone unless retry-after is asked for too", "word"),
+        Word("bytes", "each PNG is padded to so many bytes, 256 MiB at most", "index"),
+        Word("url", "call, FLUX only: data[] holds a url in place of b64_json"),
         Word("image-error", "result.data[INDEX] is a contentFilter error, the others are urls", "index"),
         Word("image-404", "image: 404 BlobNotFound", counted=True),
         Word("image-403", "image: 403 AuthenticationFailed, as when expired", counted=True),
@@ -127,7 +152,7 @@ def _read(name: str, rest: str) -> Fault | None:
         head, colon, tail = rest.rpartition(":")
         if tail.isdecimal() and (colon or word.argument == "none"):
             argument, times = head, int(tail)
-    if not argument and word.argument == "none":
+    if not argument and (word.optional or word.argument == "none"):
         return Fault(name, times=times)
     return Fault(name, argument, times) if re.fullmatch(_SHAPES[word.argument], argument) else None
 

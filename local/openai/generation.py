@@ -130,20 +130,23 @@ class Operation:
     def error(self) -> ServiceError | None:
         """What it fails with, if it is to fail."""
         failed = self.faults.get("failed")
-        if "contentFilter" in self.faults or (failed and failed.argument == "contentFilter"):
+        if filtered := self.faults.get("contentFilter"):
+            return content_filter(filtered.argument or "contentFilter")
+        if failed and failed.argument == "contentFilter":
             return content_filter()
         if failed:
             return ServiceError(400, failed.argument, "The operation failed, as its prompt asked.")
         return None
 
 
-def content_filter() -> ServiceError:
+def content_filter(code: str = "contentFilter") -> ServiceError:
     """The refusal of the safety system. The details are those of the later swaggers: 2023's have no words for them."""
+    message = "Your task failed as a result of our safety system."
+    return ServiceError(400, code, message, innererror=filter_details())
+
+
+def filter_details() -> dict[str, Any]:
+    """What the safety system found, as the swaggers' ``dalleInnerError`` has it."""
     safe = {"filtered": False, "severity": "safe"}
     results = {"hate": safe, "self_harm": safe, "sexual": safe, "violence": {"filtered": True, "severity": "medium"}}
-    return ServiceError(
-        400,
-        "contentFilter",
-        "Your task failed as a result of our safety system.",
-        innererror={"code": "ResponsibleAIPolicyViolation", "content_filter_results": results},
-    )
+    return {"code": "ResponsibleAIPolicyViolation", "content_filter_results": results}

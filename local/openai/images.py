@@ -7,7 +7,7 @@ import hmac
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from urllib.parse import urlencode
 
@@ -20,12 +20,13 @@ from local.openai.connection import Truncated
 from local.openai.emulator import Emulator
 from local.openai.errors import StorageError
 from local.openai.faults import Fault, Faults
-from local.openai.pictures import CONTENT_TYPES, Format, Picture, encode
+from local.openai.pictures import CONTENT_TYPES, Picture, Rendering, encode
 
 _HUGE = 200 * 1024 * 1024
 _PIECE = 256 * 1024
 _TRICKLES = 20
 _LOGIN_PAGE = "<!doctype html><title>Sign in</title><h1>Sign in to your network</h1>"
+_AS_IT_IS = Rendering()
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 _ERRORS: dict[str, StorageError] = {
@@ -41,6 +42,7 @@ _ERRORS: dict[str, StorageError] = {
 class _Stored:
     picture: Picture
     faults: Faults
+    rendering: Rendering
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,14 @@ class Images:
         """Forget every picture."""
         self._stored.clear()
 
-    def store(self, operation: str, pictures: list[Picture], faults: Faults) -> None:
+    def store(self, operation: str, pictures: list[Picture], faults: Faults, rendering: Rendering = _AS_IT_IS) -> None:
         """Keep what is needed to draw them."""
-        self._stored[operation] = tuple(_Stored(picture, faults) for picture in pictures)
+        rendering = _wished(rendering, faults)
+        self._stored[operation] = tuple(_Stored(picture, faults, rendering) for picture in pictures)
+
+    async def render(self, picture: Picture, rendering: Rendering) -> bytes:
+        """The picture as a file, drawn off the event loop."""
+        return await anyio.to_thread.run_sync(encode, picture, rendering, limiter=self._cores)
 
     def remove(self, operation: str) -> None:
         """Drop the operation's pictures."""
@@ -102,9 +109,7 @@ class Images:
         fault = self._emulator.fault_counts.next(f"{operation}/{index}", stored.faults, words)
         if fault is not None and fault.word in _ERRORS:
             return _ERRORS[fault.word].answer(self._emulator.new_id())
-        form = _format(stored.faults)
-        body = await anyio.to_thread.run_sync(encode, stored.picture, form, limiter=self._cores)
-        blob = _Blob(body, CONTENT_TYPES[form])
+        blob = _Blob(await self.render(stored.picture, stored.rendering), CONTENT_TYPES[stored.rendering.form])
         return _whole(blob) if fault is None else _BODIES[fault.word](fault, blob)
 
     def _refuse_credentials(self, request: Request) -> None:
@@ -145,10 +150,14 @@ def _unauthenticated(detail: str) -> StorageError:
     return StorageError(403, "AuthenticationFailed", message, detail)
 
 
-def _format(faults: Faults) -> Format:
+def _wished(rendering: Rendering, faults: Faults) -> Rendering:
     if "image-jpeg" in faults:
-        return "JPEG"
-    return "WEBP" if "image-webp" in faults else "PNG"
+        rendering = replace(rendering, form="JPEG")
+    elif "image-webp" in faults:
+        rendering = replace(rendering, form="WEBP")
+    if padded := faults.get("bytes"):
+        rendering = replace(rendering, size=int(padded.argument))
+    return rendering
 
 
 def _whole(blob: _Blob) -> Response:

@@ -285,8 +285,8 @@ def _check_content_type(request: Request) -> None:
 def _refusal(fault: Fault, faults: Faults) -> ServiceError:
     status, code, message = _REFUSALS[fault.word]
     seconds = faults.get("retry-after")
-    pause = (seconds.argument if seconds else "1") if status == 429 else None
-    return ServiceError(status, code, message, retry_after=pause)
+    pause = {"retry-after": seconds.argument if seconds else "1"} if status == 429 else {}
+    return ServiceError(status, code, message, headers=pause)
 
 
 async def _spoilt(fault: Fault | None, accepted: Response) -> Response:
