@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Final
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
 from imagegen.generation import GenerationError, StartRequest, Status, Value
@@ -45,10 +45,12 @@ class MonitorList(Value):
 class OldSubmitRequest(Value):
     """The body of the retired API."""
 
-    prompt: str = Field(min_length=1, max_length=1_000)
+    model_config = ConfigDict(extra="forbid")
+
+    prompt: str = Field(min_length=1, max_length=1_000, pattern=r"\S")
     n: int = Field(default=1, ge=1, le=5)
-    size: str = Field(default="1024x1024", pattern="^(256x256|512x512|1024x1024)$")
-    user: str | None = None
+    size: str | None = Field(default="1024x1024", pattern="^(256x256|512x512|1024x1024)$")
+    user: str | None = Field(default=None, min_length=1, max_length=256)
 
 
 class OldAccepted(Value):
@@ -182,8 +184,9 @@ def _start() -> dict[str, Any]:
             _header("Idempotency-Key", "Repeat a request with it, and it is started once"),
             _header("Repeatability-Request-ID", "The same, under its Azure name"),
             _header("Operation-Id", "The same; a UUID", format_="uuid"),
-            _header("Prefer", "wait=N: answer 200 if it is finished within N seconds, 1 to 50"),
-            _header("x-ms-client-request-id", "Comes back, and stands in the log"),
+            # What cannot be understood of these two is ignored, so no value is wrong.
+            _header("Prefer", "wait=N: answer 200 if it is finished within N seconds, 1 to 50", min_length=0),
+            _header("x-ms-client-request-id", "Comes back, and stands in the log", min_length=0),
         ],
         body="StartRequest",
     )
@@ -316,8 +319,8 @@ def _errors(*statuses: int) -> dict[str, Any]:
     return {str(status): _answer(_MEANINGS[status], "ErrorBody", "x-ms-error-code") for status in (*statuses, 503)}
 
 
-def _header(name: str, description: str, *, format_: str | None = None) -> dict[str, Any]:
-    schema = {"type": "string", "minLength": 1, **({"format": format_} if format_ else {})}
+def _header(name: str, description: str, *, format_: str | None = None, min_length: int = 1) -> dict[str, Any]:
+    schema = {"type": "string", "minLength": min_length, **({"format": format_} if format_ else {})}
     return {"name": name, "in": "header", "description": description, "schema": schema}
 
 

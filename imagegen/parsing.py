@@ -13,6 +13,9 @@ from imagegen.errors import FieldProblem, RequestError
 from imagegen.generation import StartRequest
 from imagegen.http import LONGEST_BODY, Request
 
+_MOST_PROBLEMS: Final = 20
+"""That one answer names: thousands of wrong fields must not make an answer of megabytes."""
+
 
 def parse_start(request: Request) -> StartRequest:
     """What is to be started.
@@ -51,8 +54,8 @@ def start_request(body: object) -> StartRequest:
     try:
         return StartRequest.model_validate(body)
     except ValidationError as error:
-        problems = [_problem(found) for found in error.errors(include_input=False, include_url=False)]
-        raise RequestError.for_fields(problems) from None
+        found = error.errors(include_input=False, include_url=False)
+        raise RequestError.for_fields([_problem(one) for one in found[:_MOST_PROBLEMS]]) from None
 
 
 def _problem(found: Mapping[str, Any]) -> FieldProblem:

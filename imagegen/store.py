@@ -227,10 +227,10 @@ class _DeletedError(Exception):
     """A tombstone stands where a record was asked for."""
 
 
-def _due(metadata: Mapping[str, str]) -> datetime:
+def _due(metadata: Mapping[str, str | None]) -> datetime:
     """Now, where it cannot be read: somebody should look at such a record, and it must not hide the others."""
     try:
-        due = datetime.fromisoformat(metadata.get("due", ""))
+        due = datetime.fromisoformat(metadata.get("due") or "")
     except ValueError:
         return datetime.min.replace(tzinfo=UTC)
     return due if due.tzinfo else due.replace(tzinfo=UTC)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 _CONNECT_SECONDS = 5
 _READ_SECONDS = 30
+_ANSWER_SECONDS = 40
+"""From the request to the end of the answer, at most."""
+_CHUNK = 1 << 16
 _LONGEST_ANSWER = 1 << 20
 """Bytes. A JSON answer of this API is a few kilobytes; something that sends more is not the API."""
 _CODE = re.compile(r"[A-Za-z0-9_.-]{1,100}")
@@ -147,14 +150,19 @@ class UpstreamSession:
         Where to, and with which credential.
     connections
         How many threads ask at once.
+    monotonic
+        Seconds of a clock that never goes back.
     """
 
-    def __init__(self, deployment: Deployment, *, connections: int) -> None:
+    def __init__(
+        self, deployment: Deployment, *, connections: int, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._session = requests.Session()
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         for scheme in ("https://", "http://"):
             self._session.mount(scheme, VerbatimAdapter(pool_maxsize=connections))
         self._credential = _Credential(deployment)
+        self._monotonic = monotonic
 
     def send(self, method: str, url: str, *, event: str, generation_id: str, **options: Any) -> Answer:
         """Send and read one answer, whatever its status. Nothing is retried here, no redirect followed.
@@ -164,7 +172,7 @@ class UpstreamSession:
         NoAnswerError
             When there was none.
         """
-        started = time.monotonic()
+        started = self._monotonic()
         try:
             request = self._session.prepare_request(requests.Request(method, url, auth=self._credential, **options))
             request.url = url  # verbatim: prepare_request would tidy it up
@@ -172,21 +180,30 @@ class UpstreamSession:
                 request, timeout=(_CONNECT_SECONDS, _READ_SECONDS), allow_redirects=False, stream=True
             )
             with response:
-                body = response.raw.read(_LONGEST_ANSWER + 1, decode_content=True)
+                body = self._read(response, started + _ANSWER_SECONDS)
         except (requests.RequestException, HTTPError, OSError, AzureError) as error:
             log_event(f"{event}.unanswered", id=generation_id, error=type(error).__name__)
             raise NoAnswerError(f"no answer ({type(error).__name__})") from None
-        if len(body) > _LONGEST_ANSWER:
-            raise NoAnswerError("an answer that is too long to be one")
         answer = Answer(response, body)
         log_event(
             event,
             id=generation_id,
             status=answer.status,
             upstream_request_id=answer.request_id,
-            ms=round((time.monotonic() - started) * 1000),
+            ms=round((self._monotonic() - started) * 1000),
         )
         return answer
+
+    def _read(self, response: Response, give_up: float) -> bytes:
+        body = bytearray()
+        # read1: what has arrived. A server that drips bytes never runs into a read timeout.
+        while chunk := response.raw.read1(_CHUNK, decode_content=True):
+            body += chunk
+            if len(body) > _LONGEST_ANSWER:
+                raise NoAnswerError("an answer that is too long to be one")
+            if self._monotonic() > give_up:
+                raise NoAnswerError("an answer that does not end")
+        return bytes(body)
 
 
 def absolute(location: str, base: str) -> str:

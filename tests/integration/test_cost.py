@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from imagegen.api import Request, answer
+from imagegen.http import Request, answer
 from imagegen.service import build, utc_now
 from imagegen.settings import read_settings
 from local.azurite import azurite

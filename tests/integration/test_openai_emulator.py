@@ -1,7 +1,6 @@
 """The emulator as a process of its own, over HTTP, against what the official swagger and its examples say."""
 
 import io
-import json
 import re
 import signal
 import socket
@@ -10,22 +9,21 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 from urllib.parse import urlsplit
 
 import pytest
 import requests
 from PIL import Image
 
-ROOT = Path(__file__).parents[2]
-KEY = "key-of-the-tests"
-VERSION = "2023-06-01-preview"
+from local.openai.faults import WORDS
+from tests.openai_emulator import KEY, ROOT, VERSION, Emulator, running, statuses
+
 UNKNOWN_ID = "f508bcf2-e651-4b4b-85a7-58ad77981ffa"
 GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -57,75 +55,6 @@ def assert_same_shape(answer: object, example: object) -> None:
     elif isinstance(example, list):
         for item in cast("list[object]", answer):
             assert_same_shape(item, cast("list[object]", example)[0])
-
-
-@dataclass
-class Emulator:
-    """A running one, and a caller's hands."""
-
-    base: str
-    process: subprocess.Popen[str]
-    log: Path
-    session: requests.Session
-
-    def submit(
-        self,
-        body: object,
-        *,
-        headers: dict[str, str | None] | None = None,
-        version: str | None = VERSION,
-        timeout: float = 20,
-    ) -> requests.Response:
-        """A header given as None is not sent."""
-        sent = {"api-key": KEY, "content-type": "application/json", **(headers or {})}
-        return self.session.post(
-            f"{self.base}/openai/images/generations:submit",
-            data=body if isinstance(body, bytes) else json.dumps(body),
-            params={} if version is None else {"api-version": version},
-            headers={name: value for name, value in sent.items() if value is not None},
-            timeout=timeout,
-        )
-
-    def start(self, prompt: str, **fields: object) -> str:
-        """The operation-location of a new generation."""
-        answer = self.submit({"prompt": prompt, "size": "256x256", **fields})
-        assert answer.status_code == 202, answer.text
-        return answer.headers["operation-location"]
-
-    def get(self, url: str) -> requests.Response:
-        return self.session.get(url, headers={"api-key": KEY}, timeout=20)
-
-    def delete(self, url: str) -> requests.Response:
-        return self.session.delete(url, headers={"api-key": KEY}, timeout=20)
-
-    def image(self, url: str, **headers: str) -> requests.Response:
-        return self.session.get(url, headers=headers, allow_redirects=False, timeout=20)
-
-    def image_url(self, prompt: str) -> str:
-        return self.get(self.start(prompt)).json()["result"]["data"][0]["url"]
-
-    def stats(self) -> dict[str, Any]:
-        return self.session.get(f"{self.base}/_emulator/stats", timeout=20).json()
-
-    def reset(self) -> None:
-        assert self.session.post(f"{self.base}/_emulator/reset", timeout=20).status_code == 204
-
-
-@contextmanager
-def running(log: Path, *arguments: str) -> Generator[Emulator]:
-    command = [sys.executable, "-m", "local.openai", "--port", "0", "--key", KEY, "second-key", *arguments]
-    with (
-        log.open("w") as errors,
-        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
-        requests.Session() as session,
-    ):
-        assert process.stdout
-        ready = process.stdout.readline()
-        try:
-            assert re.fullmatch(r"Ready: http://127\.0\.0\.1:\d+\n", ready), log.read_text()
-            yield Emulator(ready.removeprefix("Ready: ").strip(), process, log, session)
-        finally:
-            process.kill()
 
 
 @pytest.fixture(scope="module")
@@ -430,14 +359,6 @@ class Fault:
     reason: str
 
 
-def _statuses(tries: int, call: Any, *arguments: object) -> Iterator[int | str]:
-    for _ in range(tries):
-        try:
-            yield call(*arguments).status_code
-        except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
-            yield "lost"
-
-
 SUBMIT_FAULTS = [
     Fault("[submit-400]", [400, 400], "without N: always"),
     Fault("[submit-401:1]", [401, 202], "as with a wrong key"),
@@ -454,7 +375,7 @@ SUBMIT_FAULTS = [
 def test_submit_fails_as_asked(emulator: Emulator, row: Fault) -> None:
     given: dict[str, str | None] = {"operation-id": str(uuid.uuid4())}
     body = {"prompt": row.prompt}
-    tries = _statuses(len(row.answers), lambda: emulator.submit(body, headers=given))
+    tries = statuses(len(row.answers), lambda: emulator.submit(body, headers=given))
     assert list(tries) == row.answers, row.reason
 
 
@@ -520,7 +441,7 @@ POLL_FAULTS = [
 @pytest.mark.parametrize("row", POLL_FAULTS, ids=lambda row: row.prompt)
 def test_polls_fail_as_asked(emulator: Emulator, row: Fault) -> None:
     location = emulator.start(row.prompt)
-    assert list(_statuses(len(row.answers), emulator.get, location)) == row.answers, row.reason
+    assert list(statuses(len(row.answers), emulator.get, location)) == row.answers, row.reason
 
 
 def test_poll_errors_are_errors_of_the_service(emulator: Emulator) -> None:
@@ -607,7 +528,7 @@ IMAGE_FAULTS = [
 @pytest.mark.parametrize("row", IMAGE_FAULTS, ids=lambda row: row.prompt)
 def test_images_fail_as_asked(emulator: Emulator, row: Fault) -> None:
     url = emulator.image_url(row.prompt)
-    assert list(_statuses(len(row.answers), emulator.image, url)) == row.answers, row.reason
+    assert list(statuses(len(row.answers), emulator.image, url)) == row.answers, row.reason
 
 
 def test_image_faults_count_for_each_image(emulator: Emulator) -> None:
@@ -693,6 +614,12 @@ def test_stats_tell_exactly_what_a_client_did(emulator: Emulator) -> None:
         "image_gets": 0,
         "deletes": 0,
         "leaked_credentials": 0,
+        "calls": 0,
+        "billed": 0,
+        "missing_quality": 0,
+        "billed_by_prompt": {},
+        "billed_by_client_request_id": {},
+        "by_deployment": {},
         "by_operation": {},
     }
 
@@ -702,7 +629,8 @@ def test_reset_forgets_everything(emulator: Emulator) -> None:
     emulator.get(location)
     emulator.reset()
     stats = emulator.stats()
-    assert stats.pop("by_operation") == {}
+    details = [stats.pop(name) for name in list(stats) if "by_" in name]
+    assert details == [{}] * 4
     assert set(stats.values()) == {0}
     assert emulator.get(location).status_code == 404
 
@@ -765,10 +693,14 @@ def test_a_taken_port_is_one_clear_line_and_exit_1() -> None:
     assert result.stderr == f"Cannot listen on 127.0.0.1 port {port}: Address already in use\n"
 
 
-def test_help_and_the_documentation_list_every_word() -> None:
+def test_help_and_the_documentation_list_every_word_and_option() -> None:
     command = [sys.executable, "-m", "local.openai", "--help"]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=True).stdout
     written = (ROOT / "docs" / "emulator.md").read_text()
-    words = set(re.findall(r"^  (\[[^\]]+\])", shown, re.MULTILINE))
-    assert len(words) > 30
-    assert {word for word in words if f"`{word}`" not in written} == set()
+    rows = re.findall(r"^  (\[.+?\])  +(\S.*)$", shown, re.MULTILINE)
+    assert len(rows) == len(WORDS)
+    for usage, does in rows:
+        assert f"| {usage.replace('[', '`[').replace(']', ']`')} | {does} |" in written
+    options = set(re.findall(r"^  (--[a-z-]+)", shown, re.MULTILINE))
+    assert len(options) > 7
+    assert {option for option in options if f"`{option}" not in written} == set()

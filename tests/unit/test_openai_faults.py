@@ -26,6 +26,8 @@ READ = [
         (Fault("image-redirect", "http://127.0.0.1:8080/a?b=c&d=e"),),
         "a URL keeps its colons and its query",
     ),
+    ("[contentFilter]", (Fault("contentFilter"),), "an argument may be left out"),
+    ("[contentFilter:moderation_blocked]", (Fault("contentFilter", "moderation_blocked"),), "or given"),
     ("[location-origin:http://a.example/path]", (), "an origin has no path"),
     ("x [poll-500:1] y [poll-404:2]", (Fault("poll-500", times=1), Fault("poll-404", times=2)), "in order"),
     ("[[never]]", (Fault("never"),), "brackets in brackets"),

@@ -5,7 +5,7 @@ import io
 import pytest
 from PIL import Image
 
-from local.openai.pictures import Format, Picture, draw, encode
+from local.openai.pictures import Format, Picture, Rendering, draw, encode
 
 
 @pytest.mark.parametrize("side", [256, 512, 1024])
@@ -33,7 +33,7 @@ def test_another_prompt_index_or_number_is_another_picture() -> None:
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
 def test_picture_comes_in_the_asked_format(form: Format) -> None:
-    with Image.open(io.BytesIO(encode(Picture("chair", 0, 1, 256, 256), form))) as image:
+    with Image.open(io.BytesIO(encode(Picture("chair", 0, 1, 256, 256), Rendering(form)))) as image:
         assert image.format == form
 
 
@@ -51,3 +51,54 @@ AWKWARD = [
 def test_awkward_prompts_fit_the_smallest_picture(prompt: str, reason: str) -> None:
     with Image.open(io.BytesIO(encode(Picture(prompt, 0, 1, 256, 256)))) as image:
         assert image.size == (256, 256), reason
+
+
+ODD = [(1536, 1024), (1024, 1536), (768, 1365), (1280, 432), (257, 2048)]
+
+
+@pytest.mark.parametrize(("width", "height"), ODD)
+def test_picture_is_drawn_in_any_shape(width: int, height: int) -> None:
+    with Image.open(io.BytesIO(encode(Picture("An avocado chair", 0, 1, width, height)))) as image:
+        image.load()
+        assert image.size == (width, height)
+
+
+def test_a_png_is_what_was_drawn() -> None:
+    picture = Picture("chair", 0, 1, 256, 300)
+    with Image.open(io.BytesIO(encode(picture))) as image:
+        assert image.tobytes() == draw(picture).tobytes()
+
+
+def test_a_transparent_picture_has_no_corners() -> None:
+    with Image.open(io.BytesIO(encode(Picture("chair", 0, 1, 256, 256), Rendering(transparent=True)))) as image:
+        assert image.mode == "RGBA"
+        alpha = image.getchannel("A")
+        assert (alpha.getpixel((0, 0)), alpha.getpixel((128, 128))) == (0, 255)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "WEBP"])
+def test_quality_makes_a_file_smaller_or_larger(form: Format) -> None:
+    picture = Picture("chair", 0, 1, 256, 256)
+    small, large = (len(encode(picture, Rendering(form, quality))) for quality in (0, 100))
+    assert small < large
+
+
+def test_a_padded_picture_has_exactly_the_size_and_the_same_pixels() -> None:
+    picture = Picture("chair", 0, 1, 256, 256)
+    plain, padded = encode(picture), encode(picture, Rendering(size=1_000_000))
+    assert len(padded) == 1_000_000
+    with Image.open(io.BytesIO(plain)) as one, Image.open(io.BytesIO(padded)) as other:
+        assert one.tobytes() == other.tobytes()
+
+
+def test_padding_never_cuts() -> None:
+    picture = Picture("chair", 0, 1, 256, 256)
+    plain = encode(picture)
+    for size in (0, 1, len(plain), len(plain) + 11):
+        assert encode(picture, Rendering(size=size)) == plain
+    assert len(encode(picture, Rendering(size=len(plain) + 12))) == len(plain) + 12
+
+
+def test_the_longest_prompt_of_any_api_fits() -> None:
+    with Image.open(io.BytesIO(encode(Picture("lorem ipsum " * 2_666, 0, 1, 256, 256)))) as image:
+        assert image.size == (256, 256)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import socket
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,7 +18,7 @@ from imagegen.errors import RequestError
 from imagegen.generation import Generation, GenerationError, GenerationRequest, Status
 from imagegen.settings import Api, Deployment
 from imagegen.upstream import Accepted, Ended, ImageRefused, ImageUrl, Produced, Unavailable, Working
-from imagegen.upstream.http import read_error
+from imagegen.upstream.http import NoAnswerError, UpstreamSession, read_error
 from imagegen.upstream.operations import NOT_VISIBLE_YET, OperationsUpstream
 from tests.generations import ID, NOON, PROMPT, TOKEN, new, running, seconds
 from tests.scripted_server import Reply, ScriptedServer, http, scripted_server
@@ -26,8 +28,8 @@ VERSION = "2023-06-01-preview"
 SAS = "https://images.example.com/i/0.png?se=2026-11-24&sig=s3cret%2bsignature"
 
 
-def upstream(endpoint: str, *allowed: str, key: str | None = KEY) -> OperationsUpstream:
-    deployment = Deployment(
+def deployment(endpoint: str, key: str | None = KEY) -> Deployment:
+    return Deployment(
         name="dalle",
         api=Api.OPERATIONS,
         endpoint=endpoint,
@@ -35,7 +37,10 @@ def upstream(endpoint: str, *allowed: str, key: str | None = KEY) -> OperationsU
         api_key=SecretStr(key) if key else None,
         scope="https://cognitiveservices.azure.com/.default",
     )
-    return OperationsUpstream(deployment, allowed_origins=allowed, connections=2)
+
+
+def upstream(endpoint: str, *allowed: str, key: str | None = KEY) -> OperationsUpstream:
+    return OperationsUpstream(deployment(endpoint, key), allowed_origins=allowed, connections=2)
 
 
 def submit(server: ScriptedServer, reply: Reply) -> Accepted | Ended | Unavailable:
@@ -480,6 +485,44 @@ def test_a_404_means_not_yet_at_first_and_gone_later(
         assert (outcome.status, outcome.error.code) == (Status.FAILED, expected)
     else:
         assert outcome == expected
+
+
+def test_an_answer_that_drips_is_given_up_when_the_time_is_over(server: ScriptedServer) -> None:
+    over = threading.Event()
+
+    def drip(connection: socket.socket) -> None:
+        connection.sendall(http(200, b"{", content_length="1000"))
+        over.wait(10)  # no more comes, and the connection stays: only the clock can end this
+
+    times = iter([0.0, 41.0])
+    server.answers(drip)
+    session = UpstreamSession(deployment(server.url), connections=1, monotonic=lambda: next(times))
+    try:
+        with pytest.raises(NoAnswerError, match="does not end"):
+            session.send("GET", server.url, event="test", generation_id=ID)
+    finally:
+        over.set()
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        (http(404, {"error": {"code": "notFound"}}), None),  # it knows us, and that there is no such operation
+        (http(200), None),
+        (http(401), "AZURE_OPENAI_API_KEY"),
+        (http(403), "role on the image service"),
+        (http(500), "answered 500"),
+        (hang_up, "AZURE_OPENAI_ENDPOINT is out of reach"),
+    ],
+)
+def test_a_check_spends_nothing_and_names_what_to_mend(
+    server: ScriptedServer, reply: Reply, expected: str | None
+) -> None:
+    server.answers(reply)
+    problem = upstream(server.url).check()
+    assert [seen.method for seen in server.seen] == ["GET"]
+    assert KEY not in str(problem)
+    assert problem is None if expected is None else re.search(expected, problem or "")
 
 
 # --- errors
