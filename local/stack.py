@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from imagegen.settings import Settings, is_loopback
+from imagegen.settings import Settings
+from imagegen.urls import is_loopback
 from local.azurite import Azurite, AzuriteError, azurite
 from local.processes import Child, ChildError, python, start
 
@@ -64,6 +65,7 @@ def app_environment(connection_string: str, endpoint: str, **more: str) -> dict[
         "AzureWebJobsStorage": connection_string,
         "AZURE_OPENAI_ENDPOINT": endpoint,
         "AZURE_OPENAI_API_KEY": KEY,
+        "AZURE_OPENAI_API": "operations",
         "POLL_SCHEDULE": "*/5 * * * * *",
         "PYTHON_THREADPOOL_THREAD_COUNT": "16",
         **more,
