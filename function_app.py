@@ -104,7 +104,7 @@ def poll_operations(timer: func.TimerRequest) -> None:
         )
 
 
-@app.queue_trigger("message", queue_name=QUEUE, connection="AzureWebJobsStorage")
+@app.queue_trigger("message", queue_name=QUEUE, connection="AzureWebJobsStorage")  # pyright: ignore[reportUnknownMemberType]
 def advance_generations(message: func.QueueMessage) -> None:
     service().work(message.get_body())
 

@@ -89,8 +89,7 @@ def resolve(settings: SingleDeployment, environment: Mapping[str, str]) -> tuple
         name = settings.deployment or (Api.OPERATIONS.value if settings.api is Api.OPERATIONS else None)
         if name is None:
             return (), ["AZURE_OPENAI_DEPLOYMENT: is missing; only AZURE_OPENAI_API 'operations' needs none"]
-        version = settings.api_version
-        entries = (DeploymentEntry(name=name, api=settings.api, apiVersion=version),)
+        entries = (DeploymentEntry.model_validate({"name": name, "api": settings.api}),)
     problems: list[str] = []
     found: list[Deployment] = []
     for number, entry in enumerate(entries):
