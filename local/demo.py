@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from rich.console import Console
 
 from local.azurite import AzuriteError
 from local.processes import ChildError
-from local.stack import EVERY_MODEL, isolated_stack
+from local.stack import EVERY_MODEL, isolated_stack, stop_on_sigterm
 
 DEFAULT_PROMPT = "a lighthouse in fog"
 OUTPUT = Path("demo-output")
@@ -26,7 +26,7 @@ _GIVE_UP_SECONDS = 120
 def main() -> int:
     arguments = _parser().parse_args()
     console = Console(stderr=True, highlight=False)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    stop_on_sigterm()
     started = time.monotonic()
     try:
         with (
@@ -53,7 +53,7 @@ class DemoError(Exception):
     """The app answered otherwise than it should."""
 
 
-def _generate(base: str, body: dict[str, Any], console: Console, say: Any) -> dict[str, Any]:
+def _generate(base: str, body: dict[str, Any], console: Console, say: Callable[[str], None]) -> dict[str, Any]:
     """Start, then follow Location as Logic Apps does. Returns the last answer's body."""
     answer = requests.post(f"{base}/generations", json=body, timeout=60)
     if answer.status_code != 202:

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from urllib.parse import urlsplit
 
 from imagegen.settings import Settings
@@ -106,9 +107,14 @@ def developer_stack(values: Mapping[str, str], *, port: int) -> Generator[Stack]
         env = dict(values)
         storage = emulator_url = emulator_child = None
         if values.get("AzureWebJobsStorage", "") in ("", DEVELOPMENT_STORAGE):
-            ports = {name: free_port(usual) for name, usual in (("blob_port", 10000), ("queue_port", 10001))}
-            location = ROOT / ".local" / "azurite"
-            storage = stack.enter_context(azurite(location, table_port=free_port(10002), **ports))
+            storage = stack.enter_context(
+                azurite(
+                    ROOT / ".local" / "azurite",
+                    blob_port=free_port(10000),
+                    queue_port=free_port(10001),
+                    table_port=free_port(10002),
+                )
+            )
             env["AzureWebJobsStorage"] = storage.connection_string
         endpoint = urlsplit(values.get("AZURE_OPENAI_ENDPOINT", ""))
         if not endpoint.hostname or is_loopback(endpoint.hostname):
@@ -116,6 +122,15 @@ def developer_stack(values: Mapping[str, str], *, port: int) -> Generator[Stack]
             env["AZURE_OPENAI_ENDPOINT"] = emulator_url
         base_url, host = stack.enter_context(functions_host(env, port=free_port(port)))
         yield Stack(base_url, emulator_url, storage, host, emulator_child)
+
+
+def stop_on_sigterm() -> None:
+    """A SIGTERM ends this process as Ctrl-C does: with its children."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal's signature
+        signal.raise_signal(signal.SIGINT)
+
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 def free_port(usual: int) -> int:
@@ -134,13 +149,13 @@ def local_settings() -> tuple[Path, dict[str, str]]:
     path = ROOT / "local.settings.json"
     if not path.exists():
         path = ROOT / "local.settings.json.example"
-    values = json.loads(path.read_text())["Values"]
+    values: dict[str, str] = json.loads(path.read_text())["Values"]
     return path, {name: os.environ.get(name, value) for name, value in values.items()}
 
 
 def main() -> int:
     """Run it all until a signal comes."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    stop_on_sigterm()
     try:
         path, values = local_settings()
         with developer_stack(values, port=int(os.environ.get("PORT") or 7071)) as stack:
