@@ -14,6 +14,7 @@ from imagegen import api
 from imagegen.events import log_event
 from imagegen.http import Request, Response, answer
 from imagegen.service import Service, service
+from imagegen.work_queue import QUEUE
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
 
@@ -67,6 +68,11 @@ def compat_delete_operation(req: func.HttpRequest) -> func.HttpResponse:
     return _answer(req, lambda app, request: app.compat.delete_operation(request))
 
 
+@app.route("models", methods=["GET"])
+def list_models(req: func.HttpRequest) -> func.HttpResponse:
+    return _answer(req, lambda app, request: app.models.get(request))
+
+
 @app.route("health", methods=["GET"], auth_level=ANONYMOUS)
 def get_health(req: func.HttpRequest) -> func.HttpResponse:
     return _answer(req, lambda app, request: app.health.get(request))
@@ -91,10 +97,16 @@ def poll_operations(timer: func.TimerRequest) -> None:
             passes=done.passes,
             moves=done.moves,
             failures=done.failures,
+            passed_on=done.passed_on or None,
             left=done.left,
             oldest_seconds=done.oldest_seconds,
             past_due=timer.past_due or None,
         )
+
+
+@app.queue_trigger("message", queue_name=QUEUE, connection="AzureWebJobsStorage")  # pyright: ignore[reportUnknownMemberType]
+def advance_generations(message: func.QueueMessage) -> None:
+    service().work(message.get_body())
 
 
 def _answer(req: func.HttpRequest, handle: Callable[[Service, Request], Response]) -> func.HttpResponse:

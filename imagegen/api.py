@@ -13,7 +13,7 @@ from imagegen.generation import Generation, GenerationRequest, Status, is_genera
 from imagegen.http import Request, Response, base_url
 from imagegen.idempotency import IdempotencyKey, read_key
 from imagegen.listing import Page
-from imagegen.monitor import Monitors, monitor_urls, retry_after
+from imagegen.monitor import Monitors, monitor_urls
 from imagegen.parsing import parse_start
 from imagegen.settings import Settings
 
@@ -27,6 +27,7 @@ ROUTES: Final = {
     "generations/{id}": ("GET", "DELETE"),
     "generations/{id}/result": ("GET",),
     "generations/{id}/cancel": ("POST",),
+    "models": ("GET",),
     "health": ("GET",),
     "openapi.json": ("GET",),
     "openai/images/generations:submit": ("POST",),
@@ -89,7 +90,6 @@ class Api:
         key = read_key(request.headers)
         wait = _preferred_wait(request.headers.get("prefer", ""))
         asked = parse_start(request)
-        self._check_model(asked.model)
         began = self._clock()
         generation = self._generations.start(
             asked.request,
@@ -108,7 +108,7 @@ class Api:
         monitor = self._monitors.to_json(generation, urls)
         if wait and generation.status.is_terminal:
             return Response(200, monitor, headers)
-        return Response(202, monitor, {**headers, "Retry-After": "1", **retry_after(generation)})
+        return Response(202, monitor, {**headers, "Retry-After": "1", **self._monitors.retry_after(generation)})
 
     def list_generations(self, request: Request) -> Response:
         """``GET /generations``: newest first, a page at a time."""
@@ -139,7 +139,7 @@ class Api:
                 return _ended(generation, 410, {"code": "canceled", "message": "The generation was canceled."})
             case _:
                 # Both headers every time: Logic Apps forgets those of the answer before.
-                headers = {"Location": urls.result, **retry_after(generation)}
+                headers = {"Location": urls.result, **self._monitors.retry_after(generation)}
                 return Response(202, self._monitors.to_json(generation, urls), headers)
 
     def cancel_generation(self, request: Request) -> Response:
@@ -161,12 +161,7 @@ class Api:
 
     def _monitor_response(self, request: Request, generation: Generation) -> Response:
         urls = monitor_urls(generation, base_url(request, self._settings))
-        return Response(200, self._monitors.to_json(generation, urls), retry_after(generation))
-
-    def _check_model(self, model: str | None) -> None:
-        name = self._settings.default_deployment.name
-        if model not in (None, name):
-            raise RequestError.for_fields([FieldProblem("model", f"is not configured; leave it out or use '{name}'")])
+        return Response(200, self._monitors.to_json(generation, urls), self._monitors.retry_after(generation))
 
     def _find(self, request: Request) -> Generation:
         """The generation that the URL names. An unknown id and a wrong token look the same."""

@@ -13,13 +13,16 @@ from urllib.parse import quote
 from uuid import UUID
 
 from imagegen.api import Generations
+from imagegen.deployments import Api
 from imagegen.errors import FieldProblem, RequestError
-from imagegen.generation import FailedImage, Generation, Status, StoredImage, is_generation_id
+from imagegen.generation import FailedImage, Generation, GenerationRequest, Status, StoredImage, is_generation_id
 from imagegen.http import Request, Response, base_url
 from imagegen.idempotency import read_key
-from imagegen.monitor import Links, retry_after
+from imagegen.monitor import Links, Monitors
 from imagegen.parsing import parse_start
 from imagegen.settings import Settings
+from imagegen.upstream.checks import Checks
+from imagegen.upstream.operations import LONGEST_PROMPT, MOST_IMAGES, SIZES
 
 _VERSION: Final = re.compile(r"2023-\d\d-\d\d-preview")
 _FIELDS: Final = frozenset({"prompt", "n", "size", "user"})
@@ -33,12 +36,20 @@ class CompatApi:
     """Answers as the retired service did."""
 
     def __init__(
-        self, *, settings: Settings, generations: Generations, records: Records, links: Links, retention: timedelta
+        self,
+        *,
+        settings: Settings,
+        generations: Generations,
+        records: Records,
+        links: Links,
+        monitors: Monitors,
+        retention: timedelta,
     ) -> None:
         self._settings = settings
         self._generations = generations
         self._records = records
         self._links = links
+        self._monitors = monitors
         self._retention = retention
 
     def submit(self, request: Request) -> Response:
@@ -50,8 +61,9 @@ class CompatApi:
         asked = parse_start(request)
         if foreign := sorted(asked.model_fields_set - _FIELDS):
             raise RequestError.for_fields([FieldProblem(name, "is not a field of this API") for name in foreign])
+        wanted = _fitting(asked.request, self._settings.deployments[0].api)
         timeout = timedelta(seconds=self._settings.generation_timeout_seconds)
-        generation = self._generations.start(asked.request, metadata={}, timeout=timeout, key=key)
+        generation = self._generations.start(wanted, metadata={}, timeout=timeout, key=key)
         location = f"{base}/openai/operations/images/{generation.id}?api-version={quote(version)}"
         # Nothing has run when a client sees this answer, whatever has happened since.
         return Response(202, {"id": generation.id, "status": Status.NOT_RUNNING}, {"operation-location": location})
@@ -62,7 +74,7 @@ class CompatApi:
         generation = self._find(request)
         if generation is None:
             raise RequestError(status=404, code="notFound", message="There is no such operation.")
-        return Response(200, self._operation(generation), retry_after(generation))
+        return Response(200, self._operation(generation), self._monitors.retry_after(generation))
 
     def delete_operation(self, request: Request) -> Response:
         """``DELETE /openai/operations/images/{id}``: 204."""
@@ -111,6 +123,21 @@ class CompatApi:
 
     def _image(self, image: StoredImage | FailedImage) -> dict[str, Any]:
         return image.to_json() if isinstance(image, FailedImage) else {"url": self._links.link(image)}
+
+
+def _fitting(request: GenerationRequest, api: Api) -> GenerationRequest:
+    """The request, in words of the model that stands behind this API today.
+
+    The retired model made pictures of 256, 512 and 1024 pixels; those that live make none below 1024.
+
+    Raises
+    ------
+    RequestError
+        When it is not a request that the retired API would have taken.
+    """
+    checks = Checks(request, "dall-e-2").longest_prompt(LONGEST_PROMPT).most_images(MOST_IMAGES)
+    checks.one_of("size", SIZES).raise_if_any()
+    return request if api is Api.OPERATIONS else request.model_copy(update={"size": SIZES[-1]})
 
 
 def _unix(moment: datetime) -> int:

@@ -21,7 +21,7 @@ from requests_hardened.ip_filter import InvalidIPAddress
 from urllib3.exceptions import HTTPError
 
 from imagegen.errors import ImageUnusableError
-from imagegen.settings import origin_of
+from imagegen.urls import origin_of
 
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response
@@ -50,8 +50,8 @@ class Downloader:
     ----------
     allowed_hosts
         ``host``, ``host:port`` or ``.suffix`` of what images may come from. When empty: any public https host.
-    endpoint
-        The image service: its own origin is always allowed.
+    endpoints
+        The image services: their own origins are always allowed.
     connections
         How many threads fetch at once.
     seconds
@@ -62,13 +62,13 @@ class Downloader:
         self,
         *,
         allowed_hosts: Iterable[str],
-        endpoint: str,
+        endpoints: Iterable[str],
         connections: int,
         seconds: float,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._allowed = tuple(allowed_hosts)
-        self._own_origin = origin_of(endpoint)
+        self._own_origins = {origin_of(endpoint) for endpoint in endpoints}
         self._seconds = seconds
         self._monotonic = monotonic
         self._trusted = _without_credentials(requests.Session())
@@ -138,7 +138,7 @@ class Downloader:
             raise _not_allowed("it is no http or https URL") from None
         parts = urlsplit(origin)
         host = parts.hostname or ""
-        if origin == self._own_origin or any(_matches(host, parts.port, allowed) for allowed in self._allowed):
+        if origin in self._own_origins or any(_matches(host, parts.port, allowed) for allowed in self._allowed):
             return self._trusted
         if self._allowed:
             raise _not_allowed(f"its host '{host}' is not in IMAGE_URL_ALLOWED_HOSTS")

@@ -159,6 +159,14 @@ class Generation(Value):
     operation_location: str | None = None
     """Where to poll, byte for byte as upstream gave it; None until upstream accepted."""
     submitted: Time | None = None
+    queued: bool = False
+    """Whether a message asks a worker to take it. It may then be taken before `due`, which is for a lost message."""
+    calling: bool = False
+    """Whether somebody set out to call an API that answers with the images, and has not come back."""
+    lost_calls: int = 0
+    """Calls that may have been billed, and whose answer nobody has."""
+    usage: dict[str, int] | None = None
+    """Tokens, where upstream counts them."""
     faults: int = 0
     """Upstream failures in a row: what back-off grows with."""
     copy_attempts: int = 0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from imagegen.errors import StorageUnavailableError
 from imagegen.http import RETRY_SECONDS, Request, Response
 from imagegen.settings import Settings
+from imagegen.upstream import Upstream
 
 _REMEMBERED_SECONDS: Final = 15.0
 """How long an answer is given again: who asks often must not make us ask often."""
@@ -20,19 +21,15 @@ class Store(Protocol):
         ...
 
 
-class Upstream(Protocol):
-    def check(self) -> str | None:
-        """What is wrong with the image service; None when it is reachable and takes our credential."""
-        ...
-
-
 class Health:
     """``GET /health``: 200 or 503."""
 
-    def __init__(self, *, settings: Settings, store: Store, upstream: Upstream, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, *, settings: Settings, store: Store, upstreams: Mapping[str, Upstream], monotonic: Callable[[], float]
+    ) -> None:
         self._settings = settings
         self._store = store
-        self._upstream = upstream
+        self._upstreams = upstreams
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._last: tuple[float, Response] | None = None
@@ -45,7 +42,7 @@ class Health:
             return self._last[1]
 
     def _check(self) -> Response:
-        checks = {"storage": _outcome(self._storage_problem()), "upstream": _outcome(self._upstream.check())}
+        checks = {"storage": _outcome(self._storage_problem()), "upstream": _outcome(self._upstream_problem())}
         healthy = all(check["status"] == "ok" for check in checks.values())
         body = {
             "status": "healthy" if healthy else "unhealthy",
@@ -53,6 +50,9 @@ class Health:
             "configuration": _configuration(self._settings),
         }
         return Response(200, body) if healthy else Response(503, body, {"Retry-After": str(RETRY_SECONDS)})
+
+    def _upstream_problem(self) -> str | None:
+        return "; ".join(filter(None, (upstream.check() for upstream in self._upstreams.values()))) or None
 
     def _storage_problem(self) -> str | None:
         try:
@@ -68,10 +68,9 @@ def _outcome(problem: str | None) -> dict[str, Any]:
 
 def _configuration(settings: Settings) -> dict[str, Any]:
     """What an operator wants to see. No address and no name: anybody may read it."""
-    deployment = settings.default_deployment
     return {
-        "api": deployment.api.value,
-        "upstreamCredential": "key" if deployment.api_key else "identity",
+        "apis": ", ".join(sorted({deployment.api.value for deployment in settings.deployments})),
+        "upstreamCredential": "key" if settings.deployments[0].api_key else "identity",
         "storageCredential": "connectionString" if settings.storage_connection_string else "identity",
         "oldApi": bool(settings.compat_api_keys),
         "pollSchedule": settings.poll_schedule,

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 from imagegen.errors import RequestError, StorageUnavailableError
 from imagegen.events import log_event
-from imagegen.settings import ROUTE_PREFIX, Settings, SettingsError, is_loopback
+from imagegen.settings import ROUTE_PREFIX, Settings, SettingsError
+from imagegen.urls import is_loopback
 
 LONGEST_BODY: Final = 256 * 1024
 """Bytes."""

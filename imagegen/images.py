@@ -20,7 +20,7 @@ from azure.storage.blob import BlobSasPermissions, ContentSettings, UserDelegati
 from imagegen.errors import ImageUnusableError
 from imagegen.generation import StoredImage
 from imagegen.storage import create_container, storage_errors
-from imagegen.upstream import ImageSource, ImageUrl
+from imagegen.upstream import ImageBytes, ImageSource, ImageUrl
 
 if TYPE_CHECKING:
     from azure.storage.blob import BlobServiceClient
@@ -144,6 +144,10 @@ class BlobImages:
         self._signer = _Signer(service, link_lifetime, clock)
 
     def copy(self, source: ImageSource, generation_id: str, index: int) -> StoredImage:
+        if isinstance(source, ImageBytes):
+            content = source.content
+            with check_image([content], limit=self._limit, length=None) as image:
+                return self._write(image, generation_id, index, source.revised_prompt)
         if not isinstance(source, ImageUrl):
             raise TypeError(f"{type(source).__name__} has no image")
         with (

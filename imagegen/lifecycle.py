@@ -12,12 +12,12 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from imagegen import moves
-from imagegen.errors import ConflictError, ImageUnusableError, RequestError, StorageUnavailableError
+from imagegen.errors import ConflictError, FieldProblem, ImageUnusableError, RequestError, StorageUnavailableError
 from imagegen.events import log_event
 from imagegen.generation import (
     FailedImage,
@@ -30,13 +30,29 @@ from imagegen.generation import (
     Versioned,
 )
 from imagegen.idempotency import IdempotencyKey
-from imagegen.upstream import Accepted, Ended, ImageRefused, ImageSource, Produced, Unavailable, Upstream, Working
+from imagegen.upstream import (
+    Accepted,
+    Direct,
+    Ended,
+    ImageRefused,
+    ImageSource,
+    Lost,
+    Polled,
+    Produced,
+    Throttled,
+    Unavailable,
+    Upstream,
+    Working,
+)
 
 type Clock = Callable[[], datetime]
 """The time now, aware, UTC."""
 
 SUBMIT_CLAIM = timedelta(seconds=45)
 """How long a start may take to submit before the timer does it instead."""
+
+_TAKE_WAITS = (2.0, 5.0, 10.0)
+"""Seconds between the tries to write an image that cannot be asked for again."""
 
 _WATCH_SECONDS = 1.0
 """How often a caller who waits looks whether somebody else finished it."""
@@ -101,11 +117,35 @@ class Images(Protocol):
         ...
 
 
+class Brakes(Protocol):
+    """What everybody was told about quotas."""
+
+    def until(self, model: str) -> datetime | None:
+        """When this deployment may be called again."""
+        ...
+
+    def pull(self, model: str, until: datetime) -> None:
+        """Nobody calls before this time."""
+        ...
+
+
+class Queue(Protocol):
+    """Who does the work that takes long."""
+
+    def send(self, ids: Sequence[str]) -> None:
+        """Ask a worker to take these. Raises StorageUnavailableError."""
+        ...
+
+
 class Lifecycle:
     """The state machine.
 
     Parameters
     ----------
+    upstreams
+        By the name of the deployment, the default first.
+    repeat_lost_calls
+        Whether a call that may have been billed is made again when its answer was lost.
     new_id
         Makes a UUIDv7 for a moment.
     most_active
@@ -119,7 +159,10 @@ class Lifecycle:
         *,
         store: Store,
         images: Images,
-        upstream: Upstream,
+        upstreams: Mapping[str, Upstream],
+        brakes: Brakes,
+        queue: Queue,
+        repeat_lost_calls: bool,
         clock: Clock,
         new_id: Callable[[datetime], str],
         most_active: int,
@@ -128,7 +171,10 @@ class Lifecycle:
     ) -> None:
         self._store = store
         self._images = images
-        self._upstream = upstream
+        self._upstreams = upstreams
+        self._brakes = brakes
+        self._queue = queue
+        self._repeat_lost_calls = repeat_lost_calls
         self._clock = clock
         self._new_id = new_id
         self._most_active = most_active
@@ -156,7 +202,9 @@ class Lifecycle:
         StorageUnavailableError
             When there is no record. Nothing was billed.
         """
-        request = self._upstream.complete(request)
+        upstream = self._choose(request.model)
+        request = upstream.complete(request)
+        direct = isinstance(upstream, Direct)
         now = self._clock()
         own_id = self._new_id(now)
         generation = Generation(
@@ -166,6 +214,7 @@ class Lifecycle:
             last_action=now,
             deadline=now + timeout,
             due=now + SUBMIT_CLAIM,
+            queued=direct,
             request=request,
             metadata=metadata,
             key=key.name if key else None,
@@ -188,10 +237,21 @@ class Lifecycle:
                 return there
         log_event("generation.started", id=generation.id, model=request.model, n=request.n, size=request.size)
         try:
+            if direct:
+                self._queue.send([generation.id])
+                return generation
             return self._advance(created).generation
         except StorageUnavailableError:
             # The record is there, so the answer is that it was started: the timer goes on with it.
             return generation
+
+    def _choose(self, model: str | None) -> Upstream:
+        upstream = self._upstreams.get(model if model is not None else next(iter(self._upstreams)))
+        if upstream is None:
+            names = ", ".join(f"'{name}'" for name in self._upstreams)
+            problem = FieldProblem("model", f"is not configured; leave it out or use one of {names}")
+            raise RequestError.for_fields([problem])
+        return upstream
 
     def _admit(self) -> None:
         if self._store.count_active() >= self._most_active:
@@ -238,47 +298,164 @@ class Lifecycle:
                 current = self._store.read_active(generation.id)
         return self._store.read(generation.id) or generation
 
-    def advance(self, current: Versioned) -> Versioned | None:
+    def advance(self, current: Versioned, *, may_call: bool = False) -> Versioned | None:
         """Make the next move of this generation. Returns it as it stands then, or None when it needs no more work.
+
+        Parameters
+        ----------
+        may_call
+            Whether there are minutes to make a call in; else a worker is asked to.
 
         Raises
         ------
         StorageUnavailableError
             When a write failed. The generation is as it was, or one step further; the next tick finds out.
         """
-        after = self._advance(current)
+        after = self._advance(current, may_call=may_call)
         return None if after.generation.status.is_terminal else after
 
-    def _advance(self, current: Versioned) -> Versioned:
+    def work(self, generation_id: str) -> None:
+        """What a message asks for: the next move, if it is due or if nobody took it yet."""
+        current = self._store.read_active(generation_id)
+        if current and (current.generation.queued or current.generation.due <= self._clock()):
+            self._advance(current, may_call=True)
+
+    def _advance(self, current: Versioned, *, may_call: bool = False) -> Versioned:
+        generation = current.generation
+        upstream = self._upstreams.get(generation.request.model or "")
+        now = self._clock()
         try:
-            match moves.next_move(current.generation, self._clock()):
-                case moves.Submit():
-                    return self._submit(current)
-                case moves.Poll():
-                    return self._poll(current)
-                case moves.Finish(generation):
-                    return self._end(generation, current)
+            if upstream is None:
+                return self._end(moves.model_removed(generation, now), current)
+            direct = isinstance(upstream, Direct)
+            repeat = self._repeat_lost_calls
+            move = moves.next_move(generation, now, direct=direct, may_call=may_call, repeat_lost_calls=repeat)
+            match move, upstream:
+                case moves.Finish(finished), _:
+                    return self._end(finished, current)
+                case moves.Poll(), Polled():
+                    return self._poll(current, upstream)
+                case moves.Submit(), Polled():
+                    return self._submit(current, upstream)
+                case moves.Call(repeated), Direct():
+                    return self._call(current, upstream, repeated=repeated)
+                case _:
+                    return self._enqueue(current)
         except ConflictError:
             # Somebody else moved it. What they wrote is true; ours was a repetition of an idempotent call.
-            log_event("generation.overtaken", id=current.generation.id)
+            log_event("generation.overtaken", id=generation.id)
             return current
 
-    def _submit(self, current: Versioned) -> Versioned:
+    def _enqueue(self, current: Versioned) -> Versioned:
+        # Written before it is sent: a message that nobody wrote down would be sent with every tick. A crash between
+        # the two is a lost message, and costs the time until `due`.
+        queued = self._write(current, moves.enqueued(current.generation, self._clock()))
+        self._queue.send([queued.generation.id])
+        return queued
+
+    def _is_braked(self, current: Versioned) -> Versioned | None:
+        """Written down to wait, if everybody was told to."""
+        now = self._clock()
+        until = self._brakes.until(current.generation.request.model or "")
+        if until is None or until <= now:
+            return None
+        return self._write(current, moves.throttled(current.generation, until, now, jitter=self._jitter()))
+
+    def _throttled(self, current: Versioned, outcome: Throttled) -> Versioned:
+        now = self._clock()
         generation = current.generation
-        outcome = self._upstream.submit(generation)
+        until = moves.brake_until(outcome, generation.faults, now)
+        self._brakes.pull(generation.request.model or "", until)
+        log_event(
+            "upstream.unavailable",
+            level=logging.WARNING,
+            id=generation.id,
+            reason=outcome.reason,
+            seconds=round((until - now).total_seconds()),
+        )
+        waiting = moves.throttled(generation, until, now, jitter=self._jitter())
+        return self._write(current, waiting.changed(faults=generation.faults + 1))
+
+    def _call(self, current: Versioned, upstream: Direct, *, repeated: bool) -> Versioned:
+        if waiting := self._is_braked(current):
+            return waiting
+        claimed = self._write(current, moves.call_claimed(current.generation, self._clock()))
+        generation = claimed.generation
+        if repeated:
+            log_event(
+                "generation.call_repeated",
+                level=logging.WARNING,
+                id=generation.id,
+                lost_calls=generation.lost_calls,
+                note="an earlier call may have been billed: this one may be billed twice",
+            )
+        # A crash from here on loses an answer that is paid for. The claim says so to whoever comes after it.
+        outcome = upstream.generate(generation)
+        now = self._clock()
+        match outcome:
+            case Produced():
+                return self._take(claimed, outcome)
+            case Ended(status, error):
+                return self._end(moves.ended(generation, status, error, now), claimed)
+            case Throttled():
+                return self._throttled(claimed, outcome)
+            case Lost(reason):
+                log_event("generation.call_lost", level=logging.WARNING, id=generation.id, reason=reason)
+                return self._write(claimed, moves.call_lost(generation, now, jitter=self._jitter()))
+            case Unavailable() if generation.faults >= moves.MOST_FAULTS:
+                return self._end(moves.given_up(generation, outcome, now), claimed)
+            case Unavailable():
+                return self._wait_for_upstream(claimed, outcome, now)
+
+    def _take(self, claimed: Versioned, produced: Produced) -> Versioned:
+        """Write the images of an answer, one after the other: it is the only chance to."""
+        images: list[StoredImage | FailedImage] = []
+        for index, source in enumerate(produced.images):
+            now = self._clock()
+            if claimed.generation.due - now < moves.LONGEST_TAKE:
+                # Who overtakes us now would call again, and be billed again.
+                claimed = self._write(claimed, moves.claim_extended(claimed.generation, now))
+            images.append(self._take_one(claimed.generation, source, index))
+        generation = claimed.generation.changed(images=tuple(images), usage=produced.usage, calling=False)
+        return self._end(moves.copied(generation, self._clock()), claimed)
+
+    def _take_one(self, generation: Generation, source: ImageSource, index: int) -> StoredImage | FailedImage:
+        if isinstance(source, ImageRefused):
+            return FailedImage(error=source.error)
+        for wait in (*_TAKE_WAITS, None):
+            try:
+                return self._images.copy(source, generation.id, index)
+            except StorageUnavailableError:
+                if wait is None:
+                    raise
+            except ImageUnusableError as error:
+                if wait is None or not error.again:
+                    _log_unusable(generation, index, error, again=False)
+                    return FailedImage(error=GenerationError(code=error.code, message=error.message))
+            # Neither can the answer be asked for again, nor its URLs: so we wait for them, within our claim.
+            self._sleep(wait)
+        raise AssertionError("the last try returns or raises")
+
+    def _submit(self, current: Versioned, upstream: Polled) -> Versioned:
+        if waiting := self._is_braked(current):
+            return waiting
+        generation = current.generation
+        outcome = upstream.submit(generation)
         now = self._clock()
         # A crash here loses the answer: the next submit carries the same Operation-Id and gets the same operation.
         match outcome:
             case Accepted():
                 return self._save(current, moves.accepted(generation, outcome, now))
+            case Throttled():
+                return self._throttled(current, outcome)
             case Unavailable():
                 return self._wait_for_upstream(current, outcome, now)
             case Ended(status, error):
                 return self._end(moves.ended(generation, status, error, now), current)
 
-    def _poll(self, current: Versioned) -> Versioned:
+    def _poll(self, current: Versioned, upstream: Polled) -> Versioned:
         generation = current.generation
-        outcome = self._upstream.poll(generation, self._clock())
+        outcome = upstream.poll(generation, self._clock())
         now = self._clock()
         match outcome:
             case Produced():
@@ -306,14 +483,15 @@ class Lifecycle:
 
     def _copy(self, current: Versioned, produced: Produced) -> Versioned:
         now = self._clock()
-        known = current.generation.images or (None,) * len(produced.images)
+        sources = tuple(produced.images)
+        known = current.generation.images or (None,) * len(sources)
         missing = sum(image is None for image in known)
         # The claim: two ticks that both saw "succeeded" do not both fetch. Who dies while copying is overtaken when
         # `due` passes, and writing the same names again is harmless.
         claimed = self._write(current, moves.copy_claimed(current.generation, missing, now))
         images = tuple(
             image or self._copy_one(claimed.generation, source, index, produced.expires)
-            for index, (image, source) in enumerate(zip(known, produced.images, strict=False))
+            for index, (image, source) in enumerate(zip(known, sources, strict=False))
         )
         generation = claimed.generation.changed(images=images)
         now = self._clock()
@@ -330,16 +508,7 @@ class Lifecycle:
             return self._images.copy(source, generation.id, index)
         except ImageUnusableError as error:
             again = error.again and moves.may_copy_again(generation, expires, self._clock())
-            log_event(
-                "image.unusable",
-                level=logging.WARNING,
-                id=generation.id,
-                index=index,
-                code=error.code,
-                reason=error.message,
-                tries=generation.copy_attempts,
-                again=again,
-            )
+            _log_unusable(generation, index, error, again=again)
             return None if again else FailedImage(error=GenerationError(code=error.code, message=error.message))
 
     def _save(self, current: Versioned, generation: Generation) -> Versioned:
@@ -375,6 +544,18 @@ class Lifecycle:
         if etag is not None:
             self._store.drop_active(generation.id, etag)
         return true
+
+
+def _log_unusable(generation: Generation, index: int, error: ImageUnusableError, *, again: bool) -> None:
+    log_event(
+        "image.unusable",
+        level=logging.WARNING,
+        id=generation.id,
+        index=index,
+        code=error.code,
+        reason=error.message,
+        again=again,
+    )
 
 
 def _log_outcome(generation: Generation) -> None:

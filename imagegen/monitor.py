@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
@@ -21,6 +22,9 @@ from imagegen.generation import (
 )
 
 _RETRY_AFTER_SECONDS: Final = 5
+_LONGEST_RETRY_AFTER: Final = 60
+_PER_SECOND: Final = 4
+"""Generations in the queue for each second that a caller is told to wait longer."""
 
 
 class Links(Protocol):
@@ -85,11 +89,22 @@ class Monitors:
     ----------
     retention
         How long records and images are kept.
+    backlog
+        How many generations are unfinished, more or less.
     """
 
-    def __init__(self, *, links: Links, retention: timedelta) -> None:
+    def __init__(
+        self,
+        *,
+        links: Links,
+        retention: timedelta,
+        clock: Callable[[], datetime],
+        backlog: Callable[[], int],
+    ) -> None:
         self._links = links
         self._retention = retention
+        self._clock = clock
+        self._backlog = backlog
 
     def to_json(self, generation: Generation, urls: MonitorUrls) -> dict[str, Any]:
         monitor = Monitor(
@@ -109,6 +124,21 @@ class Monitors:
             monitor = monitor.model_copy(update={"error": generation.error})
         shown = monitor.model_dump(mode="json", by_alias=True, exclude_unset=True)
         return shown | {"request": generation.request.to_json()}
+
+    def retry_after(self, generation: Generation) -> dict[str, str]:
+        """Whole seconds; a caller that comes back sooner finds nothing new. Nothing once it is finished.
+
+        It grows with the queue, which moves as fast as the quota of the model lets it.
+        """
+        if generation.status.is_terminal:
+            return {}
+        seconds = _RETRY_AFTER_SECONDS
+        if generation.operation_location is None:
+            wait = 0 if generation.queued else (generation.due - self._clock()).total_seconds()
+            seconds = max(seconds + self._backlog() // _PER_SECOND, round(wait))
+        elif generation.faults:
+            seconds = max(seconds, round((generation.due - self._clock()).total_seconds()))
+        return {"Retry-After": str(min(_LONGEST_RETRY_AFTER, seconds))}
 
     def _image(self, image: StoredImage | FailedImage) -> MonitorImage | FailedImage:
         if isinstance(image, FailedImage):
@@ -131,11 +161,3 @@ def monitor_urls(generation: Generation, base: str) -> MonitorUrls:
     return MonitorUrls.model_validate(
         {"self": f"{itself}{token}", "result": f"{itself}/result{token}", "cancel": f"{itself}/cancel{token}"}
     )
-
-
-def retry_after(generation: Generation) -> dict[str, str]:
-    """Whole seconds; a caller that comes back sooner finds nothing new. Nothing once it is finished."""
-    if generation.status.is_terminal:
-        return {}
-    wait = (generation.due - generation.last_action).total_seconds() if generation.faults else 0
-    return {"Retry-After": str(min(60, max(_RETRY_AFTER_SECONDS, round(wait))))}

@@ -10,11 +10,26 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from imagegen.generation import FailedImage, Generation, GenerationError, Status, StoredImage
-from imagegen.upstream import Accepted, Unavailable, Working
+from imagegen.upstream import Accepted, Throttled, Unavailable, Working
 
 SHORTEST_WAIT: Final = 1.0
 LONGEST_WAIT: Final = 60.0
 """Seconds. What upstream says in Retry-After is held between these."""
+
+_LONGEST_BRAKE: Final = 3_600.0
+
+LONGEST_CALL: Final = timedelta(seconds=330)
+"""How long one call of an API that answers with the images may take: 250 s are seen."""
+
+LONGEST_TAKE: Final = timedelta(seconds=150)
+"""How long it may take to write one image of its answer, all tries together."""
+
+MESSAGE_LOST: Final = timedelta(minutes=10)
+"""When a message that asked for work must have been lost. Sent again too early, it costs a transaction alone."""
+
+MOST_LOST_CALLS: Final = 3
+MOST_FAULTS: Final = 12
+"""After so many failures in a row of an API that bills each call, its failure is final."""
 
 COPY_TRIES: Final = 5
 """How often the copy of an image is tried before its failure is final."""
@@ -35,23 +50,114 @@ class Poll:
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """Call an API that answers with the images."""
+
+    repeated: bool
+    """Whether an earlier call may have been billed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueue:
+    """Ask a worker to make the call: it is too long for whoever is here."""
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """This is how the generation ends."""
 
     generation: Generation
 
 
-def next_move(generation: Generation, now: datetime) -> Submit | Poll | Finish:
+def next_move(
+    generation: Generation, now: datetime, *, direct: bool, may_call: bool, repeat_lost_calls: bool
+) -> Submit | Poll | Call | Enqueue | Finish:
     """What this generation needs.
 
     A deadline that has passed keeps us from starting work, but not from looking once more at work that upstream has
     accepted: where the timer was down, the images may have been ready for long, and they are paid for.
+
+    Parameters
+    ----------
+    direct
+        Whether its model answers with the images.
+    may_call
+        Whether whoever is here has the minutes that this takes.
+    repeat_lost_calls
+        Whether a call whose answer was lost may be made again.
     """
     if generation.operation_location is not None:
         return Poll()
+    # Whoever called did not come back within the time that it may take: the answer is lost.
+    lost = generation.calling or generation.lost_calls > 0
+    if lost and (not repeat_lost_calls or generation.lost_calls >= MOST_LOST_CALLS):
+        return Finish(outcome_unknown(generation, now))
     if now >= generation.deadline:
         return Finish(past_deadline(generation, now))
-    return Submit()
+    if not direct:
+        return Submit()
+    return Call(repeated=lost) if may_call else Enqueue()
+
+
+def enqueued(generation: Generation, now: datetime) -> Generation:
+    """A message is on its way. `due` is when it must have been lost."""
+    return generation.changed(queued=True, due=now + MESSAGE_LOST)
+
+
+def call_claimed(generation: Generation, now: datetime) -> Generation:
+    """Set `due` to when the call, and the copy of its images, must be over."""
+    return generation.changed(
+        status=Status.RUNNING,
+        queued=False,
+        calling=True,
+        lost_calls=generation.lost_calls + generation.calling,
+        submitted=generation.submitted or now,
+        last_action=now,
+        due=now + LONGEST_CALL + LONGEST_TAKE,
+    )
+
+
+def claim_extended(generation: Generation, now: datetime) -> Generation:
+    """There is still an image to take."""
+    return generation.changed(due=now + 2 * LONGEST_TAKE)
+
+
+def call_lost(generation: Generation, now: datetime, *, jitter: float) -> Generation:
+    """No answer came, and the call may have been billed."""
+    lost = unavailable(generation, Unavailable("lost"), now, jitter=jitter)
+    return lost.changed(calling=False, lost_calls=generation.lost_calls + 1)
+
+
+def throttled(generation: Generation, until: datetime, now: datetime, *, jitter: float) -> Generation:
+    """Wait until the brake is off, and not all at that moment: spread over as long again, a minute at most."""
+    spread = min(LONGEST_WAIT, max(SHORTEST_WAIT, (until - now).total_seconds()))
+    due = max(until, now) + timedelta(seconds=spread * jitter)
+    return generation.changed(queued=False, calling=False, due=due)
+
+
+def brake_until(outcome: Throttled, faults: int, now: datetime) -> datetime:
+    """Until when nobody calls: as told, however long; else twice as long with each time in a row."""
+    otherwise = min(LONGEST_WAIT, 5 * 2.0 ** min(faults, 10))
+    told = otherwise if outcome.retry_after is None else min(_LONGEST_BRAKE, outcome.retry_after)
+    return now + timedelta(seconds=max(SHORTEST_WAIT, told))
+
+
+def given_up(generation: Generation, outcome: Unavailable, now: datetime) -> Generation:
+    message = f"The image service failed {generation.faults + 1} times in a row ({outcome.reason})."
+    return ended(generation, Status.FAILED, GenerationError(code="upstreamUnavailable", message=message), now)
+
+
+def model_removed(generation: Generation, now: datetime) -> Generation:
+    message = f"The model '{generation.request.model}' was removed from the app's settings before it was finished."
+    return ended(generation, Status.FAILED, GenerationError(code="modelRemoved", message=message), now)
+
+
+def outcome_unknown(generation: Generation, now: datetime) -> Generation:
+    message = (
+        "The answer of the image service was lost, and the call may have been billed. It was not made again "
+        "(REPEAT_LOST_CALLS, or too many lost answers). Start a new generation if you want the images."
+    )
+    return ended(generation, Status.FAILED, GenerationError(code="outcomeUnknown", message=message), now)
 
 
 def accepted(generation: Generation, outcome: Accepted, now: datetime) -> Generation:
@@ -83,7 +189,8 @@ def unavailable(generation: Generation, outcome: Unavailable, now: datetime, *, 
     """
     faults = generation.faults + 1
     wait = _wait(outcome.retry_after, min(LONGEST_WAIT, SHORTEST_WAIT * 2.0 ** min(faults - 1, 10)))
-    return generation.changed(faults=faults, due=now + timedelta(seconds=wait * (1 + jitter / 4)))
+    due = now + timedelta(seconds=wait * (1 + jitter / 4))
+    return generation.changed(faults=faults, calling=False, queued=False, due=due)
 
 
 def copy_claimed(generation: Generation, images: int, now: datetime) -> Generation:

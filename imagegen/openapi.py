@@ -10,6 +10,7 @@ from pydantic.json_schema import models_json_schema
 
 from imagegen.generation import GenerationError, StartRequest, Status, Value
 from imagegen.http import Request, Response, base_url
+from imagegen.models import ModelList
 from imagegen.monitor import Monitor
 from imagegen.settings import Settings
 
@@ -100,6 +101,7 @@ _MODELS: Final = (
     OldAccepted,
     OldOperation,
     HealthBody,
+    ModelList,
 )
 
 
@@ -146,6 +148,7 @@ def _paths() -> dict[str, Any]:
         "/generations/{id}": {"parameters": _ID, "get": _monitor(), "delete": _delete()},
         "/generations/{id}/result": {"parameters": _ID, "get": _result()},
         "/generations/{id}/cancel": {"parameters": _ID, "post": _cancel()},
+        "/models": {"get": _models()},
         "/health": {"get": _health()},
         "/openapi.json": {"get": _openapi()},
         "/openai/images/generations:submit": {"parameters": [_API_VERSION], "post": _old_submit()},
@@ -231,6 +234,11 @@ def _cancel() -> dict[str, Any]:
 def _delete() -> dict[str, Any]:
     answers = {"204": {"description": "Gone, or never there"}, **_errors()}
     return _operation("deleteGeneration", "Delete a generation and its images", _TOKEN, answers)
+
+
+def _models() -> dict[str, Any]:
+    answers = {"200": _answer("The models that a caller can choose from", "ModelList"), **_errors()}
+    return _operation("listModels", "List models", _KEY, answers)
 
 
 def _health() -> dict[str, Any]:

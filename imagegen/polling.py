@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import batched
 from typing import TYPE_CHECKING, Final, Protocol
 
 from cronsim import CronSim
@@ -20,7 +21,7 @@ from imagegen.events import log_event
 from imagegen.generation import Versioned, is_generation_id, started_at
 
 if TYPE_CHECKING:
-    from imagegen.lifecycle import Clock, Lifecycle
+    from imagegen.lifecycle import Clock, Lifecycle, Queue
     from imagegen.store import ActiveEntry
 
 CADENCE: Final = timedelta(seconds=1)
@@ -29,6 +30,10 @@ LONGEST_SLOT: Final = timedelta(minutes=5)
 """However rare the schedule: host.json's functionTimeout must leave room for the last copy after it."""
 _HANDOVER: Final = timedelta(seconds=1)
 """How long before the next tick a slot ends, so that it can begin in time."""
+_BATCH: Final = 20
+"""Generations in one message."""
+_PASSED_ON_WAIT: Final = timedelta(seconds=20)
+"""How long a worker has to take what was passed on to it, before this slot looks at it again."""
 _STUCK_WAIT: Final = timedelta(seconds=60)
 """How long a generation is left alone in this slot whose move failed with an error that we did not foresee."""
 
@@ -54,6 +59,8 @@ class SlotSummary:
     passes: int = 0
     moves: int = 0
     failures: int = 0
+    passed_on: int = 0
+    """Generations that were given to the queue."""
     left: int = 0
     """Generations that were active at the last listing."""
     oldest_seconds: int | None = None
@@ -87,6 +94,8 @@ class Poller:
     ----------
     threads
         How many generations are advanced at once.
+    most
+        How many generations may be under way at once; what is due beyond that goes to the queue.
     """
 
     def __init__(
@@ -95,13 +104,17 @@ class Poller:
         store: ActiveStore,
         lifecycle: Lifecycle,
         clock: Clock,
+        queue: Queue,
         threads: int,
+        most: int,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._store = store
         self._lifecycle = lifecycle
         self._clock = clock
+        self._queue = queue
         self._threads = threads
+        self._most = most
         self._sleep = sleep
 
     def run(self, ends: datetime) -> SlotSummary:
@@ -130,11 +143,21 @@ class Poller:
         slot.summary.oldest_seconds = max(ages, default=None)
         slot.known = {entry.id: slot.known[entry.id] for entry in entries if entry.id in slot.known}
         busy = {entry.id for entry in slot.running.values()}
-        for entry in entries:
-            if entry.id not in busy and slot.due(entry) <= now:
-                slot.running[pool.submit(self._move, entry, slot.known.get(entry.id))] = entry
+        due = [entry for entry in entries if entry.id not in busy and slot.due(entry) <= now]
+        mine = max(0, self._most - len(busy))
+        for entry in due[:mine]:
+            slot.running[pool.submit(self._move, entry, slot.known.get(entry.id))] = entry
+        self._pass_on(slot, due[mine:], now)
         waiting = any(entry.id not in busy and slot.due(entry) < slot.ends for entry in entries)
         return now + CADENCE < slot.ends and (waiting or bool(slot.running))
+
+    def _pass_on(self, slot: _Slot, entries: list[ActiveEntry], now: datetime) -> None:
+        """More than one instance should take goes to the queue, whose workers the platform scales out."""
+        for batch in batched(entries, _BATCH, strict=False):
+            self._queue.send([entry.id for entry in batch])
+            slot.summary.passed_on += len(batch)
+            for entry in batch:
+                slot.not_before[entry.id] = now + _PASSED_ON_WAIT
 
     def _move(self, entry: ActiveEntry, known: Versioned | None) -> Versioned | None:
         current = known if known and known.etag == entry.etag else self._store.read_active(entry.id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -11,12 +12,16 @@ from functools import cache
 import uuid_utils
 
 from imagegen.api import Api
+from imagegen.brakes import Brakes
 from imagegen.compat import CompatApi
+from imagegen.deployments import Api as DeploymentApi
+from imagegen.deployments import Deployment
 from imagegen.download import Downloader
 from imagegen.health import Health
 from imagegen.images import BlobImages
 from imagegen.lifecycle import Lifecycle
 from imagegen.listing import BlobListing
+from imagegen.models import Models
 from imagegen.monitor import Monitors
 from imagegen.moves import COPY_SECONDS_EACH
 from imagegen.openapi import OpenApi
@@ -24,7 +29,13 @@ from imagegen.polling import Poller, SlotSummary, slot_end
 from imagegen.settings import Settings, read_settings
 from imagegen.storage import open_storage
 from imagegen.store import BlobStore
+from imagegen.upstream import Upstream
+from imagegen.upstream.direct import DirectUpstream
+from imagegen.upstream.flux import flux
+from imagegen.upstream.mai import mai
+from imagegen.upstream.openai_images import openai_images
 from imagegen.upstream.operations import OperationsUpstream
+from imagegen.work_queue import WorkQueue, read_ids
 
 THREADS = 16
 """Generations that one instance advances at once. They wait for the network, nearly all of the time."""
@@ -38,12 +49,28 @@ class Service:
     api: Api
     compat: CompatApi
     health: Health
+    models: Models
     openapi: OpenApi
     poller: Poller
+    lifecycle: Lifecycle
 
     def poll(self) -> SlotSummary:
         """Work until just before the timer's next tick, or until nothing is left."""
         return self.poller.run(slot_end(self.settings.poll_schedule, utc_now()))
+
+    def work(self, message: str | bytes) -> None:
+        """Do what a message of the queue asks for.
+
+        Raises
+        ------
+        ValueError
+            When it asks for nothing that we know.
+        StorageUnavailableError
+            When storage does not answer: the message comes again.
+        """
+        with ThreadPoolExecutor(THREADS, "work") as pool:
+            for _ in pool.map(self.lifecycle.work, read_ids(message)):
+                pass
 
 
 def utc_now() -> datetime:
@@ -60,13 +87,14 @@ def new_generation_id(now: datetime) -> str:
 def build(settings: Settings) -> Service:
     """Everything for these settings. Opens no connection yet."""
     storage = open_storage(settings, connections=THREADS)
+    queue = WorkQueue(settings, connections=THREADS)
     store = BlobStore(storage, settings.generations_container)
     images = BlobImages(
         storage,
         settings.images_container,
         downloader=Downloader(
             allowed_hosts=settings.image_url_allowed_hosts,
-            endpoint=settings.endpoint,
+            endpoints=[deployment.endpoint for deployment in settings.deployments],
             connections=THREADS,
             seconds=COPY_SECONDS_EACH,
         ),
@@ -74,20 +102,20 @@ def build(settings: Settings) -> Service:
         link_lifetime=timedelta(seconds=settings.sas_lifetime_seconds),
         clock=utc_now,
     )
-    upstream = OperationsUpstream(
-        settings.default_deployment,
-        allowed_origins=settings.operation_location_allowed_origins,
-        connections=THREADS,
-    )
+    upstreams = {deployment.name: _upstream(deployment, settings) for deployment in settings.deployments}
     lifecycle = Lifecycle(
         store=store,
         images=images,
-        upstream=upstream,
+        upstreams=upstreams,
+        brakes=Brakes(storage, settings.generations_container),
+        queue=queue,
+        repeat_lost_calls=settings.repeat_lost_calls,
         clock=utc_now,
         new_id=new_generation_id,
         most_active=settings.max_active_generations,
     )
     retention = timedelta(days=settings.retention_days)
+    monitors = Monitors(links=images, retention=retention, clock=utc_now, backlog=store.count_active)
     return Service(
         settings=settings,
         api=Api(
@@ -95,14 +123,46 @@ def build(settings: Settings) -> Service:
             generations=lifecycle,
             records=store,
             listing=BlobListing(storage, settings.generations_container, store, threads=THREADS),
-            monitors=Monitors(links=images, retention=retention),
+            monitors=monitors,
             clock=utc_now,
         ),
-        compat=CompatApi(settings=settings, generations=lifecycle, records=store, links=images, retention=retention),
-        health=Health(settings=settings, store=store, upstream=upstream, monotonic=time.monotonic),
+        compat=CompatApi(
+            settings=settings,
+            generations=lifecycle,
+            records=store,
+            links=images,
+            monitors=monitors,
+            retention=retention,
+        ),
+        health=Health(settings=settings, store=store, upstreams=upstreams, monotonic=time.monotonic),
+        models=Models(settings.deployments, upstreams),
         openapi=OpenApi(settings),
-        poller=Poller(store=store, lifecycle=lifecycle, clock=utc_now, threads=THREADS),
+        poller=Poller(
+            store=store,
+            lifecycle=lifecycle,
+            clock=utc_now,
+            queue=queue,
+            threads=THREADS,
+            most=settings.max_due_per_instance,
+        ),
+        lifecycle=lifecycle,
     )
+
+
+def _upstream(deployment: Deployment, settings: Settings) -> Upstream:
+    match deployment.api:
+        case DeploymentApi.OPERATIONS:
+            origins = settings.operation_location_allowed_origins
+            return OperationsUpstream(deployment, allowed_origins=origins, connections=THREADS)
+        case DeploymentApi.IMAGES:
+            dialect = openai_images(deployment)
+        case DeploymentApi.FLUX:
+            dialect = flux(deployment)
+        case DeploymentApi.MAI:
+            dialect = mai(deployment)
+    # base64 takes four bytes for three, and the rest of an answer is small.
+    most_bytes = settings.max_image_bytes * dialect.limits.most_images * 4 // 3 + (1 << 20)
+    return DirectUpstream(deployment, dialect, connections=THREADS, most_bytes=most_bytes)
 
 
 @cache

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from enum import StrEnum
-from ipaddress import ip_address
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -16,10 +14,14 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    Json,
     SecretStr,
     StringConstraints,
     ValidationError,
 )
+
+from imagegen.deployments import API_VERSION, Api, Deployment, DeploymentEntry, resolve
+from imagegen.urls import BaseUrl, origin_of
 
 ROUTE_PREFIX = "api"
 """host.json's ``extensions.http.routePrefix``."""
@@ -31,64 +33,6 @@ _ANY_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 
 class SettingsError(Exception):
     """One or more settings are missing or wrong. The message names each and holds no value."""
-
-
-class Api(StrEnum):
-    """The image APIs that an endpoint can speak."""
-
-    OPERATIONS = "operations"
-
-
-class Deployment(BaseModel):
-    """One place that images can come from."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    """What callers write as ``model``."""
-    api: Api
-    endpoint: str
-    api_version: str
-    api_key: SecretStr | None
-    """None: sign in with Entra ID."""
-    scope: str
-
-
-def origin_of(url: str) -> str:
-    """Scheme, host and port of a URL, in one spelling: ``https://example.com:443``.
-
-    Raises
-    ------
-    ValueError
-        When the URL has no http(s) scheme, no host, or a port that is none.
-    """
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:  # its text holds a part of the URL
-        raise ValueError("is not a URL") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("is not an http or https URL")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}:{(443 if parts.scheme == 'https' else 80) if port is None else port}"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether this host name means the machine itself."""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:  # a name, such as 127.example.com
-        return False
-
-
-def _base_url(url: str) -> str:
-    origin_of(url)
-    parts = urlsplit(url)
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ValueError("must be scheme and host (a gateway's path may follow), no user, query or fragment")
-    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-        raise ValueError("must be https (http is taken for this machine's own addresses only)")
-    return url.rstrip("/")
 
 
 def _schedule(text: str) -> str:
@@ -112,7 +56,6 @@ def _origin(text: str) -> str:
     return origin
 
 
-BaseUrl = Annotated[str, AfterValidator(_base_url)]
 ContainerName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](-?[a-z0-9]){2,62}$", max_length=63)]
 Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_list)]
 Hosts = Annotated[tuple[Annotated[str, AfterValidator(str.lower)], ...], BeforeValidator(_list)]
@@ -124,19 +67,20 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     storage_connection_string: SecretStr | None = Field(None, alias="AzureWebJobsStorage")
+    queue_service_uri: BaseUrl | None = Field(None, alias="AzureWebJobsStorage__queueServiceUri")
     blob_service_uri: BaseUrl | None = Field(None, alias="AzureWebJobsStorage__blobServiceUri")
     storage_client_id: str | None = Field(None, alias="AzureWebJobsStorage__clientId")
 
-    endpoint: BaseUrl = Field(alias="AZURE_OPENAI_ENDPOINT")
+    endpoint: BaseUrl | None = Field(None, alias="AZURE_OPENAI_ENDPOINT")
     api_key: SecretStr | None = Field(None, alias="AZURE_OPENAI_API_KEY")
     scope: str = Field(DEFAULT_SCOPE, alias="AZURE_OPENAI_SCOPE", pattern=r"^https://.+/\.default$")
-    api: Api = Field(Api.OPERATIONS, alias="AZURE_OPENAI_API")
-    api_version: str = Field(
-        "2023-06-01-preview",
-        alias="AZURE_OPENAI_API_VERSION",
-        pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?$",
-    )
+    api: Api = Field(Api.IMAGES, alias="AZURE_OPENAI_API")
+    api_version: str | None = Field(None, alias="AZURE_OPENAI_API_VERSION", pattern=API_VERSION)
     deployment: str | None = Field(None, alias="AZURE_OPENAI_DEPLOYMENT")
+    deployment_entries: Json[Annotated[tuple[DeploymentEntry, ...], Field(min_length=1)]] | None = Field(
+        None, alias="IMAGE_DEPLOYMENTS"
+    )
+    repeat_lost_calls: bool = Field(True, alias="REPEAT_LOST_CALLS")
 
     operation_location_allowed_origins: Origins = Field((), alias="OPERATION_LOCATION_ALLOWED_ORIGINS")
     image_url_allowed_hosts: Hosts = Field((), alias="IMAGE_URL_ALLOWED_HOSTS")
@@ -146,22 +90,15 @@ class Settings(BaseModel):
     generation_timeout_seconds: int = Field(3_600, alias="GENERATION_TIMEOUT_SECONDS", ge=30, le=86_400)
     sas_lifetime_seconds: int = Field(3_600, alias="SAS_LIFETIME_SECONDS", ge=60, le=6 * 86_400)
     max_image_bytes: int = Field(64 * 2**20, alias="MAX_IMAGE_BYTES", ge=2**10, le=2**30)
+    max_due_per_instance: int = Field(200, alias="MAX_DUE_PER_INSTANCE", ge=1, le=10_000)
     max_active_generations: int = Field(1_000, alias="MAX_ACTIVE_GENERATIONS", ge=1, le=100_000)
     retention_days: int = Field(30, alias="RETENTION_DAYS", ge=1, le=3_650)
     public_base_url: BaseUrl | None = Field(None, alias="PUBLIC_BASE_URL")
     compat_api_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_list)] = Field((), alias="COMPAT_API_KEYS")
     website_hostname: str | None = Field(None, alias="WEBSITE_HOSTNAME")
 
-    @property
-    def default_deployment(self) -> Deployment:
-        return Deployment(
-            name=self.deployment or self.api.value,
-            api=self.api,
-            endpoint=self.endpoint,
-            api_version=self.api_version,
-            api_key=self.api_key,
-            scope=self.scope,
-        )
+    deployments: tuple[Deployment, ...] = Field((), init=False)
+    """Where images can come from, the default first: what the settings above come to."""
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
@@ -174,17 +111,22 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     """
     given = {name: value.strip() for name, value in environment.items() if value.strip()}
     problems = [] if any(name in given for name in _STORAGE) else [_NO_STORAGE]
+    if _STORAGE[0] not in given and _STORAGE[1] in given and _QUEUES not in given:
+        problems.append(f"{_QUEUES}: is missing; it goes with {_STORAGE[1]}")
     try:
         settings = Settings.model_validate(given)
     except ValidationError as error:
         problems += [_problem(found) for found in error.errors(include_input=False, include_url=False)]
     else:
+        deployments, wrong = resolve(settings, given)
+        problems += wrong
         if not problems:
-            return settings
+            return settings.model_copy(update={"deployments": deployments})
     raise SettingsError("\n  ".join(["The settings of the app must be mended:", *problems]))
 
 
 _STORAGE = ("AzureWebJobsStorage", "AzureWebJobsStorage__blobServiceUri")
+_QUEUES = "AzureWebJobsStorage__queueServiceUri"
 _NO_STORAGE = (
     "AzureWebJobsStorage: is missing; set it to a connection string, or set "
     "AzureWebJobsStorage__blobServiceUri to sign in to storage with an identity"
@@ -193,4 +135,5 @@ _NO_STORAGE = (
 
 def _problem(found: Mapping[str, Any]) -> str:
     message = "is missing" if found["type"] == "missing" else str(found["msg"]).removeprefix("Value error, ")
-    return f"{found['loc'][0]}: {message[:1].lower()}{message[1:]}"
+    place = ".".join(str(part) for part in found["loc"])
+    return f"{place}: {message[:1].lower()}{message[1:]}"

@@ -37,18 +37,8 @@ def open_storage(
     credential
         Instead of the identity that the settings name.
     """
-    session = requests.Session()
-    for scheme in ("https://", "http://"):
-        session.mount(scheme, HTTPAdapter(pool_maxsize=connections))
-    options: dict[str, Any] = {
-        "transport": RequestsTransport(session=session, session_owner=False),
-        # The SDK's own first wait is 15 seconds: longer than our callers wait.
-        "retry_policy": ExponentialRetry(initial_backoff=1, increment_base=2, retry_total=2, random_jitter_range=1),
-        "connection_timeout": 5,
-        "read_timeout": 30,
-        "max_single_put_size": _SINGLE_PUT,
-        "max_block_size": _BLOCK,
-    }
+    options: dict[str, Any] = client_options(connections)
+    options.update(max_single_put_size=_SINGLE_PUT, max_block_size=_BLOCK)
     if settings.storage_connection_string:
         try:
             return BlobServiceClient.from_connection_string(
@@ -58,10 +48,25 @@ def open_storage(
             raise SettingsError("AzureWebJobsStorage: is not a storage connection string") from None
     if settings.blob_service_uri is None:
         raise SettingsError("AzureWebJobsStorage: is missing")
-    return BlobServiceClient(settings.blob_service_uri, credential=credential or _identity(settings), **options)
+    return BlobServiceClient(settings.blob_service_uri, credential=credential or identity(settings), **options)
 
 
-def _identity(settings: Settings) -> TokenCredential:
+def client_options(connections: int) -> dict[str, Any]:
+    """How every storage client of the app connects and retries."""
+    session = requests.Session()
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, HTTPAdapter(pool_maxsize=connections))
+    return {
+        "transport": RequestsTransport(session=session, session_owner=False),
+        # The SDK's own first wait is 15 seconds: longer than our callers wait.
+        "retry_policy": ExponentialRetry(initial_backoff=1, increment_base=2, retry_total=2, random_jitter_range=1),
+        "connection_timeout": 5,
+        "read_timeout": 30,
+    }
+
+
+def identity(settings: Settings) -> TokenCredential:
+    """What signs in to storage where there is no connection string."""
     # Imported here: with a connection string nobody pays for it at cold start.
     from azure.identity import DefaultAzureCredential, ManagedIdentityCredential
 

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from local.azurite import AzuriteError
 from local.processes import ChildError
-from local.stack import isolated_stack, stop_on_sigterm
+from local.stack import EVERY_MODEL, isolated_stack, stop_on_sigterm
 
 DEFAULT_PROMPT = "a lighthouse in fog"
 OUTPUT = Path("demo-output")
@@ -31,7 +31,7 @@ def main() -> int:
     try:
         with (
             console.status("Starting Azurite, the image API and the Functions host") as status,
-            isolated_stack() as stack,
+            isolated_stack(IMAGE_DEPLOYMENTS=EVERY_MODEL) as stack,
         ):
             monitor = _generate(stack.base_url, _body(arguments), console, status.update)
             paths = _download(monitor)
@@ -84,7 +84,7 @@ def _download(monitor: dict[str, Any]) -> list[Path]:
 
 
 def _body(arguments: argparse.Namespace) -> dict[str, Any]:
-    body = {"prompt": arguments.prompt, "n": arguments.n, "size": arguments.size}
+    body = {"prompt": arguments.prompt, "n": arguments.n, "size": arguments.size, "model": arguments.model}
     return {name: value for name, value in body.items() if value is not None}
 
 
@@ -93,12 +93,14 @@ def _parser() -> argparse.ArgumentParser:
     # From the environment, so that make need not quote a prompt for the shell.
     parser.add_argument("--prompt", default=os.environ.get("PROMPT") or DEFAULT_PROMPT)
     parser.add_argument("--n", type=int, default=os.environ.get("N") or None)
+    parser.add_argument("--model", default=os.environ.get("MODEL") or None)
     parser.add_argument("--size", default=os.environ.get("SIZE") or None)
     return parser
 
 
 _NEXT = """What to try next:
   make demo PROMPT="a lighthouse in a storm" N=2 SIZE=512x512
+  make demo MODEL=gpt-image-2                          another API; also dall-e-3, FLUX.2-pro, MAI-Image-2.5
   make demo PROMPT="a lighthouse [contentFilter]"      how a refused prompt looks (docs/emulator.md has more)
   make start                                           the app in the foreground, with curl lines to copy"""
 

@@ -18,7 +18,8 @@ from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
 
-from imagegen.settings import Settings, is_loopback
+from imagegen.settings import Settings
+from imagegen.urls import is_loopback
 from local.azurite import Azurite, AzuriteError, azurite
 from local.processes import Child, ChildError, python, start
 
@@ -58,6 +59,19 @@ def functions_host(env: Mapping[str, str], *, port: int = 0, root: Path = ROOT) 
         yield child.wait_for(_READY).group(1), child
 
 
+EVERY_MODEL = json.dumps(
+    [
+        {"name": "operations", "api": "operations"},
+        {"name": "gpt-image-2", "api": "images"},
+        {"name": "gpt-image-1.5", "api": "images", "apiVersion": "2025-04-01-preview"},
+        {"name": "dall-e-3", "api": "images", "apiVersion": "2024-10-21"},
+        {"name": "FLUX.2-pro", "api": "flux"},
+        {"name": "MAI-Image-2.5", "api": "mai"},
+    ]
+)
+"""IMAGE_DEPLOYMENTS of one deployment for each API that there is; the emulator speaks them all."""
+
+
 def app_environment(connection_string: str, endpoint: str, **more: str) -> dict[str, str]:
     """Every setting of the app, so that none comes from this shell or from local.settings.json."""
     unset = {str(field.alias): "" for field in Settings.model_fields.values()}
@@ -65,6 +79,7 @@ def app_environment(connection_string: str, endpoint: str, **more: str) -> dict[
         "AzureWebJobsStorage": connection_string,
         "AZURE_OPENAI_ENDPOINT": endpoint,
         "AZURE_OPENAI_API_KEY": KEY,
+        "AZURE_OPENAI_API": "operations",
         "POLL_SCHEDULE": "*/5 * * * * *",
         "PYTHON_THREADPOOL_THREAD_COUNT": "16",
         **more,

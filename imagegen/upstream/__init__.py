@@ -6,9 +6,10 @@ decides what follows from it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from imagegen.generation import Generation, GenerationError, GenerationRequest, Status
 
@@ -45,16 +46,27 @@ class ImageRefused:
     error: GenerationError
 
 
-type ImageSource = ImageUrl | ImageRefused
+@dataclass(frozen=True, slots=True)
+class ImageBytes:
+    """An image that came in the answer."""
+
+    content: bytes = field(repr=False)
+    revised_prompt: str | None = None
+
+
+type ImageSource = ImageUrl | ImageBytes | ImageRefused
 
 
 @dataclass(frozen=True, slots=True)
 class Produced:
     """Upstream is finished; these are the images, in order."""
 
-    images: tuple[ImageSource, ...]
+    images: Iterable[ImageSource]
+    """Where they came in the answer, they can be gone through once: one at a time is in memory."""
     expires: datetime | None = None
     """When upstream throws them away."""
+    usage: dict[str, int] | None = None
+    """Tokens, where upstream counts them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +86,41 @@ class Unavailable:
     """Seconds, where upstream said."""
 
 
+@dataclass(frozen=True, slots=True)
+class Throttled:
+    """We are over a quota: nobody should call this deployment for a while."""
+
+    reason: str
+    retry_after: float | None = None
+    """Seconds, where upstream said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The request may have reached the service, and no answer came: whether it was billed, nobody knows."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a model takes, for those who offer a choice."""
+
+    sizes: tuple[str, ...]
+    """Empty: any WIDTHxHEIGHT, or ``auto``."""
+    most_images: int
+    longest_prompt: int
+    fields: tuple[str, ...]
+    """Beside prompt, n, size and model."""
+    any_size_to: int | None = None
+    """Pixels: beside `sizes`, multiples of 16 up to this edge."""
+
+
 class Upstream(Protocol):
-    """An image API that answers 202 and is polled."""
+    """One deployment, by whatever API."""
+
+    @property
+    def limits(self) -> Limits: ...
 
     def complete(self, request: GenerationRequest) -> GenerationRequest:
         """The request with this API's defaults filled in.
@@ -91,10 +136,24 @@ class Upstream(Protocol):
         """What is wrong with the service, or with our credential for it. Spends nothing. None when all is well."""
         ...
 
-    def submit(self, generation: Generation) -> Accepted | Ended | Unavailable:
+
+@runtime_checkable
+class Polled(Upstream, Protocol):
+    """An API that answers 202 and is polled."""
+
+    def submit(self, generation: Generation) -> Accepted | Ended | Throttled | Unavailable:
         """Start the operation. Idempotent: the generation's id goes along as ``Operation-Id``."""
         ...
 
     def poll(self, generation: Generation, now: datetime) -> Working | Produced | Ended | Unavailable:
         """Ask how the operation is doing."""
+        ...
+
+
+@runtime_checkable
+class Direct(Upstream, Protocol):
+    """An API whose answer has the images in it. Not idempotent."""
+
+    def generate(self, generation: Generation) -> Produced | Ended | Throttled | Unavailable | Lost:
+        """Make the call, which takes minutes. `Unavailable`: it surely did not reach the service, or did nothing."""
         ...

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
-from typing import TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 from urllib.parse import urljoin, urlsplit
 
 import requests
 from azure.core.exceptions import AzureError
 from pydantic_core import from_json
 from requests.auth import AuthBase
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError
 
+from imagegen.deployments import Deployment
 from imagegen.events import log_event
 from imagegen.generation import GenerationError
-from imagegen.settings import Deployment
 from imagegen.verbatim import VerbatimAdapter
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ _CONNECT_SECONDS = 5
 _READ_SECONDS = 30
 _ANSWER_SECONDS = 40
 """From the request to the end of the answer, at most."""
+_TRANSFER_SECONDS = 30
+"""The same for an answer that holds images, beside the silence before it."""
 _CHUNK = 1 << 16
 _LONGEST_ANSWER = 1 << 20
 """Bytes. A JSON answer of this API is a few kilobytes; something that sends more is not the API."""
@@ -40,16 +43,23 @@ class NoAnswerError(Exception):
     """The network failed, or the answer was not one. Holds no URL and no credential."""
 
 
+class NotSentError(NoAnswerError):
+    """The same, and the request surely did not reach the service."""
+
+
 class _Credential(AuthBase):
     """Adds the key or a bearer token. Being set, it also keeps requests from looking into a .netrc."""
 
-    def __init__(self, deployment: Deployment) -> None:
+    def __init__(self, deployment: Deployment, *, bearer_key: bool) -> None:
+        self._bearer_key = bearer_key
         self._key = deployment.api_key
         self._scope = deployment.scope
         self._token: Callable[[], str] | None = None
 
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
-        if self._key:
+        if self._key and self._bearer_key:
+            request.headers["Authorization"] = f"Bearer {self._key.get_secret_value()}"
+        elif self._key:
             request.headers["api-key"] = self._key.get_secret_value()
         else:
             request.headers["Authorization"] = f"Bearer {self._bearer_token()}"
@@ -150,40 +160,74 @@ class UpstreamSession:
         Where to, and with which credential.
     connections
         How many threads ask at once.
+    bearer_key
+        Whether the key goes as ``Authorization: Bearer``, not as ``api-key``.
     monotonic
         Seconds of a clock that never goes back.
     """
 
     def __init__(
-        self, deployment: Deployment, *, connections: int, monotonic: Callable[[], float] = time.monotonic
+        self,
+        deployment: Deployment,
+        *,
+        connections: int,
+        bearer_key: bool = False,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._session = requests.Session()
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         for scheme in ("https://", "http://"):
             self._session.mount(scheme, VerbatimAdapter(pool_maxsize=connections))
-        self._credential = _Credential(deployment)
+        self._credential = _Credential(deployment, bearer_key=bearer_key)
         self._monotonic = monotonic
 
-    def send(self, method: str, url: str, *, event: str, generation_id: str, **options: Any) -> Answer:
+    def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        event: str,
+        generation_id: str,
+        read_seconds: float = _READ_SECONDS,
+        into: tuple[IO[bytes], int] | None = None,
+        **options: Any,
+    ) -> Answer:
         """Send and read one answer, whatever its status. Nothing is retried here, no redirect followed.
+
+        Parameters
+        ----------
+        read_seconds
+            How long the service may be silent.
+        into
+            Where the body of a 200 goes instead, and the most bytes that it may have.
 
         Raises
         ------
+        NotSentError
+            When no connection, or no credential, could be had.
         NoAnswerError
-            When there was none.
+            When there was no answer, or it broke off.
         """
         started = self._monotonic()
         try:
             request = self._session.prepare_request(requests.Request(method, url, auth=self._credential, **options))
             request.url = url  # verbatim: prepare_request would tidy it up
             response = self._session.send(
-                request, timeout=(_CONNECT_SECONDS, _READ_SECONDS), allow_redirects=False, stream=True
+                request, timeout=(_CONNECT_SECONDS, read_seconds), allow_redirects=False, stream=True
             )
             with response:
-                body = self._read(response, started + _ANSWER_SECONDS)
+                if into and response.status_code == 200:
+                    file, limit = into
+                    self._read(response, file, limit=limit, give_up=started + read_seconds + _TRANSFER_SECONDS)
+                    body = b""
+                else:
+                    memory = io.BytesIO()
+                    self._read(response, memory, limit=_LONGEST_ANSWER, give_up=started + _ANSWER_SECONDS)
+                    body = memory.getvalue()
         except (requests.RequestException, HTTPError, OSError, AzureError) as error:
             log_event(f"{event}.unanswered", id=generation_id, error=type(error).__name__)
-            raise NoAnswerError(f"no answer ({type(error).__name__})") from None
+            kind = NotSentError if _was_not_sent(error) else NoAnswerError
+            raise kind(f"no answer ({type(error).__name__})") from None
         answer = Answer(response, body)
         log_event(
             event,
@@ -194,16 +238,24 @@ class UpstreamSession:
         )
         return answer
 
-    def _read(self, response: Response, give_up: float) -> bytes:
-        body = bytearray()
+    def _read(self, response: Response, file: IO[bytes], *, limit: int, give_up: float) -> None:
+        total = 0
         # read1: what has arrived. A server that drips bytes never runs into a read timeout.
         while chunk := response.raw.read1(_CHUNK, decode_content=True):
-            body += chunk
-            if len(body) > _LONGEST_ANSWER:
-                raise NoAnswerError("an answer that is too long to be one")
+            total += len(chunk)
+            if total > limit:
+                raise NoAnswerError(f"an answer of more than {limit} bytes")
             if self._monotonic() > give_up:
                 raise NoAnswerError("an answer that does not end")
-        return bytes(body)
+            file.write(chunk)
+
+
+def _was_not_sent(error: Exception) -> bool:
+    """Whether it failed before a byte of the request went out."""
+    if isinstance(error, AzureError | requests.ConnectTimeout):
+        return True
+    reason = error.args[0] if isinstance(error, requests.ConnectionError) and error.args else None
+    return isinstance(getattr(reason, "reason", None), NewConnectionError | ConnectTimeoutError | NameResolutionError)
 
 
 def absolute(location: str, base: str) -> str:

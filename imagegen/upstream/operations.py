@@ -10,20 +10,23 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
 
-from imagegen.errors import FieldProblem, RequestError
+from imagegen.deployments import Deployment
 from imagegen.generation import Generation, GenerationError, GenerationRequest, Status
-from imagegen.settings import Deployment, origin_of
 from imagegen.upstream import (
     Accepted,
     Ended,
     ImageRefused,
     ImageSource,
     ImageUrl,
+    Limits,
     Produced,
+    Throttled,
     Unavailable,
     Working,
 )
+from imagegen.upstream.checks import Checks
 from imagegen.upstream.http import Answer, NoAnswerError, UpstreamSession, absolute, read_error
+from imagegen.urls import origin_of
 
 SIZES: Final = ("256x256", "512x512", "1024x1024")
 LONGEST_PROMPT: Final = 1_000
@@ -55,24 +58,14 @@ class OperationsUpstream:
             f"{deployment.endpoint}/openai/images/generations:submit?api-version={deployment.api_version}"
         )
 
+    @property
+    def limits(self) -> Limits:
+        return Limits(sizes=SIZES, most_images=MOST_IMAGES, longest_prompt=LONGEST_PROMPT, fields=("user",))
+
     def complete(self, request: GenerationRequest) -> GenerationRequest:
-        name = self._deployment.name
-        problems = [
-            FieldProblem(field, f"the model '{name}' does not know this field; leave it out")
-            for field in _FOREIGN_FIELDS
-            if getattr(request, field) is not None
-        ]
-        if len(request.prompt) > LONGEST_PROMPT:
-            problems.append(
-                FieldProblem("prompt", f"has {len(request.prompt)} characters; '{name}' takes {LONGEST_PROMPT}")
-            )
-        if request.n > MOST_IMAGES:
-            problems.append(FieldProblem("n", f"is {request.n}; '{name}' makes 1 to {MOST_IMAGES} images"))
-        if request.size not in (None, *SIZES):
-            problems.append(FieldProblem("size", f"must be one of {', '.join(SIZES)} for '{name}'"))
-        if problems:
-            raise RequestError.for_fields(problems)
-        return request.model_copy(update={"size": request.size or SIZES[-1], "model": name})
+        checks = Checks(request, self._deployment.name).unknown(*_FOREIGN_FIELDS)
+        checks.longest_prompt(LONGEST_PROMPT).most_images(MOST_IMAGES).one_of("size", SIZES).raise_if_any()
+        return request.model_copy(update={"size": request.size or SIZES[-1], "model": self._deployment.name})
 
     def check(self) -> str | None:
         deployment = self._deployment
@@ -86,7 +79,7 @@ class OperationsUpstream:
         # 404 is the right answer: there is no such operation, and the service said so.
         return f"the service answered {answer.status}" if answer.status >= 500 else None
 
-    def submit(self, generation: Generation) -> Accepted | Ended | Unavailable:
+    def submit(self, generation: Generation) -> Accepted | Ended | Throttled | Unavailable:
         try:
             answer = self._session.send(
                 "POST",
@@ -100,10 +93,12 @@ class OperationsUpstream:
         except NoAnswerError as error:
             return Unavailable(str(error))
 
-    def _submitted(self, answer: Answer) -> Accepted | Ended | Unavailable:
+    def _submitted(self, answer: Answer) -> Accepted | Ended | Throttled | Unavailable:
         # The status decides before any header is looked at: only a 202 has an operation-location.
         if answer.status == 202:
             return self._accepted(answer)
+        if answer.status == 429:
+            return Throttled("status 429", answer.retry_after(datetime.now(UTC)))
         if _is_transient(answer.status):
             return Unavailable(f"status {answer.status}", answer.retry_after(datetime.now(UTC)))
         return Ended(Status.FAILED, _submit_error(answer))
@@ -155,7 +150,7 @@ def _body(request: GenerationRequest) -> dict[str, Any]:
 
 
 def _is_transient(status: int) -> bool:
-    return status in (408, 409, 425, 429) or status >= 500
+    return status in (408, 409, 425) or status >= 500
 
 
 def _may_be_invisible(generation: Generation, now: datetime) -> bool:

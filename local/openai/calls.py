@@ -23,29 +23,23 @@ from local.openai.pictures import Picture, Rendering
 from local.openai.quota import Brakes, Quotas, Room, pause
 from local.openai.spelling import Spelling
 
+_BLOCKED = (
+    "Your resource has been temporarily blocked because we detected behavior that may violate our content policy. "
+    "For more details on Azure OpenAI service content policy, please visit https://aka.ms/aoaicodeofconduct"
+)
+_NO_DEPLOYMENT = (
+    "The API deployment for this resource does not exist. If you created the deployment within the last 5 minutes, "
+    "please wait a moment and try again."
+)
+_UNAVAILABLE = "The service is temporarily unable to process your request. Please try again later."
 _REFUSALS: dict[str, tuple[int, str, str]] = {
     "call-401": (401, wrong_key().code, wrong_key().message),
     "call-403": (403, "403", "Access denied due to Virtual Network/Firewall rules."),
-    "call-blocked": (
-        403,
-        "Forbidden",
-        "Your resource has been temporarily blocked because we detected behavior that may violate our content "
-        "policy. For more details on Azure OpenAI service content policy, please visit "
-        "https://aka.ms/aoaicodeofconduct",
-    ),
-    "call-404": (
-        404,
-        "DeploymentNotFound",
-        "The API deployment for this resource does not exist. If you created the deployment within the last "
-        "5 minutes, please wait a moment and try again.",
-    ),
+    "call-blocked": (403, "Forbidden", _BLOCKED),
+    "call-404": (404, "DeploymentNotFound", _NO_DEPLOYMENT),
     "call-408": (408, "Timeout", "The operation was timeout."),
     "call-500": (500, "InternalServerError", "The server had an error processing your request. Sorry about that!"),
-    "call-503": (
-        503,
-        "ServiceUnavailable",
-        "The service is temporarily unable to process your request. Please try again later.",
-    ),
+    "call-503": (503, "ServiceUnavailable", _UNAVAILABLE),
 }
 _BAD_GATEWAY = "<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
 _FAULTS = (*_REFUSALS, "call-429", "call-502", "call-hang", "call-drop", "call-cut", "call-garbage")
@@ -101,12 +95,12 @@ class Calls:
         faults = Faults.parse(order.prompt)
         room = self._admit(order, faults)
         headers = {} if room is None else room.headers()
-        fault = self._emulator.fault_counts.next(repr(order), faults, _FAULTS)
+        fault = self._emulator.fault_counts.next(_digest(repr(order)), faults, _FAULTS)
         if (refused := self._refused(order, fault, faults, headers)) is not None:
             return refused
         self._emulator.stats.billed_call(
             order.deployment,
-            digest=hashlib.sha256(order.prompt.encode()).hexdigest(),
+            digest=_digest(order.prompt),
             client_request_id=request.headers.get("x-ms-client-request-id"),
             pictures=order.n,
             now=self._emulator.clock(),
@@ -194,6 +188,10 @@ class Calls:
         self._linked.append((expires, name))
         base = base_url(request)
         return [{"url": self._images.url(base, name, index, expires)} for index in range(order.n)]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _refusal(order: Order, word: str) -> ServiceError:

@@ -6,17 +6,17 @@ import hashlib
 import io
 import math
 import random
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from local.openai.png import png
+
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
 Format = Literal["PNG", "JPEG", "WEBP"]
-MOST_BYTES = 256 * 1024 * 1024
 
 CONTENT_TYPES: dict[Format, str] = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 
@@ -24,7 +24,6 @@ _MESH = 5  # colours a side of the background's grid; the resize makes it smooth
 _FINER = 2  # shapes are drawn this much larger and reduced, Pillow does not smooth edges itself
 _SMALLEST_LETTER = 8
 _LINE = 1.28
-_CHUNK = 12  # bytes of a PNG chunk that holds nothing, as the last one, IEND
 
 
 @dataclass(frozen=True)
@@ -55,15 +54,14 @@ class _Palette:
     light: Colour
 
 
-def encode(picture: Picture, rendering: Rendering = Rendering()) -> bytes:  # noqa: B008 - frozen
+def encode(picture: Picture, rendering: Rendering = Rendering()) -> bytes:
     """The picture as a file. Takes some 50 ms of one core at 1024x1024: call it in a thread."""
     image = draw(picture)
-    out = io.BytesIO()
     if rendering.form == "PNG":
         if rendering.transparent:
             _cut_corners(image)
-        image.save(out, "PNG", compress_level=1)
-        return _padded(out.getvalue(), min(rendering.size, MOST_BYTES))
+        return png(image, rendering.size)
+    out = io.BytesIO()
     image.save(out, rendering.form, quality=rendering.quality)
     return out.getvalue()
 
@@ -71,18 +69,8 @@ def encode(picture: Picture, rendering: Rendering = Rendering()) -> bytes:  # no
 def _cut_corners(image: Image.Image) -> None:
     shape = Image.new("L", image.size, 0)
     box = (0, 0, image.width - 1, image.height - 1)
-    ImageDraw.Draw(shape).rounded_rectangle(box, radius=min(image.size) // 6, fill=255)
+    ImageDraw.Draw(shape).rounded_rectangle(box, radius=min(image.size) // 12, fill=255)
     image.putalpha(shape)
-
-
-def _padded(png: bytes, size: int) -> bytes:
-    """The same PNG with a private chunk of zeros before its end; as it is if it is that large already."""
-    room = size - len(png) - _CHUNK
-    if room < 0:
-        return png
-    chunk = b"paDd" + bytes(room)
-    crc = zlib.crc32(chunk).to_bytes(4)
-    return b"".join((png[:-_CHUNK], room.to_bytes(4), chunk, crc, png[-_CHUNK:]))
 
 
 def draw(picture: Picture) -> Image.Image:

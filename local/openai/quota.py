@@ -3,6 +3,9 @@
 import math
 from dataclasses import dataclass
 
+NEWS = 0.5
+"""Seconds after a 429 in which others may come who cannot have heard of it: they were on their way."""
+
 
 @dataclass(frozen=True)
 class Room:
@@ -45,11 +48,17 @@ class Quotas:
         return Room(self._limit, self._limit - window.used, None)
 
 
+@dataclass(frozen=True)
+class _Brake:
+    since: float
+    until: float
+
+
 class Brakes:
     """Until when each deployment's callers were told to wait."""
 
     def __init__(self) -> None:
-        self._until: dict[str, float] = {}
+        self._brakes: dict[str, _Brake] = {}
 
     def told(self, deployment: str, headers: dict[str, str], now: float) -> None:
         """A 429 went out with these headers; of two different waits the shorter one counts."""
@@ -58,12 +67,17 @@ class Brakes:
             for name, unit in (("retry-after", 1), ("retry-after-ms", 1000))
             if headers.get(name, "").isdecimal()
         ]
-        if waits:
-            self._until[deployment] = max(self._until.get(deployment, 0.0), now + min(waits))
+        if not waits:
+            return
+        brake = self._brakes.get(deployment)
+        if brake is None or now >= brake.until:
+            brake = _Brake(now, now)
+        self._brakes[deployment] = _Brake(brake.since, max(brake.until, now + min(waits)))
 
     def on(self, deployment: str, now: float) -> bool:
-        """Whether a caller who comes now has not waited."""
-        return now < self._until.get(deployment, 0.0)
+        """Whether a caller who comes now has not waited, though the 429 had time to reach all of the caller."""
+        brake = self._brakes.get(deployment)
+        return brake is not None and brake.since + NEWS <= now < brake.until
 
 
 def pause(seconds: float) -> dict[str, str]:

@@ -40,13 +40,22 @@ def test_a_wait_is_rounded_up(seconds: float, whole: str, thousandths: str) -> N
 
 
 TOLD: list[tuple[dict[str, str], float, bool, str]] = [
+    ({"retry-after": "2"}, 0.49, False, "on the way already"),
+    ({"retry-after": "2"}, 0.5, True, "the news had time to arrive"),
     ({"retry-after": "2", "retry-after-ms": "1500"}, 1.4, True, "not yet"),
     ({"retry-after": "2", "retry-after-ms": "1500"}, 1.5, False, "of two waits the shorter one"),
     ({"retry-after": "2"}, 1.9, True, "seconds alone"),
-    ({"retry-after-ms": "250"}, 0.25, False, "milliseconds alone"),
+    ({"retry-after-ms": "900"}, 0.9, False, "milliseconds alone"),
     ({"retry-after": "soon"}, 0.0, False, "what cannot be read cannot be waited for"),
     ({}, 0.0, False, "nothing was said"),
 ]
+
+
+def test_more_429s_make_the_wait_longer_but_no_younger() -> None:
+    brakes = Brakes()
+    for later in (0.0, 0.4, 0.8):
+        brakes.told("d", {"retry-after": "2"}, START + later)
+    assert [brakes.on("d", START + later) for later in (0.4, 0.6, 2.7, 2.8)] == [False, True, True, False]
 
 
 @pytest.mark.parametrize(("headers", "later", "expected", "reason"), TOLD, ids=[row[3] for row in TOLD])

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from imagegen.errors import RequestError
 from imagegen.generation import Generation, GenerationError, GenerationRequest, Status
-from imagegen.settings import Api, Deployment
+from imagegen.deployments import Api, Deployment
 from imagegen.upstream import Accepted, Ended, ImageRefused, ImageUrl, Produced, Unavailable, Working
 from imagegen.upstream.http import NoAnswerError, UpstreamSession, read_error
 from imagegen.upstream.operations import NOT_VISIBLE_YET, OperationsUpstream

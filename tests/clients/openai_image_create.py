@@ -1,0 +1,35 @@
+"""What a program that was written for the old API does. Run by the interpreter of requirements-openai.txt.
+
+Arguments: the endpoint, the key, the prompt. Prints what it got as JSON: the images, or the code of the exception.
+"""
+# pyright: reportMissingImports=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
+# ruff: noqa: T201 - it tells by printing
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from types import SimpleNamespace
+
+import openai
+from openai import api_requestor
+
+HASTE = 20  # as in conftest.py, which this interpreter cannot import
+
+
+def hurried_sleep(seconds: float) -> None:
+    time.sleep(seconds / HASTE)
+
+
+api_requestor.time = SimpleNamespace(time=time.time, sleep=hurried_sleep)
+openai.api_type = "azure"
+openai.api_version = "2023-06-01-preview"
+openai.api_base, openai.api_key, prompt = sys.argv[1:]
+try:
+    answer = openai.Image.create(prompt=prompt, n=2, size="512x512")
+    print(json.dumps({"urls": [image["url"] for image in answer["data"]]}))
+except openai.error.OpenAIError as error:
+    print(json.dumps({"raised": type(error).__name__, "code": error.code, "status": error.http_status}))
