@@ -1,8 +1,8 @@
 // Everything that the app needs, in a resource group of its own: `azd up`, or
-// `az deployment sub create --location <region> --template-file infra/main.bicep --parameters environmentName=<name>`.
+// `az deployment sub create --location <region> --template-file infra/main.bicep --parameters environmentName=<name> location=<region>`.
 targetScope = 'subscription'
 
-import { imageDeployment } from 'types.bicep'
+import { appDeployment, imageDeployment } from 'types.bicep'
 
 // ---- Where and whose ----
 
@@ -14,7 +14,7 @@ param environmentName string
 @description('Region of everything but, where imageAccountLocation says so, the image account.')
 @minLength(1)
 @metadata({ azd: { type: 'location' } })
-param location string = deployment().location
+param location string
 
 @description('Name of the resource group; empty: rg-<environmentName>.')
 @maxLength(90)
@@ -84,8 +84,8 @@ param imageEndpoint string = ''
 @description('Scope of the tokens for the image service; empty: the default of the app. Newer services want https://ai.azure.com/.default.')
 param imageTokenScope string = ''
 
-@description('Several deployments, as the JSON of the setting IMAGE_DEPLOYMENTS; empty: the one above.')
-param imageDeployments string = ''
+@description('Several deployments among which callers choose by "model", the first being the default; none: the one above.')
+param imageDeployments appDeployment[] = []
 
 @description('Give the app Cognitive Services User beside Cognitive Services OpenAI User. Needed for FLUX and MAI; imageApi flux and mai turn it on.')
 param grantCognitiveServicesUser bool = false
@@ -227,7 +227,6 @@ param alertThrottledCalls int = 100
 param monthlyBudget int = 50
 
 @description('First day of the month in which the budget was first made. Azure refuses to change it: give the same in every later deployment. `azd up` remembers it.')
-@minLength(10)
 @maxLength(10)
 param budgetStartDate string = utcNow('yyyy-MM-01')
 
@@ -512,7 +511,7 @@ module app 'modules/function-app.bicep' = {
       AZURE_OPENAI_API: imageApi
       AZURE_OPENAI_API_VERSION: imageApiVersion
       AZURE_OPENAI_DEPLOYMENT: imageDeploymentName
-      IMAGE_DEPLOYMENTS: imageDeployments
+      IMAGE_DEPLOYMENTS: empty(imageDeployments) ? '' : string(imageDeployments)
       REPEAT_LOST_CALLS: repeatLostCalls ? 'true' : 'false'
       OPERATION_LOCATION_ALLOWED_ORIGINS: operationLocationAllowedOrigins
       IMAGE_URL_ALLOWED_HOSTS: imageUrlAllowedHosts
@@ -576,7 +575,7 @@ module workbook 'modules/workbook.bicep' = {
   }
 }
 
-module budget 'modules/budget.bicep' = if (monthlyBudget > 0) {
+module budget 'modules/budget.bicep' = if (monthlyBudget > 0 && !empty(budgetStartDate)) {
   scope: group
   params: {
     name: 'budget-${resourceToken}'
@@ -608,7 +607,7 @@ output IMAGES_CONTAINER_URL string = '${storage.outputs.blobEndpoint}${imagesCon
 output FUNCTION_KEY_COMMAND string = 'az functionapp keys list --resource-group ${group.name} --name ${app.outputs.name} --query functionKeys.default --output tsv'
 
 @description('Endpoint of the Event Grid topic; empty: none.')
-output EVENT_GRID_TOPIC string = eventGridTopic ? topic!.outputs.endpoint : ''
+output EVENT_GRID_TOPIC_ENDPOINT string = eventGridTopic ? topic!.outputs.endpoint : ''
 
 @description('Name of the Key Vault; empty: none.')
 output KEY_VAULT_NAME string = makesVault ? vaultName : ''
