@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parents[2]
 INFRA = ROOT / "infra"
@@ -68,22 +68,56 @@ class Bicep:
         assert (said.status, said.err) == (0, ""), said.err
         return json.loads(said.out)
 
-    def predict(self, parameters: Parameters) -> Prediction:
-        """What a deployment of main.bicep with these parameters would make."""
-        with tempfile.TemporaryDirectory() as folder:
-            # Bicep takes relative paths only, and writes the snapshot beside the parameters.
-            file = Path(folder).resolve() / "parameters.bicepparam"
-            main = Path(os.path.relpath(INFRA / "main.bicep", file.parent)).as_posix()
-            given = {"environmentName": ENVIRONMENT, "location": REGION, **parameters}
-            lines = [f"param {name} = {_literal(value)}" for name, value in given.items()]
-            file.write_text("\n".join([f"using '{main}'", *lines, ""]), encoding="utf-8")
-            said = self.run(
-                "snapshot", file, "--mode", "overwrite", "--subscription-id", SUBSCRIPTION, "--location", REGION
-            )
-            assert (said.status, said.err) == (0, ""), said.err
-            snapshot = json.loads(file.with_name("parameters.snapshot.json").read_text(encoding="utf-8"))
-        assert snapshot["diagnostics"] == []
-        return Prediction(parameters, snapshot["predictedResources"], snapshot["outputs"])
+    def predict(self, parameter_sets: Mapping[str, Parameters]) -> dict[str, Prediction]:
+        """What a deployment of main.bicep would make, with each of these sets: what `bicep snapshot` writes.
+
+        All from one process that is asked again and again: a `bicep snapshot` of each would be three seconds.
+        """
+        with tempfile.TemporaryDirectory() as folder, Calls(self.command) as calls:
+            predicted: dict[str, Prediction] = {}
+            for number, (name, parameters) in enumerate(parameter_sets.items()):
+                file = Path(folder).resolve() / f"{number}.bicepparam"
+                file.write_text(_parameter_file(parameters, file.parent), encoding="utf-8")
+                metadata = {"subscriptionId": SUBSCRIPTION, "location": REGION}
+                answer = calls.call("bicep/getSnapshot", {"path": str(file), "metadata": metadata})
+                snapshot = json.loads(answer["snapshot"])
+                assert snapshot["diagnostics"] == [], name
+                predicted[name] = Prediction(parameters, snapshot["predictedResources"], snapshot["outputs"])
+        return predicted
+
+
+class Calls:
+    """JSON-RPC with a Bicep CLI, framed as language servers do."""
+
+    def __init__(self, command: str) -> None:
+        self._command = command
+        self._number = 0
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            [self._command, "jsonrpc", "--stdio"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def call(self, method: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin
+        assert self._process.stdout
+        self._number += 1
+        body = json.dumps({"jsonrpc": "2.0", "id": self._number, "method": method, "params": parameters}).encode()
+        self._process.stdin.write(b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+        self._process.stdin.flush()
+        length = 0
+        while header := self._process.stdout.readline().strip():
+            name, _, value = header.partition(b":")
+            length = int(value) if name.lower() == b"content-length" else length
+        assert length, "the Bicep CLI ended"
+        answer = json.loads(self._process.stdout.read(length))
+        assert "error" not in answer, answer["error"]
+        return answer["result"]
 
 
 @dataclass(frozen=True)
@@ -129,6 +163,13 @@ def strings(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for part in value:  # pyright: ignore[reportUnknownVariableType]
             yield from strings(part)
+
+
+def _parameter_file(parameters: Parameters, folder: Path) -> str:
+    # Bicep takes relative paths only.
+    main = Path(os.path.relpath(INFRA / "main.bicep", folder)).as_posix()
+    given = {"environmentName": ENVIRONMENT, "location": REGION, **parameters}
+    return "\n".join([f"using '{main}'", *(f"param {name} = {_literal(value)}" for name, value in given.items()), ""])
 
 
 def _literal(value: Any) -> str:

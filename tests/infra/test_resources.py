@@ -51,7 +51,7 @@ def test_everything_is_made_in_the_group_of_the_environment(prediction: Predicti
     ]
     if "existingImageAccountName" in prediction.parameters:
         assert all(
-            "/rg-theirs/providers/Microsoft.CognitiveServices/accounts/theirs/providers/" in id for id in elsewhere
+            "/rg-theirs/providers/Microsoft.CognitiveServices/accounts/theirs/providers/" in name for name in elsewhere
         )
     else:
         assert elsewhere == []
@@ -129,7 +129,7 @@ def test_the_app_has_nothing_that_flex_refuses(prediction: Prediction) -> None:
     assert set(prediction.app["properties"]["siteConfig"]) == APP_SITE_CONFIG
     logged = [resource["id"] for resource in prediction.of_type("Microsoft.Insights/diagnosticSettings")]
     assert logged
-    assert not any("/Microsoft.Web/" in id for id in logged)
+    assert not any("/Microsoft.Web/" in name for name in logged)
 
 
 def test_the_app_runs_the_python_that_it_is_developed_with(prediction: Prediction) -> None:

@@ -60,7 +60,7 @@ def needed(prediction: Prediction) -> set[Assignment]:
     given = prediction.parameters
     storage, images = "Microsoft.Storage/storageAccounts", "Microsoft.CognitiveServices/accounts"
     roles: set[Assignment] = {
-        # The account, not a container: the host makes containers of its own, and user delegation keys are the account's.
+        # The account, not a container: the host makes containers of its own; user delegation keys are the account's.
         ("app", "Storage Blob Data Owner", storage),
         ("app", "Storage Queue Data Contributor", storage),
         ("app", "Monitoring Metrics Publisher", "Microsoft.Insights/components"),
