@@ -81,10 +81,10 @@ var rules rule[] = [
     query: '''
       union isfuzzy=true
         (StorageQueueLogs
-        | where OperationName == "PutMessage" and parse_url(Uri).Path has "-poison"
-        | project ItemCount = 1),
+        | where OperationName == "PutMessage" and Uri contains "-poison/"
+        | project ItemCount = int(1)),
         (AppTraces
-        | where Message has "-poison"
+        | where Message has "MaxDequeueCount" and Message contains "-poison"
         | project ItemCount)
       | summarize Poisoned = sum(ItemCount)
     '''

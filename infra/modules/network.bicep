@@ -63,7 +63,7 @@ resource network 'Microsoft.Network/virtualNetworks@2025-05-01' = {
       {
         name: 'app'
         properties: {
-          // A /26 carries the 40 instances that this template starts with; see docs/deploy.md for more.
+          // Twice the /27 that Flex Consumption asks for at least.
           addressPrefix: cidrSubnet(addressPrefix, 26, 0)
           networkSecurityGroup: {
             id: appRules.id

@@ -159,6 +159,11 @@ def test_thresholds_follow_the_parameters(prediction: Prediction) -> None:
         assert thresholds["oldest"] > given.get("generationTimeoutSeconds", 3600)
 
 
+def test_both_ways_to_see_poison_count_in_one_type(queries: dict[str, str]) -> None:
+    # ItemCount of AppTraces is an int: a union with a long would have two columns, and count one.
+    assert re.findall(r"ItemCount = (\S+)\),", queries["poison"]) == ["int(1)"]
+
+
 def test_poison_is_seen_where_its_queue_is_logged(predictions: Mapping[str, Prediction]) -> None:
     logs = [
         {log["category"] for log in setting["properties"]["logs"]}
