@@ -1,0 +1,16 @@
+// The one identity of the app: user-assigned, so that its roles exist before the app starts for the first time.
+
+@description('Name of the identity.')
+param name string
+
+param location string
+param tags { *: string }
+
+resource identity 'Microsoft.ManagedIdentity/userAssignedIdentities@2024-11-30' = {
+  name: name
+  location: location
+  tags: tags
+}
+
+output clientId string = identity.properties.clientId
+output principalId string = identity.properties.principalId

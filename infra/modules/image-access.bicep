@@ -1,0 +1,60 @@
+// What the app may do on the image account, which may be an older one in another group.
+
+@description('Name of the account.')
+param accountName string
+
+@description('The identity of the app.')
+param appPrincipalId string
+
+@description('Its resource id: names its role assignments, because it is known before anything is made, so that what-if and the tests see them.')
+param appIdentityId string
+
+@description('A person (or group, or pipeline) who may call the models too; empty: nobody.')
+param principalId string
+
+param principalType string
+
+@description('FLUX and MAI are not behind the OpenAI routes: they take this wider role.')
+param grantCognitiveServicesUser bool
+
+resource account 'Microsoft.CognitiveServices/accounts@2025-12-01' existing = {
+  name: accountName
+}
+
+var openAiUser = '5e0bd9bd-7b93-4f28-af87-19fc36ad61bd'
+var cognitiveServicesUser = 'a97b65f3-24c7-4388-baec-2e87135dc908'
+
+resource appRole 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
+  name: guid(account.id, appIdentityId, openAiUser)
+  scope: account
+  properties: {
+    principalId: appPrincipalId
+    principalType: 'ServicePrincipal'
+    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', openAiUser)
+  }
+}
+
+resource appWiderRole 'Microsoft.Authorization/roleAssignments@2022-04-01' = if (grantCognitiveServicesUser) {
+  name: guid(account.id, appIdentityId, cognitiveServicesUser)
+  scope: account
+  properties: {
+    principalId: appPrincipalId
+    principalType: 'ServicePrincipal'
+    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', cognitiveServicesUser)
+  }
+}
+
+resource personRole 'Microsoft.Authorization/roleAssignments@2022-04-01' = if (!empty(principalId)) {
+  name: guid(account.id, principalId, openAiUser)
+  scope: account
+  properties: {
+    principalId: principalId
+    principalType: principalType
+    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', openAiUser)
+  }
+}
+
+output accountId string = account.id
+
+@description('First label of the host names of the account.')
+output subdomain string = account.properties.customSubDomainName
