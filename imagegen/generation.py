@@ -180,8 +180,8 @@ class Generation(Value):
 
     @property
     def is_claimed(self) -> bool:
-        """Whether somebody set out to copy its images, and has not come back."""
-        return self.copy_attempts > 0
+        """Whether somebody may be at work on its images at this moment."""
+        return self.copy_attempts > 0 or self.calling
 
     @property
     def done_key(self) -> str:

@@ -14,6 +14,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import zip_longest
 from typing import Protocol
 
 from imagegen import moves
@@ -50,6 +51,10 @@ type Clock = Callable[[], datetime]
 
 SUBMIT_CLAIM = timedelta(seconds=45)
 """How long a start may take to submit before the timer does it instead."""
+
+_VANISHED = ImageRefused(
+    GenerationError(code="noImage", message="The image service no longer lists an image that it listed before.")
+)
 
 _TAKE_WAITS = (2.0, 5.0, 10.0)
 """Seconds between the tries to write an image that cannot be asked for again."""
@@ -236,13 +241,17 @@ class Lifecycle:
             if created is None or there.token != generation.token:
                 return there
         log_event("generation.started", id=generation.id, model=request.model, n=request.n, size=request.size)
+        # The record is there, so the answer is that it was started, whatever goes wrong from here: the timer goes on
+        # with it, and a caller who was told otherwise would start, and pay for, another one.
         try:
             if direct:
                 self._queue.send([generation.id])
                 return generation
             return self._advance(created).generation
         except StorageUnavailableError:
-            # The record is there, so the answer is that it was started: the timer goes on with it.
+            return generation
+        except Exception as error:  # noqa: BLE001 - as said
+            log_event("generation.stuck", level=logging.ERROR, id=generation.id, error=type(error).__name__)
             return generation
 
     def _choose(self, model: str | None) -> Upstream:
@@ -377,6 +386,8 @@ class Lifecycle:
         return self._write(current, waiting.changed(faults=generation.faults + 1))
 
     def _call(self, current: Versioned, upstream: Direct, *, repeated: bool) -> Versioned:
+        if repeated and (ended := self._ended_meanwhile(current)):
+            return ended
         if waiting := self._is_braked(current):
             return waiting
         claimed = self._write(current, moves.call_claimed(current.generation, self._clock()))
@@ -402,10 +413,18 @@ class Lifecycle:
             case Lost(reason):
                 log_event("generation.call_lost", level=logging.WARNING, id=generation.id, reason=reason)
                 return self._write(claimed, moves.call_lost(generation, now, jitter=self._jitter()))
-            case Unavailable() if generation.faults >= moves.MOST_FAULTS:
-                return self._end(moves.given_up(generation, outcome, now), claimed)
             case Unavailable():
                 return self._wait_for_upstream(claimed, outcome, now)
+
+    def _ended_meanwhile(self, current: Versioned) -> Versioned | None:
+        """Canceled or deleted while somebody called, who then died: what is left to do must not be another call."""
+        there = self._store.read(current.generation.id)
+        if there and not there.status.is_terminal:
+            return None
+        if there is None or there.status is not Status.SUCCEEDED:
+            self._images.delete_all(current.generation.id)
+        self._store.drop_active(current.generation.id, current.etag)
+        return Versioned(there or moves.ended(current.generation, Status.CANCELED, None, self._clock()), current.etag)
 
     def _take(self, claimed: Versioned, produced: Produced) -> Versioned:
         """Write the images of an answer, one after the other: it is the only chance to."""
@@ -460,8 +479,10 @@ class Lifecycle:
         match outcome:
             case Produced():
                 return self._copy(current, outcome)
-            case Ended(status, error):
-                return self._end(moves.ended(generation, status, error, now), current)
+            case Ended(_, GenerationError() as error):
+                return self._end(moves.failed(generation, error, now), current)
+            case Ended(status, _):
+                return self._end(moves.ended(generation, status, None, now), current)
             case _ if now >= generation.deadline:
                 return self._end(moves.past_deadline(generation, now), current)
             case Working():
@@ -484,6 +505,8 @@ class Lifecycle:
     def _copy(self, current: Versioned, produced: Produced) -> Versioned:
         now = self._clock()
         sources = tuple(produced.images)
+        if moves.is_hopeless(current.generation, now):
+            return self._end(moves.copy_given_up(current.generation, len(sources), now), current)
         known = current.generation.images or (None,) * len(sources)
         missing = sum(image is None for image in known)
         # The claim: two ticks that both saw "succeeded" do not both fetch. Who dies while copying is overtaken when
@@ -491,7 +514,7 @@ class Lifecycle:
         claimed = self._write(current, moves.copy_claimed(current.generation, missing, now))
         images = tuple(
             image or self._copy_one(claimed.generation, source, index, produced.expires)
-            for index, (image, source) in enumerate(zip(known, sources, strict=False))
+            for index, (image, source) in enumerate(zip_longest(known, sources[: len(known)], fillvalue=_VANISHED))
         )
         generation = claimed.generation.changed(images=images)
         now = self._clock()
@@ -540,6 +563,8 @@ class Lifecycle:
                 self._images.delete_all(generation.id)
         else:
             _log_outcome(generation)
+            if generation.status is not Status.SUCCEEDED and any(generation.images):
+                self._images.delete_all(generation.id)
         # A crash before this line leaves both records: readers take the outcome, the next tick comes here again.
         if etag is not None:
             self._store.drop_active(generation.id, etag)

@@ -117,13 +117,13 @@ class Monitors:
             metadata=generation.metadata,
             urls=urls,
         )
-        if generation.status is Status.SUCCEEDED:
-            images = [self._image(image) for image in generation.images if image]
-            monitor = monitor.model_copy(update={"result": MonitorResult(data=images)})
-        if generation.status is Status.FAILED:
-            monitor = monitor.model_copy(update={"error": generation.error})
         shown = monitor.model_dump(mode="json", by_alias=True, exclude_unset=True)
-        return shown | {"request": generation.request.to_json()}
+        shown["request"] = generation.request.to_json()
+        if generation.status is Status.SUCCEEDED:
+            shown["result"] = {"data": [self._image(image) for image in generation.images if image]}
+        if generation.status is Status.FAILED and generation.error:
+            shown["error"] = generation.error.to_json()
+        return shown
 
     def retry_after(self, generation: Generation) -> dict[str, str]:
         """Whole seconds; a caller that comes back sooner finds nothing new. Nothing once it is finished.
@@ -140,9 +140,9 @@ class Monitors:
             seconds = max(seconds, round((generation.due - self._clock()).total_seconds()))
         return {"Retry-After": str(min(_LONGEST_RETRY_AFTER, seconds))}
 
-    def _image(self, image: StoredImage | FailedImage) -> MonitorImage | FailedImage:
+    def _image(self, image: StoredImage | FailedImage) -> dict[str, Any]:
         if isinstance(image, FailedImage):
-            return image
+            return image.to_json()
         return MonitorImage(
             url=self._links.link(image),
             blob_url=self._links.blob_url(image),
@@ -152,7 +152,7 @@ class Monitors:
             content_length=image.content_length,
             sha256=image.sha256,
             revised_prompt=image.revised_prompt,
-        )
+        ).model_dump(mode="json", by_alias=True)
 
 
 def monitor_urls(generation: Generation, base: str) -> MonitorUrls:

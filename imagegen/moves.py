@@ -28,8 +28,7 @@ MESSAGE_LOST: Final = timedelta(minutes=10)
 """When a message that asked for work must have been lost. Sent again too early, it costs a transaction alone."""
 
 MOST_LOST_CALLS: Final = 3
-MOST_FAULTS: Final = 12
-"""After so many failures in a row of an API that bills each call, its failure is final."""
+"""Answers of one generation that may be lost before it fails."""
 
 COPY_TRIES: Final = 5
 """How often the copy of an image is tried before its failure is final."""
@@ -101,7 +100,7 @@ def next_move(
 
 def enqueued(generation: Generation, now: datetime) -> Generation:
     """A message is on its way. `due` is when it must have been lost."""
-    return generation.changed(queued=True, due=now + MESSAGE_LOST)
+    return generation.changed(queued=True, due=min(now + MESSAGE_LOST, max(generation.deadline, now)))
 
 
 def call_claimed(generation: Generation, now: datetime) -> Generation:
@@ -132,7 +131,8 @@ def throttled(generation: Generation, until: datetime, now: datetime, *, jitter:
     """Wait until the brake is off, and not all at that moment: spread over as long again, a minute at most."""
     spread = min(LONGEST_WAIT, max(SHORTEST_WAIT, (until - now).total_seconds()))
     due = max(until, now) + timedelta(seconds=spread * jitter)
-    return generation.changed(queued=False, calling=False, due=due)
+    # Not beyond the deadline: it is then that somebody must look, brake or not.
+    return generation.changed(queued=False, calling=False, due=min(due, max(generation.deadline, now)))
 
 
 def brake_until(outcome: Throttled, faults: int, now: datetime) -> datetime:
@@ -142,14 +142,9 @@ def brake_until(outcome: Throttled, faults: int, now: datetime) -> datetime:
     return now + timedelta(seconds=max(SHORTEST_WAIT, told))
 
 
-def given_up(generation: Generation, outcome: Unavailable, now: datetime) -> Generation:
-    message = f"The image service failed {generation.faults + 1} times in a row ({outcome.reason})."
-    return ended(generation, Status.FAILED, GenerationError(code="upstreamUnavailable", message=message), now)
-
-
 def model_removed(generation: Generation, now: datetime) -> Generation:
     message = f"The model '{generation.request.model}' was removed from the app's settings before it was finished."
-    return ended(generation, Status.FAILED, GenerationError(code="modelRemoved", message=message), now)
+    return failed(generation, GenerationError(code="modelRemoved", message=message), now)
 
 
 def outcome_unknown(generation: Generation, now: datetime) -> Generation:
@@ -209,6 +204,19 @@ def may_copy_again(generation: Generation, expires: datetime | None, now: dateti
     )
 
 
+def is_hopeless(generation: Generation, now: datetime) -> bool:
+    """Whether the copy was begun so often, and never came to an end, that it will not: it may be what kills us."""
+    tries = generation.copy_attempts
+    return tries >= 2 * COPY_TRIES or (tries >= COPY_TRIES and now >= generation.deadline)
+
+
+def copy_given_up(generation: Generation, images: int, now: datetime) -> Generation:
+    message = f"The images could not be copied: {generation.copy_attempts} tries did not come to an end."
+    error = GenerationError(code="copyFailed", message=message)
+    known = generation.images or (None,) * images
+    return copied(generation.changed(images=tuple(image or FailedImage(error=error) for image in known)), now)
+
+
 def copied_in_part(generation: Generation, now: datetime) -> Generation:
     """Some images are still to be copied: keep what there is, and come back."""
     return generation.changed(last_action=now, due=now + _copy_wait(generation))
@@ -227,7 +235,15 @@ def copied(generation: Generation, now: datetime) -> Generation:
 def past_deadline(generation: Generation, now: datetime) -> Generation:
     seconds = round((generation.deadline - generation.created).total_seconds())
     message = f"The generation was not finished within {seconds} seconds (timeoutSeconds)."
-    return ended(generation, Status.FAILED, GenerationError(code="deadlineExceeded", message=message), now)
+    return failed(generation, GenerationError(code="deadlineExceeded", message=message), now)
+
+
+def failed(generation: Generation, error: GenerationError, now: datetime) -> Generation:
+    """Nothing more will come. Images that are there already count, and make it a success in part."""
+    if not any(isinstance(image, StoredImage) for image in generation.images):
+        return ended(generation, Status.FAILED, error, now)
+    images = tuple(image or FailedImage(error=error) for image in generation.images)
+    return copied(generation.changed(images=images), now)
 
 
 def ended(generation: Generation, status: Status, error: GenerationError | None, now: datetime) -> Generation:

@@ -113,6 +113,8 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     problems = [] if any(name in given for name in _STORAGE) else [_NO_STORAGE]
     if _STORAGE[0] not in given and _STORAGE[1] in given and _QUEUES not in given:
         problems.append(f"{_QUEUES}: is missing; it goes with {_STORAGE[1]}")
+    # A reference that Azure could not resolve arrives as its own text, which anybody could guess.
+    problems += [f"{name}: {_UNRESOLVED}" for name in sorted(_names()) if given.get(name, "").startswith(_REFERENCE)]
     try:
         settings = Settings.model_validate(given)
     except ValidationError as error:
@@ -123,6 +125,14 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         if not problems:
             return settings.model_copy(update={"deployments": deployments})
     raise SettingsError("\n  ".join(["The settings of the app must be mended:", *problems]))
+
+
+_REFERENCE = "@Microsoft.KeyVault("
+_UNRESOLVED = "is a Key Vault reference that Azure could not resolve; check the secret, and the app's role on the vault"
+
+
+def _names() -> set[str]:
+    return {str(field.alias) for field in Settings.model_fields.values() if field.alias}
 
 
 _STORAGE = ("AzureWebJobsStorage", "AzureWebJobsStorage__blobServiceUri")
