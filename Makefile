@@ -5,11 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 AZURITE := local/node_modules/.installed
-CODE := function_app.py imagegen local tests
+CHECKOV := .venv-checkov/.installed
+WORKERS ?= 4
 
-export PROMPT N SIZE MODEL PORT
+export PROMPT N SIZE MODEL PORT BICEP REQUIRE_BICEP
 
-.PHONY: help demo start test lint format clean install
+.PHONY: help demo start test infra lint format clean install
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -26,9 +27,12 @@ start: install ## Azurite, the image API emulator and the app, in the foreground
 
 test: install ## All tests, and the branch coverage of imagegen/
 	@rm -f .coverage .coverage.*
-	@$(BIN)/coverage run -m pytest
+	@$(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadgroup
 	@$(BIN)/coverage combine -q
 	@$(BIN)/coverage report
+
+infra: install $(CHECKOV) ## What infra/ would deploy, checked by the Bicep CLI and checkov
+	@$(BIN)/python -m pytest tests/infra
 
 lint: install ## Format, lint and type checks
 	$(BIN)/ruff format --check .
@@ -40,8 +44,13 @@ format: install ## Mend what the linter can mend
 	$(BIN)/ruff format .
 
 clean: ## Remove all that make has made
-	rm -rf $(VENV) local/node_modules .local demo-output .pytest_cache .ruff_cache .coverage .coverage.* htmlcov
+	rm -rf $(VENV) .venv-checkov local/node_modules .local demo-output .pytest_cache .ruff_cache .coverage .coverage.* htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Where there is a Bicep CLI to test infra/ with, test it with checkov too.
+ifneq ($(BICEP),)
+test: $(CHECKOV)
+endif
 
 install: $(INSTALLED) $(AZURITE)
 
@@ -50,6 +59,12 @@ $(INSTALLED): requirements.txt requirements-dev.txt
 	@echo "Installing Python packages into $(VENV)" >&2
 	@"$(PYTHON)" -m venv --clear $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+$(CHECKOV): infra/requirements-checkov.txt
+	@echo "Installing checkov into .venv-checkov" >&2
+	@"$(PYTHON)" -m venv --clear .venv-checkov
+	@.venv-checkov/bin/pip install --quiet --disable-pip-version-check -r infra/requirements-checkov.txt
 	@touch $@
 
 $(AZURITE): local/package.json local/package-lock.json

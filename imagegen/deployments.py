@@ -106,7 +106,12 @@ def resolve(settings: SingleDeployment, environment: Mapping[str, str]) -> tuple
         deployment = entry.deployment or entry.name
         path = entry.model_path or _model_path(deployment)
         if entry.api is Api.FLUX and path is None:
-            problems.append(f"{where}.modelPath: is missing; for '{deployment}' it cannot be guessed")
+            setting = f"{where}.modelPath: is missing;" if several else "AZURE_OPENAI_DEPLOYMENT:"
+            known = ", ".join(sorted(_FLUX_PATHS.values()))
+            problems.append(
+                f"{setting} the route of this FLUX deployment cannot be guessed; give modelPath in "
+                f"IMAGE_DEPLOYMENTS, or use one of {known}"
+            )
         version = entry.api_version or (settings.api_version if entry.api is settings.api else None)
         found.append(
             Deployment(

@@ -138,6 +138,11 @@ param maxImageBytes int = 67108864
 @maxValue(100000)
 param maxActiveGenerations int = 1000
 
+@description('Active generations that the timer takes on itself at once. What is due beyond that goes to the queue.')
+@minValue(1)
+@maxValue(10000)
+param maxDuePerInstance int = 200
+
 @description('Whether a call whose answer was lost is made again, and may be billed twice. Otherwise the generation fails.')
 param repeatLostCalls bool = true
 
@@ -522,6 +527,7 @@ module app 'modules/function-app.bicep' = {
       SAS_LIFETIME_SECONDS: string(sasLifetimeSeconds)
       MAX_IMAGE_BYTES: string(maxImageBytes)
       MAX_ACTIVE_GENERATIONS: string(maxActiveGenerations)
+      MAX_DUE_PER_INSTANCE: string(maxDuePerInstance)
       RETENTION_DAYS: string(retentionDays)
       PUBLIC_BASE_URL: publicBaseUrl
       COMPAT_API_KEYS: compatApiKeysInKeyVault

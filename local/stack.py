@@ -74,7 +74,7 @@ EVERY_MODEL = json.dumps(
 
 def app_environment(connection_string: str, endpoint: str, **more: str) -> dict[str, str]:
     """Every setting of the app, so that none comes from this shell or from local.settings.json."""
-    unset = {str(field.alias): "" for field in Settings.model_fields.values()}
+    unset = {field.alias: "" for field in Settings.model_fields.values() if field.alias}
     return unset | {
         "AzureWebJobsStorage": connection_string,
         "AZURE_OPENAI_ENDPOINT": endpoint,

@@ -6,13 +6,14 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal, Self
 
-Kind = Literal["none", "seconds", "index", "word", "origin", "url"]
+Kind = Literal["none", "seconds", "index", "number", "word", "origin", "url"]
 
 # What an argument looks like; one that does not look so makes the brackets plain text.
 _SHAPES: dict[Kind, str] = {
     "none": r"(?!)",
     "seconds": r"\d+(\.\d+)?",
     "index": r"\d+",
+    "number": r"\d{1,12}",
     "word": r"[\x21-\x7e]+",
     "origin": r"https?://[\x21-\x2e\x30-\x7e]+",
     "url": r"https?://[\x21-\x7e]+",
@@ -87,7 +88,7 @@ WORDS: dict[str, Word] = {
         Word("call-garbage", "call: made and billed, 200 with a body that is not JSON", counted=True),
         Word("call-no-retry-after", "call: 429 without retry-after and retry-after-ms"),
         Word("retry-after-ms", "call: retry-after-ms says that, alone unless retry-after is asked for too", "word"),
-        Word("bytes", "each PNG is padded to so many bytes, 256 MiB at most", "index"),
+        Word("bytes", "each PNG is padded to so many bytes, 256 MiB at most", "number"),
         Word("url", "call, FLUX only: data[] holds a url in place of b64_json"),
         Word("image-error", "result.data[INDEX] is a contentFilter error, the others are urls", "index"),
         Word("image-404", "image: 404 BlobNotFound", counted=True),

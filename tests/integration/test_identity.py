@@ -119,7 +119,9 @@ def _service(secure: SecureStorage, identity: Identity, monkeypatch: pytest.Monk
     settings = read_settings(
         {
             "AzureWebJobsStorage__blobServiceUri": secure.azurite.blob_endpoint,
+            "AzureWebJobsStorage__queueServiceUri": secure.azurite.queue_endpoint,
             "AZURE_OPENAI_ENDPOINT": "https://images.example.com",
+            "AZURE_OPENAI_DEPLOYMENT": "gpt-image-2",
             "POLL_SCHEDULE": "0 * * * * *",
         }
     )
@@ -205,7 +207,7 @@ def _images(service: BlobServiceClient, now: list[datetime] | None = None) -> Bl
     return BlobImages(
         service,
         "images",
-        downloader=Downloader(allowed_hosts=["127.0.0.1"], endpoint="https://unused", connections=1, seconds=30),
+        downloader=Downloader(allowed_hosts=["127.0.0.1"], endpoints=["https://unused"], connections=1, seconds=30),
         limit=1 << 20,
         link_lifetime=timedelta(hours=1),
         clock=lambda: now[0] if now else datetime.now(UTC),

@@ -41,6 +41,7 @@ def service(azurite: Azurite) -> BlobServiceClient:
         {
             "AzureWebJobsStorage": azurite.connection_string,
             "AZURE_OPENAI_ENDPOINT": "https://images.example.com",
+            "AZURE_OPENAI_DEPLOYMENT": "gpt-image-2",
             "POLL_SCHEDULE": "0 * * * * *",
         }
     )
@@ -56,7 +57,7 @@ def container(service: BlobServiceClient) -> ContainerClient:
 def blob_images(
     service: BlobServiceClient, container: str, server: ScriptedServer, *, now: datetime = NOW, limit: int = LIMIT
 ) -> BlobImages:
-    downloader = Downloader(allowed_hosts=[], endpoint=server.url, connections=2, seconds=30)
+    downloader = Downloader(allowed_hosts=[], endpoints=[server.url], connections=2, seconds=30)
     return BlobImages(
         service,
         container,

@@ -14,15 +14,18 @@ import requests
 from azure.storage.blob import ContainerClient
 from pydantic import SecretStr
 
+from imagegen.brakes import Brakes
+from imagegen.deployments import Api, Deployment
 from imagegen.download import Downloader
 from imagegen.generation import FailedImage, Generation, GenerationRequest, Status, StoredImage
 from imagegen.images import BlobImages
 from imagegen.lifecycle import Lifecycle
 from imagegen.service import new_generation_id
-from imagegen.settings import Api, Deployment, read_settings
+from imagegen.settings import read_settings
 from imagegen.storage import open_storage
 from imagegen.store import BlobStore
 from imagegen.upstream.operations import OperationsUpstream
+from imagegen.work_queue import WorkQueue
 from local.azurite import Azurite
 from local.stack import KEY, emulator
 
@@ -50,6 +53,7 @@ class World:
             {
                 "AzureWebJobsStorage": self.azurite.connection_string,
                 "AZURE_OPENAI_ENDPOINT": self.endpoint,
+                "AZURE_OPENAI_API": "operations",
                 "POLL_SCHEDULE": "0 * * * * *",
             }
         )
@@ -58,6 +62,7 @@ class World:
             name="dalle",
             api=Api.OPERATIONS,
             endpoint=self.endpoint,
+            deployment="dalle",
             api_version="2023-06-01-preview",
             api_key=SecretStr(self.deployment_key),
             scope="",
@@ -69,12 +74,15 @@ class World:
             images=BlobImages(
                 storage,
                 self.container.container_name,
-                downloader=Downloader(allowed_hosts=[], endpoint=self.endpoint, connections=2, seconds=30),
+                downloader=Downloader(allowed_hosts=[], endpoints=[self.endpoint], connections=2, seconds=30),
                 limit=LIMIT,
                 link_lifetime=timedelta(hours=1),
                 clock=self.clock,
             ),
-            upstream=OperationsUpstream(deployment, allowed_origins=[], connections=2),
+            upstreams={"dalle": OperationsUpstream(deployment, allowed_origins=[], connections=2)},
+            brakes=Brakes(storage, f"g-{name}", monotonic=lambda: self.now.timestamp()),
+            queue=WorkQueue(settings, connections=2),
+            repeat_lost_calls=True,
             clock=self.clock,
             new_id=new_generation_id,
             most_active=10,

@@ -17,6 +17,7 @@ import pytest
 from azure.storage.blob import BlobServiceClient
 from PIL import Image
 
+from imagegen.brakes import Brakes
 from imagegen.download import Download
 from imagegen.errors import RequestError
 from imagegen.generation import Generation, GenerationRequest, KeyClaim, Status, Versioned
@@ -27,6 +28,7 @@ from imagegen.service import new_generation_id
 from imagegen.store import BlobStore
 from imagegen.upstream import Accepted, Ended, ImageUrl, Produced, Unavailable, Working
 from local.azurite import Azurite
+from tests.memory import ANY, MemoryQueue, Steps
 
 KEY = IdempotencyKey("idempotency-key", "order-4711")
 ASKED = GenerationRequest(prompt="a lighthouse in fog")
@@ -58,9 +60,10 @@ class Service:
         self._lock = threading.Lock()
         self.submitted: list[str] = []
         self.outcome: Working | Produced | Ended = Produced((ImageUrl("https://images.example/0.png"),))
+        self.limits = ANY
 
     def complete(self, request: GenerationRequest) -> GenerationRequest:
-        return request
+        return request.model_copy(update={"model": "dalle"})
 
     def check(self) -> str | None:
         return None
@@ -127,6 +130,7 @@ class House:
         self.hooks = Hooks()
         self.service = Service(self.hooks)
         self.pictures = Pictures(self.hooks)
+        self.queue = MemoryQueue(Steps())
         self.now = datetime(2026, 11, 23, 12, tzinfo=UTC)
         self.store = Store(client, container)
         self.store.hooks = self.hooks
@@ -143,7 +147,10 @@ class House:
         self.lifecycle = Lifecycle(
             store=self.store,
             images=self.images,
-            upstream=self.service,
+            upstreams={"dalle": self.service},
+            brakes=Brakes(client, container),
+            queue=self.queue,
+            repeat_lost_calls=True,
             clock=lambda: self.now,
             new_id=new_generation_id,
             most_active=100,

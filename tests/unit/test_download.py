@@ -23,7 +23,7 @@ FAR = "https://images.example.com"
 def downloader(
     *allowed: str, endpoint: str = "https://endpoint.example.com", monotonic: Callable[[], float] = time.monotonic
 ) -> Downloader:
-    return Downloader(allowed_hosts=allowed, endpoint=endpoint, connections=2, seconds=30, monotonic=monotonic)
+    return Downloader(allowed_hosts=allowed, endpoints=[endpoint], connections=2, seconds=30, monotonic=monotonic)
 
 
 def fetch(source: Downloader, url: str) -> tuple[bytes, int | None]:

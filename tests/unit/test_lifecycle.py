@@ -4,243 +4,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 
 import pytest
 
-from imagegen.errors import ConflictError, ImageUnusableError, RequestError, StorageUnavailableError
+from imagegen.errors import ImageUnusableError, RequestError, StorageUnavailableError
 from imagegen.generation import (
     FailedImage,
     Generation,
     GenerationError,
     GenerationRequest,
-    KeyClaim,
     Status,
     StoredImage,
     Versioned,
 )
 from imagegen.idempotency import IdempotencyKey
-from imagegen.lifecycle import SUBMIT_CLAIM, Lifecycle
-from imagegen.upstream import (
-    Accepted,
-    Ended,
-    ImageRefused,
-    ImageSource,
-    ImageUrl,
-    Produced,
-    Unavailable,
-    Working,
-)
+from imagegen.lifecycle import SUBMIT_CLAIM
+from imagegen.upstream import Ended, ImageRefused, ImageUrl, Produced, Unavailable, Working
 from tests.generations import ID, NOON, OPERATION, PROMPT, new, running, seconds, stored
+from tests.memory import TWO, Death, World
 
-TWO = Produced((ImageUrl("https://images.example.com/0?sig=s3cret"), ImageUrl("https://images.example.com/1")))
 KEY = IdempotencyKey("idempotency-key", "order-4711")
-ASKED = GenerationRequest(prompt=PROMPT)
-
-
-class Death(BaseException):
-    """The process ends here."""
-
-
-@dataclass
-class Steps:
-    """Everything that reaches the world outside, in order; a step can fail before it did its work, or after it."""
-
-    taken: list[str] = field(default_factory=list[str])
-    fail_at: int | None = None
-    fail_after: bool = False
-    failure: type[BaseException] = Death
-
-    def take[T](self, name: str, act: Callable[[], T]) -> T:
-        self.taken.append(name)
-        failing = len(self.taken) - 1 == self.fail_at
-        if failing and not self.fail_after:
-            raise self.failure
-        result = act()
-        if failing:
-            raise self.failure
-        return result
-
-
-@dataclass
-class Clock:
-    now: datetime = NOON
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def sleep(self, length: float) -> None:
-        self.now += seconds(length)
-
-
-@dataclass
-class MemoryStore:
-    steps: Steps
-    active: dict[str, Versioned] = field(default_factory=dict[str, Versioned])
-    done: dict[str, Generation | None] = field(default_factory=dict[str, Generation | None])
-    """None: a tombstone."""
-    keys: dict[str, KeyClaim] = field(default_factory=dict[str, KeyClaim])
-    writes: int = 0
-
-    def create(self, generation: Generation) -> Versioned | None:
-        def act() -> Versioned | None:
-            if generation.id in self.active:
-                return None
-            return self._write(generation)
-
-        return self.steps.take("create", act)
-
-    def read(self, generation_id: str) -> Generation | None:
-        if generation_id in self.done:
-            return self.done[generation_id]
-        found = self.active.get(generation_id)
-        return found.generation if found else None
-
-    def read_active(self, generation_id: str) -> Versioned | None:
-        return self.active.get(generation_id)
-
-    def save(self, generation: Generation, etag: str) -> str:
-        def act() -> str:
-            there = self.active.get(generation.id)
-            if there is None or there.etag != etag:
-                raise ConflictError(generation.id)
-            return self._write(generation).etag
-
-        return self.steps.take("save", act)
-
-    def decide(self, generation: Generation) -> Generation | None:
-        return self.steps.take("decide", lambda: self.done.setdefault(generation.id, generation))
-
-    def drop_active(self, generation_id: str, etag: str) -> None:
-        def act() -> None:
-            there = self.active.get(generation_id)
-            if there and there.etag == etag:
-                del self.active[generation_id]
-
-        self.steps.take("drop_active", act)
-
-    def bury(self, generation_id: str) -> None:
-        self.steps.take("bury", lambda: self.done.update({generation_id: None}))
-
-    def claim_key(self, key: str, claim: KeyClaim) -> KeyClaim:
-        return self.steps.take("claim_key", lambda: self.keys.setdefault(key, claim))
-
-    def drop_key(self, key: str) -> None:
-        self.steps.take("drop_key", lambda: self.keys.pop(key, None))
-
-    def count_active(self) -> int:
-        return len(self.active)
-
-    def _write(self, generation: Generation) -> Versioned:
-        self.writes += 1
-        # Through its JSON, as a blob goes: what cannot be written, or is not read back, shows.
-        written = Generation.model_validate_json(generation.model_dump_json(by_alias=True))
-        self.active[generation.id] = Versioned(written, f"etag {self.writes}")
-        return Versioned(generation, f"etag {self.writes}")
-
-
-@dataclass
-class MemoryImages:
-    steps: Steps
-    blobs: set[str] = field(default_factory=set[str])
-    unusable: dict[int, ImageUnusableError] = field(default_factory=dict[int, ImageUnusableError])
-
-    def copy(self, source: ImageSource, generation_id: str, index: int) -> StoredImage:
-        def act() -> StoredImage:
-            assert isinstance(source, ImageUrl)
-            if error := self.unusable.get(index):
-                raise error
-            self.blobs.add(f"{generation_id}/{index}")
-            return stored(index)
-
-        return self.steps.take(f"copy {index}", act)
-
-    def delete_all(self, generation_id: str) -> None:
-        def act() -> None:
-            self.blobs = {name for name in self.blobs if not name.startswith(generation_id)}
-
-        self.steps.take("delete_all", act)
-
-
-@dataclass
-class PlayedUpstream:
-    """Takes a request once for each id, as Operation-Id promises, and answers polls as it is told."""
-
-    steps: Steps
-    operations: list[str] = field(default_factory=list[str])
-    submitted: Accepted | Ended | Unavailable = field(default_factory=lambda: Accepted(OPERATION, None))
-    polled: Working | Produced | Ended | Unavailable = TWO
-
-    def complete(self, request: GenerationRequest) -> GenerationRequest:
-        return request.model_copy(update={"size": "1024x1024", "model": "dalle"})
-
-    def check(self) -> str | None:
-        raise NotImplementedError
-
-    def submit(self, generation: Generation) -> Accepted | Ended | Unavailable:
-        def act() -> Accepted | Ended | Unavailable:
-            if generation.id not in self.operations:
-                self.operations.append(generation.id)
-            return self.submitted
-
-        return self.steps.take(f"submit {generation.id}", act)
-
-    def poll(self, generation: Generation, now: datetime) -> Working | Produced | Ended | Unavailable:
-        assert generation.operation_location == OPERATION
-        return self.steps.take("poll", lambda: self.polled)
-
-
-class World:
-    """One app. After a Death it goes on as another process would: with what was written, and nothing else."""
-
-    def __init__(self, *, most_active: int = 100) -> None:
-        self.steps = Steps()
-        self.clock = Clock()
-        self.store = MemoryStore(self.steps)
-        self.images = MemoryImages(self.steps)
-        self.upstream = PlayedUpstream(self.steps)
-        self.ids = 0
-        self.lifecycle = Lifecycle(
-            store=self.store,
-            images=self.images,
-            upstream=self.upstream,
-            clock=self.clock,
-            new_id=self._new_id,
-            most_active=most_active,
-            jitter=lambda: 0.0,
-            sleep=self.clock.sleep,
-        )
-
-    def _new_id(self, _: datetime) -> str:
-        self.ids += 1
-        return f"{ID[:-1]}{self.ids}"
-
-    def start(self, *, key: IdempotencyKey | None = None, prompt: str = PROMPT) -> Generation:
-        request = GenerationRequest(prompt=prompt)
-        return self.lifecycle.start(request, metadata={"order": "1"}, timeout=seconds(600), key=key)
-
-    def given(self, generation: Generation) -> Versioned:
-        """A record that was written before."""
-        versioned = self.store.create(generation)
-        assert versioned is not None
-        self.steps.taken.clear()
-        return versioned
-
-    def tick(self, after: timedelta = timedelta()) -> None:
-        """What the timer does, so much later: every record that is due."""
-        self.clock.now += after
-        for current in list(self.store.active.values()):
-            if current.generation.due <= self.clock.now:
-                self.lifecycle.advance(current)
-
-    def settle(self) -> None:
-        """Tick until nothing is left. Every wait in here is bounded, and so is this."""
-        for _ in range(20):
-            if not self.store.active:
-                return
-            self.tick(seconds(60))
-        pytest.fail(f"still active: {self.store.active}")
 
 
 @pytest.fixture
@@ -332,6 +115,16 @@ def test_a_request_that_the_model_cannot_do_leaves_no_trace(world: World, monkey
     monkeypatch.setattr(world.upstream, "complete", refuse)
     with pytest.raises(RequestError):
         world.start(key=KEY)
+    assert (world.steps.taken, world.store.keys) == ([], {})
+
+
+def test_a_model_that_is_not_configured_is_named_with_those_that_are(world: World) -> None:
+    with pytest.raises(RequestError) as caught:
+        world.start(key=KEY, model="other")
+    [problem] = caught.value.problems
+    assert (caught.value.status, problem.field) == (400, "model")
+    assert problem.message.endswith("use one of 'dalle', 'gpt'")
+    assert "other" not in problem.message
     assert (world.steps.taken, world.store.keys) == ([], {})
 
 

@@ -14,6 +14,17 @@ from tests.generations import NOON, OPERATION, failed, new, running, seconds, st
 DEADLINE = new().deadline
 
 
+def next_move(
+    generation: Generation,
+    now: datetime,
+    *,
+    direct: bool = False,
+    may_call: bool = False,
+    repeat_lost_calls: bool = True,
+) -> object:
+    return moves.next_move(generation, now, direct=direct, may_call=may_call, repeat_lost_calls=repeat_lost_calls)
+
+
 def waited(generation: Generation, now: datetime = NOON) -> float:
     return (generation.due - now).total_seconds()
 
@@ -35,11 +46,11 @@ def waited(generation: Generation, now: datetime = NOON) -> float:
 def test_the_next_move_follows_from_the_record_and_the_time(
     generation: Generation, now: datetime, expected: type
 ) -> None:
-    assert isinstance(moves.next_move(generation, now), expected)
+    assert isinstance(next_move(generation, now), expected)
 
 
 def test_past_its_deadline_a_generation_that_nobody_accepted_says_how_long_it_was_given() -> None:
-    move = moves.next_move(new(), DEADLINE)
+    move = next_move(new(), DEADLINE)
     assert isinstance(move, moves.Finish)
     assert move.generation.status is Status.FAILED
     assert move.generation.error is not None

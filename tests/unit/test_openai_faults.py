@@ -41,7 +41,15 @@ def test_prompt_is_read_as_faults(prompt: str, faults: tuple[Fault, ...], reason
 
 
 def test_every_word_is_read_as_its_usage_says() -> None:
-    samples = {"none": "", "seconds": ":1", "index": ":0", "word": ":w", "origin": ":http://a", "url": ":http://a/"}
+    samples = {
+        "none": "",
+        "seconds": ":1",
+        "index": ":0",
+        "number": ":9",
+        "word": ":w",
+        "origin": ":http://a",
+        "url": ":http://a/",
+    }
     for word in WORDS.values():
         assert word.name in Faults.parse(f"[{word.name}{samples[word.argument]}]")
 

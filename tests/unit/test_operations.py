@@ -14,10 +14,10 @@ import pytest
 from azure.core.credentials import AccessToken
 from pydantic import SecretStr
 
+from imagegen.deployments import Api, Deployment
 from imagegen.errors import RequestError
 from imagegen.generation import Generation, GenerationError, GenerationRequest, Status
-from imagegen.deployments import Api, Deployment
-from imagegen.upstream import Accepted, Ended, ImageRefused, ImageUrl, Produced, Unavailable, Working
+from imagegen.upstream import Accepted, Ended, ImageRefused, ImageUrl, Produced, Throttled, Unavailable, Working
 from imagegen.upstream.http import NoAnswerError, UpstreamSession, read_error
 from imagegen.upstream.operations import NOT_VISIBLE_YET, OperationsUpstream
 from tests.generations import ID, NOON, PROMPT, TOKEN, new, running, seconds
@@ -33,6 +33,7 @@ def deployment(endpoint: str, key: str | None = KEY) -> Deployment:
         name="dalle",
         api=Api.OPERATIONS,
         endpoint=endpoint,
+        deployment="dalle",
         api_version=VERSION,
         api_key=SecretStr(key) if key else None,
         scope="https://cognitiveservices.azure.com/.default",
@@ -43,7 +44,7 @@ def upstream(endpoint: str, *allowed: str, key: str | None = KEY) -> OperationsU
     return OperationsUpstream(deployment(endpoint, key), allowed_origins=allowed, connections=2)
 
 
-def submit(server: ScriptedServer, reply: Reply) -> Accepted | Ended | Unavailable:
+def submit(server: ScriptedServer, reply: Reply) -> Accepted | Ended | Throttled | Unavailable:
     server.answers(reply)
     return upstream(server.url).submit(new())
 
@@ -109,8 +110,6 @@ def test_an_identity_that_gets_no_token_decides_nothing(
 @pytest.mark.parametrize(
     ("reply", "reason", "retry_after"),
     [
-        (http(429, retry_after="7"), "status 429", 7.0),
-        (http(429, {"error": {"code": "tooManyRequests"}}, retry_after_ms="1500"), "status 429", 1.5),
         (http(408, {"error": {"code": "Timeout"}}), "status 408", None),
         (http(409), "status 409", None),  # the same Operation-Id is being worked on
         (http(425), "status 425", None),
@@ -121,7 +120,7 @@ def test_an_identity_that_gets_no_token_decides_nothing(
         (b"not HTTP at all\r\n\r\n", "no answer (ConnectionError)", None),
         # Whether it was accepted is in a body that never came: the repeat with the same id finds out.
         (http(202, b"{", content_length="500", operation_location="/o/1"), "no answer (ProtocolError)", None),
-        (http(202, b" " * (2**20 + 1), operation_location="/o/1"), "an answer that is too long to be one", None),
+        (http(202, b" " * (2**20 + 1), operation_location="/o/1"), "an answer of more than 1048576 bytes", None),
     ],
 )
 def test_a_submit_without_a_verdict_is_tried_again(
@@ -131,6 +130,20 @@ def test_a_submit_without_a_verdict_is_tried_again(
     assert isinstance(outcome, Unavailable)
     assert outcome.retry_after == retry_after
     assert outcome.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("reply", "retry_after"),
+    [
+        (http(429, retry_after="7"), 7.0),
+        (http(429, {"error": {"code": "tooManyRequests"}}, retry_after_ms="1500"), 1.5),
+        (http(429), None),
+    ],
+)
+def test_a_quota_that_is_used_up_is_everybodys_business(
+    server: ScriptedServer, reply: bytes, retry_after: float | None
+) -> None:
+    assert submit(server, reply) == Throttled("status 429", retry_after)
 
 
 @pytest.mark.parametrize(
@@ -448,8 +461,8 @@ def test_retry_after_is_understood_in_every_spelling_and_never_fatal(
             http(200, b'{"status": "failed", "error": {"code": "x", "message": "\\ud83d"}}'),
             "status 200 with a body that is not a JSON object",
         ),
-        (http(200, b'{"status":"running"}' + b" " * 2**20), "an answer that is too long to be one"),
-        (http(200, b" " * 2**21, content_length=None), "an answer that is too long to be one"),
+        (http(200, b'{"status":"running"}' + b" " * 2**20), "an answer of more than 1048576 bytes"),
+        (http(200, b" " * 2**21, content_length=None), "an answer of more than 1048576 bytes"),
     ],
 )
 def test_a_poll_that_failed_never_ends_a_generation(server: ScriptedServer, reply: Reply, reason: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import cast
@@ -33,6 +33,8 @@ class World:
     advanced: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
     """Seconds after noon, and the id."""
     read: list[str] = field(default_factory=list[str])
+    sent: list[tuple[float, list[str]]] = field(default_factory=list[tuple[float, list[str]]])
+    """Seconds after noon, and the ids in the message."""
     listings: list[float] = field(default_factory=list[float])
     move: Advance | None = None
     """None: each generation ends at its first move."""
@@ -40,12 +42,14 @@ class World:
     def add(self, number: int, *, due: float = 0, etag: str = "1") -> None:
         self.active[name(number)] = Versioned(running(id=name(number), due=NOON + seconds(due)), etag)
 
-    def run(self, length: float = 60, *, threads: int = 1) -> SlotSummary:
+    def run(self, length: float = 60, *, threads: int = 1, most: int = 100) -> SlotSummary:
         poller = Poller(
             store=self,
             lifecycle=cast("Lifecycle", self),
             clock=lambda: self.now,
+            queue=self,
             threads=threads,
+            most=most,
             sleep=self.sleep,
         )
         return poller.run(self.now + seconds(length))
@@ -70,6 +74,9 @@ class World:
             return self.move(current)
         del self.active[current.generation.id]
         return None
+
+    def send(self, ids: Sequence[str]) -> None:
+        self.sent.append((self._elapsed(), list(ids)))
 
     def write(self, generation: Generation, etag: str) -> Versioned:
         self.active[generation.id] = Versioned(generation, etag)
