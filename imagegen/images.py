@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _IN_MEMORY: Final = 8 * 2**20
 """Bytes of an image that are held in memory while it is checked; more goes to a temporary file."""
+_PIECE: Final = 1 << 18
 _HEAD: Final = 16
 _TAIL: Final = 16
 _PNG_END: Final = b"\x00\x00\x00\x00IEND\xaeB`\x82"
@@ -100,8 +101,8 @@ def check_image(chunks: Iterable[bytes], *, limit: int, length: int | None) -> G
             if total > limit:
                 raise ImageUnusableError("imageTooLarge", f"the image has more than {limit} bytes", again=False)
             if len(head) < _HEAD:
-                head = (head + chunk)[:_HEAD]
-            tail = (tail + chunk)[-_TAIL:]
+                head = (head + chunk[:_HEAD])[:_HEAD]
+            tail = (tail + chunk[-_TAIL:])[-_TAIL:]
             sha256.update(chunk)
             md5.update(chunk)
             content.write(chunk)
@@ -145,8 +146,9 @@ class BlobImages:
 
     def copy(self, source: ImageSource, generation_id: str, index: int) -> StoredImage:
         if isinstance(source, ImageBytes):
-            content = source.content
-            with check_image([content], limit=self._limit, length=None) as image:
+            # In pieces, so that what is held beside it stays small: the rest of a long image goes to a file.
+            pieces = (source.content[start : start + _PIECE] for start in range(0, len(source.content), _PIECE))
+            with check_image(pieces, limit=self._limit, length=None) as image:
                 return self._write(image, generation_id, index, source.revised_prompt)
         if not isinstance(source, ImageUrl):
             raise TypeError(f"{type(source).__name__} has no image")

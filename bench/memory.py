@@ -1,0 +1,67 @@
+"""What an answer full of images costs in memory: ``python -m bench.memory``. The numbers in docs/benchmarks.md.
+
+Each row is a process of its own, which does what the queue function does in Azure: take messages, call, write.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+from imagegen.generation import GenerationRequest
+from imagegen.service import build
+from imagegen.settings import read_settings
+from local.azurite import azurite
+from local.stack import EVERY_MODEL, ROOT, app_environment, emulator
+
+ROWS = [
+    # images in an answer, bytes of each, answers at once
+    (0, 0, 0),
+    (1, 2_000_000, 1),
+    (1, 20_000_000, 1),
+    (10, 20_000_000, 1),
+    (1, 2_000_000, 8),
+    (1, 20_000_000, 4),
+    (10, 20_000_000, 4),
+    (1, 20_000_000, 8),
+]
+
+
+def main() -> None:
+    print("| images in an answer | of bytes | answers at once | peak MiB | above idle | seconds |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    idle = 0.0
+    with azurite() as storage, emulator("--speed", "0") as (endpoint, _):
+        env = app_environment(storage.connection_string, endpoint, IMAGE_DEPLOYMENTS=EVERY_MODEL)
+        for row in ROWS:
+            command = [sys.executable, "-m", "bench.memory", *map(str, row)]
+            done = subprocess.run(command, input=json.dumps(env), capture_output=True, text=True, check=True, cwd=ROOT)
+            peak, seconds = map(float, done.stdout.split())
+            idle = idle or peak
+            print(f"| {row[0]} | {row[1]:,} | {row[2]} | {peak:.0f} | {peak - idle:.0f} | {seconds:.1f} |", flush=True)
+
+
+def measure(images: int, length: int, at_once: int) -> None:
+    """Peak MiB of this process, and seconds, after so many answers at once."""
+    service = build(read_settings(json.load(sys.stdin)))
+    started: list[str] = []
+    for number in range(at_once):
+        request = GenerationRequest(prompt=f"[bytes:{length}] {number} {time.time()}", n=images, model="gpt-image-2")
+        generation = service.lifecycle.start(request, metadata={}, timeout=timedelta(hours=1))
+        started.append(generation.id)
+    began = time.monotonic()
+    with ThreadPoolExecutor(max(1, at_once)) as pool:
+        list(pool.map(service.lifecycle.work, started))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, time.monotonic() - began)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        measure(*map(int, sys.argv[1:]))
+    else:
+        main()
