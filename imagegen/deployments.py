@@ -45,7 +45,8 @@ class Deployment(BaseModel):
     """FLUX alone: the last part of the route."""
 
 
-_Text = Annotated[str, Field(min_length=1, max_length=128)]
+_LONGEST_NAME: Final = 128
+_Text = Annotated[str, Field(min_length=1, max_length=_LONGEST_NAME)]
 
 
 class DeploymentEntry(BaseModel):
@@ -89,6 +90,8 @@ def resolve(settings: SingleDeployment, environment: Mapping[str, str]) -> tuple
         name = settings.deployment or (Api.OPERATIONS.value if settings.api is Api.OPERATIONS else None)
         if name is None:
             return (), ["AZURE_OPENAI_DEPLOYMENT: is missing; only AZURE_OPENAI_API 'operations' needs none"]
+        if len(name) > _LONGEST_NAME:
+            return (), [f"AZURE_OPENAI_DEPLOYMENT: has more than {_LONGEST_NAME} characters"]
         entries = (DeploymentEntry.model_validate({"name": name, "api": settings.api}),)
     problems: list[str] = []
     found: list[Deployment] = []

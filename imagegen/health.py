@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol
 
 from imagegen.errors import StorageUnavailableError
@@ -52,7 +53,10 @@ class Health:
         return Response(200, body) if healthy else Response(503, body, {"Retry-After": str(RETRY_SECONDS)})
 
     def _upstream_problem(self) -> str | None:
-        return "; ".join(filter(None, (upstream.check() for upstream in self._upstreams.values()))) or None
+        # At once: one that does not answer takes longer than whoever asks us waits.
+        with ThreadPoolExecutor(len(self._upstreams)) as pool:
+            checks = [pool.submit(upstream.check) for upstream in self._upstreams.values()]
+        return "; ".join(filter(None, (check.result() for check in checks))) or None
 
     def _storage_problem(self) -> str | None:
         try:

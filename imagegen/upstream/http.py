@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
+from ssl import SSLCertVerificationError
 from typing import IO, TYPE_CHECKING, Any, cast
 from urllib.parse import urljoin, urlsplit
 
@@ -16,7 +17,7 @@ import requests
 from azure.core.exceptions import AzureError
 from pydantic_core import from_json
 from requests.auth import AuthBase
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError, SSLError
 
 from imagegen.deployments import Deployment
 from imagegen.events import log_event
@@ -254,8 +255,12 @@ def _was_not_sent(error: Exception) -> bool:
     """Whether it failed before a byte of the request went out."""
     if isinstance(error, AzureError | requests.ConnectTimeout):
         return True
-    reason = error.args[0] if isinstance(error, requests.ConnectionError) and error.args else None
-    return isinstance(getattr(reason, "reason", None), NewConnectionError | ConnectTimeoutError | NameResolutionError)
+    failed = error.args[0] if isinstance(error, requests.ConnectionError) and error.args else None
+    reason = getattr(failed, "reason", None)
+    if isinstance(reason, SSLError):
+        # Of the certificate alone: another TLS failure may come after the request.
+        return bool(reason.args) and isinstance(reason.args[0], SSLCertVerificationError)
+    return isinstance(reason, NewConnectionError | ConnectTimeoutError | NameResolutionError)
 
 
 def absolute(location: str, base: str) -> str:

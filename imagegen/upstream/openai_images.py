@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import partial
 from typing import Any, Final
+from urllib.parse import quote
 
 from imagegen.deployments import Deployment
 from imagegen.generation import GenerationRequest
@@ -27,7 +28,8 @@ def openai_images(deployment: Deployment) -> Dialect:
     if version in (None, "preview", "latest"):
         url = f"{deployment.endpoint}/openai/v1/images/generations"
         return _gpt(deployment, url if version is None else f"{url}?api-version={version}", named=True)
-    url = f"{deployment.endpoint}/openai/deployments/{deployment.deployment}/images/generations?api-version={version}"
+    name = quote(deployment.deployment, safe="")
+    url = f"{deployment.endpoint}/openai/deployments/{name}/images/generations?api-version={version}"
     return _dalle(deployment, url) if version < _FIRST_GPT_VERSION else _gpt(deployment, url, named=False)
 
 
