@@ -10,7 +10,6 @@ import re
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 from urllib.parse import quote
-from uuid import UUID
 
 from imagegen.api import Generations
 from imagegen.deployments import Api
@@ -99,11 +98,7 @@ class CompatApi:
         return version
 
     def _find(self, request: Request) -> Generation | None:
-        generation_id = request.route.get("id", "")
-        try:
-            generation_id = str(UUID(generation_id))
-        except ValueError:
-            return None
+        generation_id = request.route.get("id", "").lower()
         return self._records.read(generation_id) if is_generation_id(generation_id) else None
 
     def _operation(self, generation: Generation) -> dict[str, Any]:

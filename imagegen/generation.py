@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints, field_validator
 from pydantic.alias_generators import to_camel
 
 MOST_IMAGES = 10
@@ -56,6 +56,14 @@ class Value(BaseModel):
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
+def _whole(value: object) -> object:
+    """JSON has one kind of number: 2.0 is 2."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+
+
 class GenerationError(Value):
     """Why a generation, or one image of it, failed. Source: Microsoft REST guidelines, 7.10.2."""
 
@@ -96,11 +104,11 @@ class GenerationRequest(Value):
     """What is to be generated. Source: ``POST /generations`` in the contract."""
 
     prompt: str = Field(min_length=1, max_length=32_000)
-    n: int = Field(default=1, ge=1, le=10)
+    n: Whole = Field(default=1, ge=1, le=10)
     size: str | None = Field(default=None, pattern=r"^(auto|[1-9][0-9]{1,4}x[1-9][0-9]{1,4})$")
     quality: str | None = Field(default=None, min_length=1, max_length=64)
     output_format: str | None = Field(default=None, alias="output_format", min_length=1, max_length=64)
-    output_compression: int | None = Field(default=None, alias="output_compression", ge=0, le=100)
+    output_compression: Whole | None = Field(default=None, alias="output_compression", ge=0, le=100)
     background: str | None = Field(default=None, min_length=1, max_length=64)
     style: str | None = Field(default=None, min_length=1, max_length=64)
     model: str | None = Field(default=None, min_length=1, max_length=128)
@@ -128,7 +136,7 @@ class StartRequest(GenerationRequest):
     model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=False)
 
     metadata: Metadata = Field(default_factory=dict)
-    timeout_seconds: int | None = Field(default=None, ge=30, le=86_400)
+    timeout_seconds: Whole | None = Field(default=None, ge=30, le=86_400)
 
     @property
     def request(self) -> GenerationRequest:

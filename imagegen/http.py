@@ -107,14 +107,22 @@ def base_url(request: Request, settings: Settings) -> str:
         # Core Tools sets this too, to localhost and its port.
         scheme = "http" if is_loopback(host.partition(":")[0]) else "https"
         return f"{scheme}://{host}/{ROUTE_PREFIX}"
-    parts = urlsplit(request.url)
-    if not is_loopback(parts.hostname or ""):
-        raise unavailable(
-            "configurationInvalid",
-            "PUBLIC_BASE_URL: is missing; set it to the URL at which clients reach the app, such as "
-            "https://images.example.com/api",
-        )
-    return f"{parts.scheme}://{parts.netloc}/{ROUTE_PREFIX}"
+    if origin := _loopback_origin(request.url):
+        return f"{origin}/{ROUTE_PREFIX}"
+    raise unavailable(
+        "configurationInvalid",
+        "PUBLIC_BASE_URL: is missing; set it to the URL at which clients reach the app, such as "
+        "https://images.example.com/api",
+    )
+
+
+def _loopback_origin(url: str) -> str | None:
+    """Scheme and host of a URL that names this machine."""
+    try:
+        parts = urlsplit(url)
+        return f"{parts.scheme}://{parts.netloc}" if is_loopback(parts.hostname or "") else None
+    except ValueError:  # a Host header such as "[::1"
+        return None
 
 
 def _printable(text: str | None) -> str | None:

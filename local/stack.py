@@ -125,12 +125,13 @@ def developer_stack(values: Mapping[str, str], *, port: int) -> Generator[Stack]
 
 
 def stop_on_sigterm() -> None:
-    """A SIGTERM ends this process as Ctrl-C does: with its children."""
+    """A SIGTERM ends this process as Ctrl-C does: with its children. Both, also where a script started it with &."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal's signature
-        signal.raise_signal(signal.SIGINT)
+        raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, interrupt)
 
 
 def free_port(usual: int) -> int:

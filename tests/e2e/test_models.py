@@ -8,6 +8,7 @@ import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,6 +19,9 @@ from PIL import Image
 from local.azurite import Azurite, azurite
 from local.stack import EVERY_MODEL, Stack, app_environment, emulator, functions_host, isolated_stack
 from tests.e2e.conftest import result, start, until
+
+IN_FLIGHT = 12
+"""Messages that one instance works on at once: host.json's batchSize and newBatchThreshold."""
 
 CALLED = ["gpt-image-2", "gpt-image-1.5", "dall-e-3", "FLUX.2-pro", "MAI-Image-2.5"]
 
@@ -206,12 +210,18 @@ def test_a_burst_beyond_the_quota_drains_without_failure_or_second_call(storage:
         with functions_host(env) as (base_url, _):
             began = time.monotonic()
             with ThreadPoolExecutor(16) as pool:
-                answers = list(pool.map(lambda number: start(base_url, f"burst {number}"), range(count)))
+                answers = list(pool.map(partial(start, base_url), [f"burst {number}" for number in range(count)]))
             waits = [int(answer.headers["Retry-After"]) for answer in answers]
             finals = [result(answer.headers["Location"]) for answer in answers]
             took = time.monotonic() - began
+            counted = stats(emulator_url)
 
-    # The emulator is gone; what it counted is in its answers: every call billed is one generation.
     assert {final.json()["status"] for final in finals} == {"succeeded"}
+    assert set(counted["billed_by_client_request_id"].values()) == {1}, "one was called twice"
+    assert len(counted["billed_by_client_request_id"]) == count
+    (deployment,) = counted["by_deployment"].values()
+    # Of those that were told to wait none came back before; more were not told than were under way at that moment.
+    assert deployment["impatient"] == 0
+    assert deployment["throttled"] <= (count / quota) * IN_FLIGHT
     assert took >= (count / quota - 1) * window - 1, "the quota was not there"
     assert max(waits) > min(waits), "Retry-After must grow with the queue"
