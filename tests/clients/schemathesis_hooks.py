@@ -33,9 +33,6 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
     if name == "submitOldGeneration" and not case.meta.is_negative_at(ParameterLocation.HEADER):
         # It is generated once for many bodies, and then rightly refused.
         case.headers = {**(case.headers or {}), "Operation-Id": str(uuid.uuid4())}
-    if isinstance(case.body, dict) and not case.meta.is_negative_at(ParameterLocation.BODY):
-        # To JSON Schema 2.0 is an integer, to the app it is not.
-        case.body = {key: int(value) if isinstance(value, float) else value for key, value in case.body.items()}
     wrong = any(case.meta.is_negative_at(where) for where in (ParameterLocation.PATH, ParameterLocation.QUERY))
     if "{id}" not in case.path or wrong or case.method != case.operation.method.upper():
         return

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import time
 from collections.abc import Callable, Generator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import requests
+from azure.core.exceptions import HttpResponseError
+from azure.storage.blob import BlobLeaseClient, BlobServiceClient
 
+from imagegen.generation import format_time
+from local.azurite import Azurite
 from local.stack import Stack, isolated_stack
 
 PATIENCE = 60.0
@@ -46,6 +53,20 @@ def result(location: str) -> requests.Response:
         return None if answer.status_code == 202 else answer
 
     return until(look, what="a result")
+
+
+def time_passes(storage: Azurite, generation_id: str) -> None:
+    """For what a killed host left: its lease on the timer, and its claim on this generation, run out."""
+    client = BlobServiceClient.from_connection_string(storage.connection_string)
+    locks = client.get_container_client("azure-webjobs-hosts")
+    for lock in locks.list_blobs(name_starts_with="locks/"):
+        with contextlib.suppress(HttpResponseError):  # not leased
+            BlobLeaseClient(locks.get_blob_client(lock.name)).break_lease(0)
+    blob = client.get_blob_client("generations", f"active/{generation_id}")
+    past = format_time(datetime(2026, 1, 1, tzinfo=UTC))
+    content = json.loads(blob.download_blob().readall()) | {"due": past}
+    metadata = (blob.get_blob_properties().metadata or {}) | {"due": past}
+    blob.upload_blob(json.dumps(content), overwrite=True, metadata=metadata)
 
 
 def operations_of(stack: Stack) -> dict[str, Any]:

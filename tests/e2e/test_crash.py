@@ -9,7 +9,7 @@ import requests
 
 from local.azurite import Azurite, azurite
 from local.stack import app_environment, emulator, functions_host
-from tests.e2e.conftest import result, start, until
+from tests.e2e.conftest import result, start, time_passes, until
 
 
 @pytest.fixture
@@ -43,6 +43,7 @@ def test_a_generation_survives_the_death_of_the_host(storage: Azurite, prompt: s
                 until(lambda: stats(emulator_url)["image_gets"] or None, what="a fetch of the image")
             first.kill()
         port = int(base_url.rpartition(":")[2].partition("/")[0])
+        time_passes(storage, answer.json()["id"])
         with functions_host(env, port=port):
             final = result(answer.headers["Location"])
 

@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -18,7 +17,7 @@ from PIL import Image
 
 from local.azurite import Azurite, azurite
 from local.stack import EVERY_MODEL, Stack, app_environment, emulator, functions_host, isolated_stack
-from tests.e2e.conftest import result, start, until
+from tests.e2e.conftest import result, start, time_passes, until
 
 IN_FLIGHT = 12
 """Messages that one instance works on at once: host.json's batchSize and newBatchThreshold."""
@@ -170,16 +169,6 @@ def gpt(storage: Azurite, emulator_url: str, **settings: str) -> dict[str, str]:
     return app_environment(storage.connection_string, emulator_url, POLL_SCHEDULE="*/2 * * * * *", **image, **settings)
 
 
-def claim_runs_out(storage: Azurite, generation_id: str) -> None:
-    """Eight minutes pass for this record."""
-    client = BlobServiceClient.from_connection_string(storage.connection_string)
-    blob = client.get_blob_client("generations", f"active/{generation_id}")
-    metadata = blob.get_blob_properties().metadata
-    past = datetime(2026, 1, 1, tzinfo=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    content = json.loads(blob.download_blob().readall()) | {"due": past}
-    blob.upload_blob(json.dumps(content), overwrite=True, metadata=metadata | {"due": past})
-
-
 @pytest.mark.parametrize(("repeat", "code", "bills"), [("true", None, 2), ("false", "outcomeUnknown", 1)])
 def test_a_worker_that_dies_in_the_middle_of_a_call(
     storage: Azurite, repeat: str, code: str | None, bills: int
@@ -193,7 +182,7 @@ def test_a_worker_that_dies_in_the_middle_of_a_call(
             until(lambda: billed(emulator_url, generation_id) or None, what="a call")
             first.kill()
         port = int(base_url.rpartition(":")[2].partition("/")[0])
-        claim_runs_out(storage, generation_id)
+        time_passes(storage, generation_id)
         with functions_host(env, port=port) as (_, second):
             final = result(answer.headers["Location"])
             log = second.output

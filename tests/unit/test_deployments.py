@@ -160,9 +160,10 @@ WHOLE = {"name": "a", "api": "images"}
     ],
 )
 def test_what_is_wrong_in_the_list_is_named_by_its_place_and_not_shown(entries: Any, expected: str) -> None:
-    [problem] = problems(entries)
+    problem, *others = problems(entries)
     assert problem.startswith(expected)
-    assert "s3cret" not in problem.lower()
+    assert all(other.startswith("IMAGE_DEPLOYMENTS: ") for other in others)  # pydantic counts only what is right
+    assert "s3cret" not in " ".join([problem, *others]).lower()
 
 
 def test_everything_that_is_wrong_in_the_list_is_said_at_once() -> None:
