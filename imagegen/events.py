@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from imagegen.errors import ImageUnusableError
+
 _LOGGER = logging.getLogger("imagegen")
 
 # urllib3 warns of odd answers with the whole URL, and the URLs that we fetch are credentials.
@@ -20,3 +22,16 @@ def _one_word(value: object) -> str:
     text = str(value)
     plain = text.isprintable() and not any(mark in text for mark in ' ="') and text
     return text if plain else repr(text)
+
+
+def log_unusable_image(generation_id: str, index: int, error: ImageUnusableError, *, again: bool) -> None:
+    """An image could not be had; `again` says whether it will be tried once more."""
+    log_event(
+        "image.unusable",
+        level=logging.WARNING,
+        id=generation_id,
+        index=index,
+        code=error.code,
+        reason=error.message,
+        again=again,
+    )

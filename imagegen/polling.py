@@ -21,7 +21,8 @@ from imagegen.events import log_event
 from imagegen.generation import Versioned, is_generation_id, started_at
 
 if TYPE_CHECKING:
-    from imagegen.lifecycle import Clock, Lifecycle, Queue
+    from imagegen.lifecycle import Lifecycle
+    from imagegen.ports import Clock, Queue
     from imagegen.store import ActiveEntry
 
 CADENCE: Final = timedelta(seconds=1)

@@ -26,6 +26,7 @@ from imagegen.monitor import Monitors
 from imagegen.moves import COPY_SECONDS_EACH
 from imagegen.openapi import OpenApi
 from imagegen.polling import Poller, SlotSummary, slot_end
+from imagegen.ports import World
 from imagegen.settings import Settings, read_settings
 from imagegen.storage import open_storage
 from imagegen.store import BlobStore
@@ -103,17 +104,16 @@ def build(settings: Settings) -> Service:
         clock=utc_now,
     )
     upstreams = {deployment.name: _upstream(deployment, settings) for deployment in settings.deployments}
-    lifecycle = Lifecycle(
+    world = World(
         store=store,
         images=images,
         upstreams=upstreams,
         brakes=Brakes(storage, settings.generations_container),
         queue=queue,
-        repeat_lost_calls=settings.repeat_lost_calls,
         clock=utc_now,
-        new_id=new_generation_id,
-        most_active=settings.max_active_generations,
+        repeat_lost_calls=settings.repeat_lost_calls,
     )
+    lifecycle = Lifecycle(world, new_id=new_generation_id, most_active=settings.max_active_generations)
     retention = timedelta(days=settings.retention_days)
     monitors = Monitors(links=images, retention=retention, clock=utc_now, backlog=store.count_active)
     return Service(

@@ -12,6 +12,7 @@ from imagegen.errors import ConflictError, ImageUnusableError
 from imagegen.generation import Generation, GenerationRequest, KeyClaim, StoredImage, Versioned
 from imagegen.idempotency import IdempotencyKey
 from imagegen.lifecycle import Lifecycle
+from imagegen.ports import World as Ports
 from imagegen.upstream import (
     Accepted,
     Ended,
@@ -252,17 +253,19 @@ class World:
         self.jitter = 0.0
         self.ids = 0
         self.lifecycle = Lifecycle(
-            store=self.store,
-            images=self.images,
-            upstreams={"dalle": self.upstream, "gpt": self.direct},
-            brakes=self.brakes,
-            queue=self.queue,
-            repeat_lost_calls=repeat_lost_calls,
-            clock=self.clock,
+            Ports(
+                store=self.store,
+                images=self.images,
+                upstreams={"dalle": self.upstream, "gpt": self.direct},
+                brakes=self.brakes,
+                queue=self.queue,
+                repeat_lost_calls=repeat_lost_calls,
+                clock=self.clock,
+                jitter=lambda: self.jitter,
+                sleep=self.clock.sleep,
+            ),
             new_id=self._new_id,
             most_active=most_active,
-            jitter=lambda: self.jitter,
-            sleep=self.clock.sleep,
         )
 
     def _new_id(self, _: datetime) -> str:

@@ -15,11 +15,11 @@ from PIL import Image
 
 from imagegen.download import Downloader
 from imagegen.errors import ImageUnusableError, StorageUnavailableError
-from imagegen.generation import StoredImage
+from imagegen.generation import GenerationError, StoredImage
 from imagegen.images import BlobImages
 from imagegen.settings import read_settings
 from imagegen.storage import open_storage
-from imagegen.upstream import ImageUrl
+from imagegen.upstream import ImageBytes, ImageRefused, ImageUrl
 from local.azurite import Azurite
 from tests.generations import ID
 from tests.pictures import picture
@@ -202,3 +202,28 @@ def test_storage_that_is_away_is_not_taken_for_a_bad_image(azurite: Azurite, ser
     images = blob_images(BlobServiceClient.from_connection_string(wrong), "images", server)
     with pytest.raises(StorageUnavailableError):
         copy(images, server, GOOD)
+
+
+@pytest.mark.parametrize(("side", "form"), [(16, "PNG"), (16, "JPEG"), (2_000, "PNG")])  # the last: 12 MB, in pieces
+def test_an_image_that_came_in_the_answer_is_checked_and_written_as_any_other(
+    images: BlobImages, container: ContainerClient, side: int, form: str
+) -> None:
+    content = picture(form, side=side)
+    written = images.copy(ImageBytes(content, "nicer"), ID, 1)
+    assert (written.content_length, written.revised_prompt) == (len(content), "nicer")
+    assert written.sha256 == hashlib.sha256(content).hexdigest()
+    assert container.download_blob(written.blob).readall() == content
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", picture("PNG")[:-20], picture("PNG")[:4]])
+def test_what_came_in_the_answer_and_is_no_image_is_not_written(
+    images: BlobImages, container: ContainerClient, content: bytes
+) -> None:
+    with pytest.raises(ImageUnusableError):
+        images.copy(ImageBytes(content), ID, 0)
+    assert not container.exists()
+
+
+def test_the_place_of_a_refused_image_is_no_image(images: BlobImages) -> None:
+    with pytest.raises(TypeError):
+        images.copy(ImageRefused(GenerationError(code="contentFilter", message="No.")), ID, 0)

@@ -20,6 +20,7 @@ from imagegen.download import Downloader
 from imagegen.generation import FailedImage, Generation, GenerationRequest, Status, StoredImage
 from imagegen.images import BlobImages
 from imagegen.lifecycle import Lifecycle
+from imagegen.ports import World as Ports
 from imagegen.service import new_generation_id
 from imagegen.settings import read_settings
 from imagegen.storage import open_storage
@@ -70,20 +71,22 @@ class World:
         self.container: ContainerClient = storage.get_container_client(f"i-{name}")
         self.store = BlobStore(storage, f"g-{name}")
         self.lifecycle = Lifecycle(
-            store=self.store,
-            images=BlobImages(
-                storage,
-                self.container.container_name,
-                downloader=Downloader(allowed_hosts=[], endpoints=[self.endpoint], connections=2, seconds=30),
-                limit=LIMIT,
-                link_lifetime=timedelta(hours=1),
+            Ports(
+                store=self.store,
+                images=BlobImages(
+                    storage,
+                    self.container.container_name,
+                    downloader=Downloader(allowed_hosts=[], endpoints=[self.endpoint], connections=2, seconds=30),
+                    limit=LIMIT,
+                    link_lifetime=timedelta(hours=1),
+                    clock=self.clock,
+                ),
+                upstreams={"dalle": OperationsUpstream(deployment, allowed_origins=[], connections=2)},
+                brakes=Brakes(storage, f"g-{name}", monotonic=lambda: self.now.timestamp()),
+                queue=WorkQueue(settings, connections=2),
+                repeat_lost_calls=True,
                 clock=self.clock,
             ),
-            upstreams={"dalle": OperationsUpstream(deployment, allowed_origins=[], connections=2)},
-            brakes=Brakes(storage, f"g-{name}", monotonic=lambda: self.now.timestamp()),
-            queue=WorkQueue(settings, connections=2),
-            repeat_lost_calls=True,
-            clock=self.clock,
             new_id=new_generation_id,
             most_active=10,
         )

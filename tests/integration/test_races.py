@@ -24,6 +24,7 @@ from imagegen.generation import Generation, GenerationRequest, KeyClaim, Status,
 from imagegen.idempotency import IdempotencyKey
 from imagegen.images import BlobImages
 from imagegen.lifecycle import Lifecycle
+from imagegen.ports import World
 from imagegen.service import new_generation_id
 from imagegen.store import BlobStore
 from imagegen.upstream import Accepted, Ended, ImageUrl, Produced, Unavailable, Working
@@ -145,13 +146,16 @@ class House:
             clock=lambda: self.now,
         )
         self.lifecycle = Lifecycle(
-            store=self.store,
-            images=self.images,
-            upstreams={"dalle": self.service},
-            brakes=Brakes(client, container),
-            queue=self.queue,
-            repeat_lost_calls=True,
-            clock=lambda: self.now,
+            World(
+                store=self.store,
+                images=self.images,
+                upstreams={"dalle": self.service},
+                brakes=Brakes(client, container),
+                queue=self.queue,
+                repeat_lost_calls=True,
+                clock=lambda: self.now,
+                sleep=self.later,
+            ),
             new_id=new_generation_id,
             most_active=100,
         )
@@ -419,7 +423,6 @@ def test_a_worker_whose_claim_ran_out_does_no_harm(house: House) -> None:
 def test_a_waiting_caller_moves_on_when_somebody_else_finishes(house: House) -> None:
     generation = house.start()
     polls: list[Any] = []
-    house.lifecycle._sleep = house.later  # pyright: ignore[reportPrivateUsage]
     house.hooks.at("polled", lambda: (polls.append(1), house.tick()))
     done = house.lifecycle.wait(generation, house.now + timedelta(seconds=20))
 

@@ -37,6 +37,7 @@ def store(azurite: Azurite, container: ContainerClient) -> BlobStore:
         {
             "AzureWebJobsStorage": azurite.connection_string,
             "AZURE_OPENAI_ENDPOINT": "https://images.example.com",
+            "AZURE_OPENAI_DEPLOYMENT": "gpt-image-2",
             "POLL_SCHEDULE": "0 * * * * *",
         }
     )
@@ -257,6 +258,7 @@ def test_a_connection_string_that_is_none_is_named_without_its_value() -> None:
         {
             "AzureWebJobsStorage": "s3cret",
             "AZURE_OPENAI_ENDPOINT": "https://images.example.com",
+            "AZURE_OPENAI_DEPLOYMENT": "gpt-image-2",
             "POLL_SCHEDULE": "0 * * * * *",
         }
     )

@@ -157,6 +157,35 @@ def test_copies_back_off_and_keep_what_there_is(attempts: int, expected: float) 
     assert after.images == (stored(), None)
 
 
+@pytest.mark.parametrize(
+    ("attempts", "now", "expected"),
+    [
+        (moves.COPY_TRIES - 1, DEADLINE, False),
+        (moves.COPY_TRIES, DEADLINE - seconds(1), False),
+        (moves.COPY_TRIES, DEADLINE, True),
+        (2 * moves.COPY_TRIES - 1, NOON, False),
+        (2 * moves.COPY_TRIES, NOON, True),  # it may be what kills us
+    ],
+)
+def test_a_copy_that_never_came_to_an_end_is_given_up(attempts: int, now: datetime, expected: bool) -> None:
+    assert moves.is_hopeless(running(copy_attempts=attempts), now) is expected
+
+
+def test_what_was_copied_before_it_was_given_up_is_kept() -> None:
+    part = moves.copy_given_up(running(copy_attempts=10, images=(stored(0), None)), 2, NOON)
+    assert (part.status, part.images[0]) == (Status.SUCCEEDED, stored(0))
+    none = moves.copy_given_up(running(copy_attempts=10), 2, NOON)
+    assert none.error is not None
+    assert (none.status, none.error.code, len(none.images)) == (Status.FAILED, "copyFailed", 2)
+
+
+def test_a_deadline_keeps_what_was_copied_before_it() -> None:
+    part = moves.past_deadline(running(images=(stored(0), None)), DEADLINE)
+    assert part.status is Status.SUCCEEDED
+    assert isinstance(part.images[1], FailedImage)
+    assert part.images[1].error.code == "deadlineExceeded"
+
+
 REFUSED, LOST = failed("contentFilter"), failed("imageTruncated")
 
 
@@ -178,6 +207,26 @@ def test_one_stored_image_makes_a_success_and_none_the_most_telling_failure(
     assert ended.status is status
     assert (ended.error.code if ended.error else None) == code
     assert ended.images == images
+
+
+@pytest.mark.parametrize(
+    ("until", "jitter", "expected"),
+    [
+        (40, 0.0, 40),
+        (40, 0.5, 60),  # spread over as long again
+        (40, 1.0, 80),
+        (600, 1.0, 660),  # a minute at most
+        (0.1, 1.0, 1.1),  # a second at least
+        (-5, 0.5, 0.5),  # the brake went off in this moment
+        (86_400, 1.0, 3_600),  # but never beyond the deadline: it is then that somebody must look
+    ],
+)
+def test_who_is_braked_comes_back_after_it_and_not_with_all_others(
+    until: float, jitter: float, expected: float
+) -> None:
+    after = moves.throttled(running(calling=True, queued=True), NOON + seconds(until), NOON, jitter=jitter)
+    assert waited(after) == pytest.approx(expected)
+    assert (after.calling, after.queued, after.lost_calls) == (False, False, 0)
 
 
 LATER = NOON + seconds(7)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import cast
 
 import pytest
@@ -217,6 +218,61 @@ def test_every_one_of_many_is_moved_once(world: World) -> None:
     done = world.run(threads=4)
     assert sorted(found for _, found in world.advanced) == [name(number) for number in range(10)]
     assert (done.moves, done.failures, done.left) == (10, 0, 0)
+
+
+def test_what_is_more_than_one_instance_should_take_goes_to_the_queue_in_batches(world: World) -> None:
+    for number in range(45):
+        world.active[f"id-{number:02}"] = Versioned(running(id=f"id-{number:02}"), "1")
+    done = world.run(10, most=3)
+    assert sorted({found for when, found in world.advanced if when == 0}) == ["id-00", "id-01", "id-02"]
+    first = [ids for when, ids in world.sent if when == 0]
+    assert [len(ids) for ids in first] == [20, 20, 2]
+    assert sorted(found for ids in first for found in ids) == [f"id-{number:02}" for number in range(3, 45)]
+    assert (done.passed_on, done.failures) == (42, 0)
+
+
+def test_what_was_passed_on_is_left_to_the_workers_for_a_while(world: World) -> None:
+    world.add(1)
+    world.add(2)
+    world.move = lambda current: current  # due again at once, for ever
+    world.run(45, most=1)
+    assert world.sent[0] == (0, [name(2)])
+    times = [when for when, ids in world.sent if ids == [name(2)]]
+    assert min(after - before for before, after in pairwise(times)) >= 20
+
+
+def test_what_the_workers_finished_is_not_passed_on_again(world: World) -> None:
+    world.add(1)
+    world.add(2)
+    send = world.send
+
+    def take(ids: Sequence[str]) -> None:
+        send(ids)
+        for found in ids:
+            del world.active[found]
+
+    world.send = take  # type: ignore[method-assign]
+    assert world.run(60, most=1) == SlotSummary(passes=2, moves=1, passed_on=1, left=0, oldest_seconds=None)
+    assert world.sent == [(0, [name(2)])]
+
+
+def test_those_under_way_count_and_a_slot_never_has_more(world: World) -> None:
+    for number in range(9):
+        world.add(number)
+    done = world.run(60, threads=4, most=5)
+    assert (done.moves, done.passed_on, len(world.sent)) == (9, 4, 1)
+
+
+def test_a_queue_that_is_away_fails_the_slot_and_loses_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unavailable(_: Sequence[str]) -> None:
+        raise StorageUnavailableError("send message")
+
+    world.add(1)
+    world.add(2)
+    monkeypatch.setattr(world, "send", unavailable)
+    with pytest.raises(StorageUnavailableError):
+        world.run(most=1)
+    assert name(2) in world.active
 
 
 def at(text: str) -> datetime:
