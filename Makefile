@@ -8,6 +8,10 @@ AZURITE := local/node_modules/.installed
 CHECKOV := .venv-checkov/.installed
 WORKERS ?= 4
 
+# As it was typed: make would read the $ of "costs $5" as a variable of its own.
+ifdef PROMPT
+override PROMPT := $(value PROMPT)
+endif
 export PROMPT N SIZE MODEL PORT BICEP REQUIRE_BICEP
 
 .PHONY: help demo start test infra lint format clean install
@@ -20,10 +24,10 @@ help: ## Show this list
 	@echo '  make start PORT=8080'
 
 demo: install ## One prompt on its real way to a picture on disk
-	@$(BIN)/python -m local.demo
+	@$(BIN)/python -m local demo
 
 start: install ## Azurite, the image API emulator and the app, in the foreground
-	@exec $(BIN)/python -m local.stack
+	@exec $(BIN)/python -m local start
 
 test: install ## All tests, and the branch coverage of imagegen/
 	@rm -f .coverage .coverage.*

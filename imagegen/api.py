@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hmac
 import re
+import threading
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 from urllib.parse import urlencode
 
-from imagegen.errors import FieldProblem, RequestError
+from imagegen.errors import FieldProblem, RequestError, StorageUnavailableError
 from imagegen.generation import Generation, GenerationRequest, Status, is_generation_id
 from imagegen.http import Request, Response, base_url
 from imagegen.idempotency import IdempotencyKey, read_key
@@ -21,6 +23,9 @@ _PAGE_SIZE: Final = 20
 _LARGEST_PAGE: Final = 100
 _LONGEST_WAIT: Final = 50
 """Seconds that a POST waits at most: the shortest-lived callers give up after 60."""
+
+_MOST_WAITING: Final = 4
+"""Callers who wait at once on one instance; the others are answered 202 at once."""
 
 ROUTES: Final = {
     "generations": ("GET", "POST"),
@@ -45,6 +50,7 @@ class Generations(Protocol):
         *,
         metadata: dict[str, str],
         timeout: timedelta,
+        asked_seconds: int | None = None,
         key: IdempotencyKey | None = None,
     ) -> Generation: ...
     def wait(self, generation: Generation, until: datetime) -> Generation: ...
@@ -83,6 +89,7 @@ class Api:
         self._listing = listing
         self._monitors = monitors
         self._clock = clock
+        self._waiting = threading.BoundedSemaphore(_MOST_WAITING)
 
     def start_generation(self, request: Request) -> Response:
         """``POST /generations``: 202, or 200 where the caller preferred to wait and it was worth it."""
@@ -91,24 +98,42 @@ class Api:
         wait = _preferred_wait(request.headers.get("prefer", ""))
         asked = parse_start(request)
         began = self._clock()
+        seconds = asked.timeout_seconds
         generation = self._generations.start(
             asked.request,
             metadata=dict(asked.metadata),
-            timeout=timedelta(seconds=asked.timeout_seconds or self._settings.generation_timeout_seconds),
+            timeout=timedelta(seconds=seconds or self._settings.generation_timeout_seconds),
+            asked_seconds=seconds,
             key=key,
         )
         headers: dict[str, str] = {}
         if "repeatability-request-id" in request.headers:
             headers["Repeatability-Result"] = "accepted"
-        if wait:
+        waited = self._wait(generation, began + timedelta(seconds=wait)) if wait else None
+        if waited:
             headers["Preference-Applied"] = f"wait={wait}"
-            generation = self._generations.wait(generation, began + timedelta(seconds=wait))
         urls = monitor_urls(generation, base)
         headers |= {"Location": urls.result, "Operation-Location": urls.monitor}
-        monitor = self._monitors.to_json(generation, urls)
-        if wait and generation.status.is_terminal:
-            return Response(200, monitor, headers)
+        if waited and waited.status.is_terminal:
+            # It is started: no storage fault from here on may make the caller start it again.
+            with suppress(StorageUnavailableError):
+                return Response(200, self._monitors.to_json(waited, urls), headers)
+        try:
+            monitor = self._monitors.to_json(generation, urls)
+        except StorageUnavailableError:  # a repetition of one that is finished, whose links cannot be signed now
+            monitor = self._monitors.to_json(generation.changed(status=Status.RUNNING), urls)
         return Response(202, monitor, {**headers, "Retry-After": "1", **self._monitors.retry_after(generation)})
+
+    def _wait(self, generation: Generation, until: datetime) -> Generation | None:
+        """The generation after the wait; None where too many wait already, who hold a thread each."""
+        if not self._waiting.acquire(blocking=False):
+            return None
+        try:
+            return self._generations.wait(generation, until)
+        except StorageUnavailableError:
+            return None
+        finally:
+            self._waiting.release()
 
     def list_generations(self, request: Request) -> Response:
         """``GET /generations``: newest first, a page at a time."""

@@ -89,7 +89,8 @@ def resolve(settings: SingleDeployment, environment: Mapping[str, str]) -> tuple
     if entries is None:
         name = settings.deployment or (Api.OPERATIONS.value if settings.api is Api.OPERATIONS else None)
         if name is None:
-            return (), ["AZURE_OPENAI_DEPLOYMENT: is missing; only AZURE_OPENAI_API 'operations' needs none"]
+            missing = [] if settings.endpoint else ["AZURE_OPENAI_ENDPOINT: is missing"]
+            return (), [*missing, "AZURE_OPENAI_DEPLOYMENT: is missing; only AZURE_OPENAI_API 'operations' needs none"]
         if len(name) > _LONGEST_NAME:
             return (), [f"AZURE_OPENAI_DEPLOYMENT: has more than {_LONGEST_NAME} characters"]
         entries = (DeploymentEntry.model_validate({"name": name, "api": settings.api}),)

@@ -7,12 +7,13 @@ lost.
 from __future__ import annotations
 
 import logging
+from datetime import datetime
 from typing import Final
 
 from imagegen import moves
 from imagegen.errors import ImageUnusableError, StorageUnavailableError
 from imagegen.events import log_event, log_unusable_image
-from imagegen.generation import FailedImage, Generation, GenerationError, Status, StoredImage, Versioned
+from imagegen.generation import FailedImage, GenerationError, Status, StoredImage, Versioned
 from imagegen.ports import World
 from imagegen.records import Records
 from imagegen.upstream import (
@@ -49,7 +50,7 @@ class DirectMoves:
 
     def call(self, current: Versioned, upstream: Direct, *, repeated: bool) -> Versioned:
         """Claim, call, and write down what came. Takes minutes."""
-        if repeated and (ended := self._ended_meanwhile(current)):
+        if ended := self._ended_meanwhile(current):
             return ended
         if waiting := self._waiting.braked(current):
             return waiting
@@ -80,7 +81,7 @@ class DirectMoves:
                 return self._waiting.for_upstream(claimed, outcome, now)
 
     def _ended_meanwhile(self, current: Versioned) -> Versioned | None:
-        """Canceled or deleted while somebody called, who then died: what is left to do must not be another call."""
+        """Canceled or deleted, with the record left for whoever was at work on it: nobody must pay for it now."""
         there = self._world.store.read(current.generation.id)
         if there and not there.status.is_terminal:
             return None
@@ -93,28 +94,37 @@ class DirectMoves:
     def _take(self, claimed: Versioned, produced: Produced) -> Versioned:
         """Write the images of an answer, one after the other: it is the only chance to."""
         images: list[StoredImage | FailedImage] = []
+        give_up = self._world.clock() + moves.TAKE_BUDGET
         for index, source in enumerate(produced.images):
-            now = self._world.clock()
-            if claimed.generation.due - now < moves.LONGEST_TAKE:
-                # Who overtakes us now would call again, and be billed again.
-                claimed = self._records.write(claimed, moves.claim_extended(claimed.generation, now))
-            images.append(self._take_one(claimed.generation, source, index))
+            claimed, image = self._take_one(claimed, source, index, give_up)
+            images.append(image)
         generation = claimed.generation.changed(images=tuple(images), usage=produced.usage, calling=False)
         return self._records.end(moves.copied(generation, self._world.clock()), claimed)
 
-    def _take_one(self, generation: Generation, source: ImageSource, index: int) -> StoredImage | FailedImage:
+    def _take_one(
+        self, claimed: Versioned, source: ImageSource, index: int, give_up: datetime
+    ) -> tuple[Versioned, StoredImage | FailedImage]:
         if isinstance(source, ImageRefused):
-            return FailedImage(error=source.error)
+            return claimed, FailedImage(error=source.error)
+        # Neither can the answer be asked for again, nor its URLs: so we wait for them, within our claim.
         for wait in (*_TAKE_WAITS, None):
+            claimed = self._still_ours(claimed)
+            last = wait is None or self._world.clock() >= give_up
             try:
-                return self._world.images.copy(source, generation.id, index)
+                return claimed, self._world.images.copy(source, claimed.generation.id, index)
             except StorageUnavailableError:
-                if wait is None:
+                if last:
                     raise
             except ImageUnusableError as error:
-                if wait is None or not error.again:
-                    log_unusable_image(generation.id, index, error, again=False)
-                    return FailedImage(error=GenerationError(code=error.code, message=error.message))
-            # Neither can the answer be asked for again, nor its URLs: so we wait for them, within our claim.
-            self._world.sleep(wait)
+                if last or not error.again:
+                    log_unusable_image(claimed.generation.id, index, error, again=False)
+                    return claimed, FailedImage(error=GenerationError(code=error.code, message=error.message))
+            self._world.sleep(wait or 0)
         raise AssertionError("the last try returns or raises")
+
+    def _still_ours(self, claimed: Versioned) -> Versioned:
+        """Renew a claim that would run out during the next try: who overtakes us would call, and pay, again."""
+        now = self._world.clock()
+        if claimed.generation.due - now >= moves.LONGEST_TAKE:
+            return claimed
+        return self._records.write(claimed, moves.claim_extended(claimed.generation, now))

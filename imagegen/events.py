@@ -35,3 +35,11 @@ def log_unusable_image(generation_id: str, index: int, error: ImageUnusableError
         reason=error.message,
         again=again,
     )
+
+
+def place_of(error: BaseException) -> str | None:
+    """Where it was raised. Its text is not logged: it may hold a prompt or a URL."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}" if trace else None

@@ -36,11 +36,19 @@ class Health:
         self._last: tuple[float, Response] | None = None
 
     def get(self, request: Request) -> Response:  # noqa: ARG002 - every route takes one
-        with self._lock:
-            now = self._monotonic()
-            if self._last is None or now - self._last[0] > _REMEMBERED_SECONDS:
-                self._last = (now, self._check())
-            return self._last[1]
+        last = self._last
+        if last and self._monotonic() - last[0] <= _REMEMBERED_SECONDS:
+            return last[1]
+        # One at a time looks; whoever asks meanwhile gets the answer before, if there is one.
+        if not self._lock.acquire(blocking=last is None) and last:
+            return last[1]
+        try:
+            if self._last is last:
+                answer = self._check()
+                self._last = (self._monotonic(), answer)
+            return self._last[1] if self._last else self._check()
+        finally:
+            self._lock.release()
 
     def _check(self) -> Response:
         checks = {"storage": _outcome(self._storage_problem()), "upstream": _outcome(self._upstream_problem())}

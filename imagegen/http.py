@@ -12,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from imagegen.errors import RequestError, StorageUnavailableError
-from imagegen.events import log_event
+from imagegen.events import log_event, place_of
 from imagegen.settings import ROUTE_PREFIX, Settings, SettingsError
 from imagegen.urls import is_loopback
 
@@ -62,8 +62,10 @@ def answer(request: Request, handle: Callable[[Request], Response]) -> Response:
     except SettingsError as error:
         log_event("settings.invalid", level=logging.ERROR, problems=str(error))
         response = error_response(unavailable("configurationInvalid", str(error)))
-    except Exception:
-        logging.getLogger("imagegen").exception("request.failed x_ms_request_id=%s", request_id)
+    except Exception as error:  # noqa: BLE001 - the caller gets an answer whatever happens
+        place = place_of(error)
+        kind = type(error).__name__
+        log_event("request.failed", level=logging.ERROR, x_ms_request_id=request_id, error=kind, at=place)
         message = "The app failed. Its log has the reason under this x-ms-request-id."
         response = error_response(RequestError(status=500, code="internalError", message=message))
     headers = {"x-ms-request-id": request_id, "Cache-Control": "no-store", **response.headers}

@@ -148,8 +148,11 @@ class BlobImages:
         if isinstance(source, ImageBytes):
             # In pieces, so that what is held beside it stays small: the rest of a long image goes to a file.
             pieces = (source.content[start : start + _PIECE] for start in range(0, len(source.content), _PIECE))
-            with check_image(pieces, limit=self._limit, length=None) as image:
-                return self._write(image, generation_id, index, source.revised_prompt)
+            try:
+                with check_image(pieces, limit=self._limit, length=None) as image:
+                    return self._write(image, generation_id, index, source.revised_prompt)
+            except ImageUnusableError as error:  # these bytes will not change
+                raise ImageUnusableError(error.code, error.message, again=False) from None
         if not isinstance(source, ImageUrl):
             raise TypeError(f"{type(source).__name__} has no image")
         with (

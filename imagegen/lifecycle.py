@@ -24,6 +24,9 @@ from imagegen.waiting import Waiting
 SUBMIT_CLAIM = timedelta(seconds=45)
 """How long a start may take to submit before the timer does it instead."""
 
+_LAST_SECONDS = timedelta(seconds=10)
+"""Of a wait: no move is begun in them, because a copy may take longer than the caller will stay."""
+
 _WATCH_SECONDS = 1.0
 """How often a caller who waits looks whether somebody else finished it."""
 
@@ -54,12 +57,18 @@ class Lifecycle:
         *,
         metadata: dict[str, str],
         timeout: timedelta,
+        asked_seconds: int | None = None,
         key: IdempotencyKey | None = None,
     ) -> Generation:
         """Write the record, then submit. Returns the generation as it stands after that.
 
         The record is written first, with its id as the upstream's ``Operation-Id``: whatever dies after that line,
         the timer submits the same operation again and nothing is lost or billed twice.
+
+        Parameters
+        ----------
+        asked_seconds
+            The timeout that the caller asked for, if any: part of what makes two requests the same.
 
         Raises
         ------
@@ -70,6 +79,7 @@ class Lifecycle:
             When there is no record. Nothing was billed.
         """
         upstream = self._choose(request.model)
+        digest = _digest(request, metadata, asked_seconds)
         request = upstream.complete(request)
         direct = isinstance(upstream, Direct)
         now = self._world.clock()
@@ -89,13 +99,13 @@ class Lifecycle:
         if key:
             # The key is claimed before the record is written. A crash between the two leaves a key that names no
             # record: the next request with it makes the record, under the same id.
-            claim = self._world.store.claim_key(key.name, KeyClaim(id=generation.id, digest=_digest(generation)))
-            if claim.digest != _digest(generation):
+            claim = self._world.store.claim_key(key.name, KeyClaim(id=generation.id, digest=digest))
+            if claim.digest != digest:
                 raise key.reused()
             if claim.id != own_id and (existing := self._world.store.read(claim.id)):
                 return existing
             generation = generation.changed(id=claim.id)
-        self._admit()
+        self._admit(generation, is_ours=generation.id == own_id)
         created = self._world.store.create(generation)
         if created is None or generation.id != own_id:
             # Another request with this key may have been faster; then it submits, we do not.
@@ -124,8 +134,11 @@ class Lifecycle:
             raise RequestError.for_fields([problem])
         return upstream
 
-    def _admit(self) -> None:
+    def _admit(self, generation: Generation, *, is_ours: bool) -> None:
         if self._world.store.count_active() >= self._most_active:
+            if generation.key and is_ours:
+                # Nothing was started: the key must not stand for it.
+                self._world.store.drop_key(generation.key, generation.id)
             raise RequestError(
                 status=429,
                 code="tooManyRequests",
@@ -149,7 +162,7 @@ class Lifecycle:
         self.cancel(generation)
         self._world.images.delete_all(generation.id)
         if generation.key:
-            self._world.store.drop_key(generation.key)
+            self._world.store.drop_key(generation.key, generation.id)
         # Last, because the token goes with it: until here the caller can try again.
         self._world.store.bury(generation.id)
         log_event("generation.deleted", id=generation.id)
@@ -158,7 +171,8 @@ class Lifecycle:
         """Move it on, beside the timer, until it is finished or this time comes. Returns it as it stands then."""
         current = self._world.store.read_active(generation.id)
         while current and not current.generation.status.is_terminal and (now := self._world.clock()) < until:
-            if (left := (min(current.generation.due, until) - now).total_seconds()) <= 0:
+            due = current.generation.due if until - now > _LAST_SECONDS else until
+            if (left := (min(due, until) - now).total_seconds()) <= 0:
                 after = self._advance(current)
                 # Where ours was not the move that counted, what we hold is out of date.
                 current = after if after is not current else self._world.store.read_active(generation.id)
@@ -185,11 +199,11 @@ class Lifecycle:
         after = self._advance(current, may_call=may_call)
         return None if after.generation.status.is_terminal else after
 
-    def work(self, generation_id: str) -> None:
+    def work(self, generation_id: str, *, may_call: bool = True) -> None:
         """What a message asks for: the next move, if it is due or if nobody took it yet."""
         current = self._world.store.read_active(generation_id)
         if current and (current.generation.queued or current.generation.due <= self._world.clock()):
-            self._advance(current, may_call=True)
+            self._advance(current, may_call=may_call)
 
     def _advance(self, current: Versioned, *, may_call: bool = False) -> Versioned:
         generation = current.generation
@@ -218,8 +232,7 @@ class Lifecycle:
             return current
 
 
-def _digest(generation: Generation) -> str:
-    """Of all that the caller said: two requests with one key must be the same request."""
-    seconds = (generation.deadline - generation.created).total_seconds()
-    said = [generation.request.to_json(), generation.metadata, seconds]
+def _digest(request: GenerationRequest, metadata: dict[str, str], seconds: int | None) -> str:
+    """Of what the caller said, before any default: two requests with one key must be the same request."""
+    said = [request.to_json(), metadata, seconds]
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

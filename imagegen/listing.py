@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 
 from imagegen.errors import FieldProblem, RequestError
-from imagegen.generation import Generation, Status, done_key
+from imagegen.generation import Generation, Status, done_key, is_generation_id
 from imagegen.storage import storage_errors
 
 if TYPE_CHECKING:
@@ -94,7 +94,11 @@ class BlobListing:
         return Page(generations, _write_position(last.key, scan.marker) if last else None)
 
     def _active(self, position: str) -> list[ActiveEntry]:
-        return [entry for entry in self._records.list_active() if done_key(entry.id) > position]
+        return [
+            entry
+            for entry in self._records.list_active()
+            if is_generation_id(entry.id) and done_key(entry.id) > position
+        ]
 
     def _done(self, position: str, marker: str | None) -> Iterator[_Found]:
         pages = cast("Any", self._container.list_blobs)(

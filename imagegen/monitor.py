@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
 from pydantic import Field
 
+from imagegen.errors import StorageUnavailableError
 from imagegen.generation import (
     FailedImage,
     Generation,
@@ -135,7 +137,9 @@ class Monitors:
         seconds = _RETRY_AFTER_SECONDS
         if generation.operation_location is None:
             wait = 0 if generation.queued else (generation.due - self._clock()).total_seconds()
-            seconds = max(seconds + self._backlog() // _PER_SECOND, round(wait))
+            with suppress(StorageUnavailableError):  # a hint is not worth an error
+                seconds += self._backlog() // _PER_SECOND
+            seconds = max(seconds, round(wait))
         elif generation.faults:
             seconds = max(seconds, round((generation.due - self._clock()).total_seconds()))
         return {"Retry-After": str(min(_LONGEST_RETRY_AFTER, seconds))}

@@ -21,8 +21,14 @@ _LONGEST_BRAKE: Final = 3_600.0
 LONGEST_CALL: Final = timedelta(seconds=330)
 """How long one call of an API that answers with the images may take: 250 s are seen."""
 
-LONGEST_TAKE: Final = timedelta(seconds=150)
-"""How long it may take to write one image of its answer, all tries together."""
+CALL_SLACK: Final = timedelta(seconds=30)
+"""From the end of a call to the renewal of its claim, at most."""
+
+LONGEST_TAKE: Final = timedelta(seconds=240)
+"""How long one try to write an image of its answer may take: a fetch, and three tries of storage."""
+
+TAKE_BUDGET: Final = timedelta(minutes=12)
+"""When no image of an answer is tried again: host.json's functionTimeout is 30 minutes, all in all."""
 
 MESSAGE_LOST: Final = timedelta(minutes=10)
 """When a message that asked for work must have been lost. Sent again too early, it costs a transaction alone."""
@@ -89,7 +95,7 @@ def next_move(
         return Poll()
     # Whoever called did not come back within the time that it may take: the answer is lost.
     lost = generation.calling or generation.lost_calls > 0
-    if lost and (not repeat_lost_calls or generation.lost_calls >= MOST_LOST_CALLS):
+    if lost and (not repeat_lost_calls or generation.lost_calls + generation.calling >= MOST_LOST_CALLS):
         return Finish(outcome_unknown(generation, now))
     if now >= generation.deadline:
         return Finish(past_deadline(generation, now))
@@ -112,7 +118,7 @@ def call_claimed(generation: Generation, now: datetime) -> Generation:
         lost_calls=generation.lost_calls + generation.calling,
         submitted=generation.submitted or now,
         last_action=now,
-        due=now + LONGEST_CALL + LONGEST_TAKE,
+        due=now + LONGEST_CALL + CALL_SLACK,
     )
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from cronsim import CronSim
 
 from imagegen.errors import StorageUnavailableError
-from imagegen.events import log_event
+from imagegen.events import log_event, place_of
 from imagegen.generation import Versioned, is_generation_id, started_at
 
 if TYPE_CHECKING:
@@ -130,8 +130,9 @@ class Poller:
         with ThreadPoolExecutor(self._threads, "poll") as pool:
             while self._pass(slot, pool):
                 self._pause(slot)
-            # Moves that were begun are ended: each is bounded by its own time-outs.
-            self._collect(slot, wait(slot.running).done)
+            # Moves that were begun are ended: each is bounded by its own time-outs. Those that were not are still due.
+            pool.shutdown(wait=True, cancel_futures=True)
+            self._collect(slot, {future for future in slot.running if not future.cancelled()})
         return slot.summary
 
     def _pass(self, slot: _Slot, pool: ThreadPoolExecutor) -> bool:
@@ -155,7 +156,11 @@ class Poller:
     def _pass_on(self, slot: _Slot, entries: list[ActiveEntry], now: datetime) -> None:
         """More than one instance should take goes to the queue, whose workers the platform scales out."""
         for batch in batched(entries, _BATCH, strict=False):
-            self._queue.send([entry.id for entry in batch])
+            try:
+                self._queue.send([entry.id for entry in batch])
+            except StorageUnavailableError:
+                slot.summary.failures += len(batch)
+                continue
             slot.summary.passed_on += len(batch)
             for entry in batch:
                 slot.not_before[entry.id] = now + _PASSED_ON_WAIT
@@ -187,16 +192,8 @@ class Poller:
                 slot.summary.failures += 1
                 slot.not_before[entry.id] = self._clock() + _STUCK_WAIT
                 log_event(
-                    "generation.stuck", level=logging.ERROR, id=entry.id, error=type(error).__name__, at=_place(error)
+                    "generation.stuck", level=logging.ERROR, id=entry.id, error=type(error).__name__, at=place_of(error)
                 )
             else:
                 if after is not None:
                     slot.known[entry.id] = after
-
-
-def _place(error: BaseException) -> str | None:
-    """Where it was raised. Its text is not logged: it may hold a prompt or a URL."""
-    trace = error.__traceback__
-    while trace and trace.tb_next:
-        trace = trace.tb_next
-    return f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}" if trace else None

@@ -51,8 +51,8 @@ class Store(Protocol):
         """What this idempotency key stands for: the claim that came first."""
         ...
 
-    def drop_key(self, key: str) -> None:
-        """Forget an idempotency key."""
+    def drop_key(self, key: str, generation_id: str) -> None:
+        """Forget an idempotency key, if it stands for this generation."""
         ...
 
     def count_active(self) -> int:

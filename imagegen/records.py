@@ -53,7 +53,8 @@ class Records:
                 self._world.images.delete_all(generation.id)
         else:
             _log_outcome(generation)
-            if generation.status is not Status.SUCCEEDED and any(generation.images):
+            begun = generation.is_claimed or generation.lost_calls > 0 or any(generation.images)
+            if generation.status is not Status.SUCCEEDED and begun:
                 self._world.images.delete_all(generation.id)
         # A crash before this line leaves both records: readers take the outcome, the next tick comes here again.
         if etag is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -28,6 +29,7 @@ ROUTE_PREFIX = "api"
 
 DEFAULT_SCOPE = "https://cognitiveservices.azure.com/.default"
 
+_ANY_SCHEDULE = "0 * * * * *"
 _ANY_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -38,6 +40,8 @@ class SettingsError(Exception):
 def _schedule(text: str) -> str:
     if len(text.split()) != 6:
         raise ValueError("must be NCRONTAB with six fields, seconds first, such as '0 * * * * *'")
+    if re.search(r"[#?]|\bL|L\b|W\b|\b7\b", text.split(maxsplit=3)[3].upper().replace("JUL", "")):
+        raise ValueError("has L, W, #, ? or weekday 7, which NCRONTAB does not know")
     try:
         CronSim(text, _ANY_TIME)
     except CronSimError as error:
@@ -118,7 +122,16 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     try:
         settings = Settings.model_validate(given)
     except ValidationError as error:
-        problems += [_problem(found) for found in error.errors(include_input=False, include_url=False)]
+        found = error.errors(include_input=False, include_url=False)
+        problems += [_problem(one) for one in found]
+        # What is right so far may still name deployments that are not.
+        wrong_ones = {str(one["loc"][0]) for one in found}
+        rest = {name: value for name, value in given.items() if name not in wrong_ones}
+        settings = Settings.model_validate({"POLL_SCHEDULE": _ANY_SCHEDULE, **rest})
+        if "IMAGE_DEPLOYMENTS" not in wrong_ones:
+            if "AZURE_OPENAI_API" in wrong_ones:  # whether it needs a deployment, nobody knows
+                wrong_ones.add("AZURE_OPENAI_DEPLOYMENT")
+            problems += [text for text in resolve(settings, given)[1] if text.split(":")[0] not in wrong_ones]
     else:
         deployments, wrong = resolve(settings, given)
         problems += wrong

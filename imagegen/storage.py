@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _SINGLE_PUT = 16 * 2**20
 """Bytes. A blob up to this size is one transaction; a larger one goes in blocks, so that less is held in memory."""
 _BLOCK = 8 * 2**20
+_CONNECT_SECONDS = 5
+_READ_SECONDS = 30
 
 
 def open_storage(
@@ -56,12 +58,14 @@ def client_options(connections: int) -> dict[str, Any]:
     session = requests.Session()
     for scheme in ("https://", "http://"):
         session.mount(scheme, HTTPAdapter(pool_maxsize=connections))
+    # Where a transport is given, the SDK takes its time-outs, and no others: without these it waits for 300 s.
+    transport = RequestsTransport(
+        session=session, session_owner=False, connection_timeout=_CONNECT_SECONDS, read_timeout=_READ_SECONDS
+    )
     return {
-        "transport": RequestsTransport(session=session, session_owner=False),
+        "transport": transport,
         # The SDK's own first wait is 15 seconds: longer than our callers wait.
         "retry_policy": ExponentialRetry(initial_backoff=1, increment_base=2, retry_total=2, random_jitter_range=1),
-        "connection_timeout": 5,
-        "read_timeout": 30,
     }
 
 

@@ -19,7 +19,7 @@ from azure.core import MatchConditions
 from azure.core.exceptions import ResourceExistsError, ResourceModifiedError, ResourceNotFoundError
 from azure.storage.blob import ContentSettings
 
-from imagegen.errors import ConflictError
+from imagegen.errors import ConflictError, StorageUnavailableError
 from imagegen.generation import Generation, KeyClaim, Versioned, done_key, format_time
 from imagegen.storage import create_container, storage_errors
 
@@ -96,10 +96,17 @@ class BlobStore:
         return self._get(f"{_ACTIVE}{generation_id}")
 
     def save(self, generation: Generation, etag: str) -> str:
+        blob = self._active(generation.id)
         with storage_errors("save record"):
             try:
-                return self._put(self._active(generation.id), generation, etag=etag)
-            except (ResourceModifiedError, ResourceNotFoundError):
+                return self._put(blob, generation, etag=etag)
+            except ResourceNotFoundError:
+                raise ConflictError(generation.id) from None
+            except ResourceModifiedError:
+                # It may be our own write, whose answer was lost, and which the SDK sent again.
+                there = self._get(blob.blob_name)
+                if there and there.generation.to_json() == generation.to_json():
+                    return there.etag
                 raise ConflictError(generation.id) from None
 
     def decide(self, generation: Generation) -> Generation | None:
@@ -114,7 +121,9 @@ class BlobStore:
                     found = self._get(done.blob_name)
                 except _DeletedError:
                     return None
-                return found.generation if found else generation
+                if found is None:  # buried or expired in this moment: the next tick finds out
+                    raise StorageUnavailableError("finish record") from None
+                return found.generation
         return generation
 
     def drop_active(self, generation_id: str, etag: str) -> None:
@@ -149,9 +158,13 @@ class BlobStore:
                 return self.claim_key(key, claim)
         return claim
 
-    def drop_key(self, key: str) -> None:
-        with storage_errors("drop key"), suppress(ResourceNotFoundError):
-            self._container.delete_blob(f"{_KEYS}{key}")
+    def drop_key(self, key: str, generation_id: str) -> None:
+        blob = self._container.get_blob_client(f"{_KEYS}{key}")
+        with storage_errors("drop key"), suppress(ResourceNotFoundError, ResourceModifiedError):
+            download = blob.download_blob()
+            # It may stand for another one by now, which was started after this one's DELETE died half-way.
+            if KeyClaim.model_validate_json(download.readall()).id == generation_id:
+                blob.delete_blob(etag=str(download.properties.etag), match_condition=MatchConditions.IfNotModified)
 
     def list_active(self) -> list[ActiveEntry]:
         """All records that need work, oldest first."""

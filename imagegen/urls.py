@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_address
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -17,6 +18,10 @@ def origin_of(url: str) -> str:
     ValueError
         When the URL has no http(s) scheme, no host, or a port that is none.
     """
+    # Parsers disagree about these, and who checks must not read another host than who connects.
+    authority = re.split(r"[/?#]", url.partition("://")[2])[0]
+    if not url.isprintable() or any(mark in url for mark in '\\ <>"') or "@" in authority:
+        raise ValueError("holds what an http or https URL does not have: a user, a space or a backslash")
     try:
         parts = urlsplit(url)
         port = parts.port

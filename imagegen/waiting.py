@@ -34,7 +34,6 @@ class Waiting:
         now = self._world.clock()
         generation = current.generation
         until = moves.brake_until(outcome, generation.faults, now)
-        self._world.brakes.pull(generation.request.model or "", until)
         log_event(
             "upstream.unavailable",
             level=logging.WARNING,
@@ -43,7 +42,10 @@ class Waiting:
             seconds=round((until - now).total_seconds()),
         )
         waiting = moves.throttled(generation, until, now, jitter=self._world.jitter())
-        return self._records.write(current, waiting.changed(faults=generation.faults + 1))
+        # The record first: one that says "calling" without a call would later count as a lost answer.
+        written = self._records.write(current, waiting.changed(faults=generation.faults + 1))
+        self._world.brakes.pull(generation.request.model or "", until)
+        return written
 
     def for_upstream(self, current: Versioned, outcome: Unavailable, now: datetime) -> Versioned:
         """The service could not answer: nothing is decided."""

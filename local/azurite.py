@@ -74,11 +74,14 @@ def azurite(
         command = _command(folder, in_memory=location is None, ports=(blob_port, queue_port, table_port))
         command += _tls(cert, key)
         try:
-            child = stack.enter_context(start(command, ready=_LISTENING.format("Table"), timeout=timeout))
+            ready = _LISTENING.format("Table")
+            child = stack.enter_context(start(command, ready=ready, what="Azurite", timeout=timeout))
             endpoints = [_endpoint(child, service) for service in ("Blob", "Queue", "Table")]
             for endpoint in endpoints[:2]:
                 _answers(endpoint, timeout)
-        except (ChildError, OSError) as error:
+        except ChildError as error:  # it says what did not start
+            raise AzuriteError(str(error)) from error
+        except OSError as error:
             raise AzuriteError(f"Azurite did not start: {error}") from error
         blob, queue, table = endpoints
         yield Azurite(

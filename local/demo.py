@@ -7,50 +7,65 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import requests
 from rich.console import Console
+from rich.markup import escape
 
 from local.azurite import AzuriteError
+from local.ending import stop_on_sigterm
 from local.processes import ChildError
-from local.stack import EVERY_MODEL, isolated_stack, stop_on_sigterm
+from local.stack import EVERY_MODEL, isolated_stack
 
 DEFAULT_PROMPT = "a lighthouse in fog"
 OUTPUT = Path("demo-output")
 _GIVE_UP_SECONDS = 120
 
 
-def main() -> int:
-    arguments = _parser().parse_args()
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
     console = Console(stderr=True, highlight=False)
     stop_on_sigterm()
     started = time.monotonic()
     try:
+        # What can be wrong without the app is found before the app is started.
+        body = _body(arguments)
+        _make_output_folder()
         with (
             console.status("Starting Azurite, the image API and the Functions host") as status,
             isolated_stack(IMAGE_DEPLOYMENTS=EVERY_MODEL) as stack,
         ):
-            monitor = _generate(stack.base_url, _body(arguments), console, status.update)
+            monitor = _generate(stack.base_url, body, console, status.update)
             paths = _download(monitor)
     except KeyboardInterrupt:
         return 130
-    except (AzuriteError, ChildError, DemoError, requests.RequestException) as error:
-        console.print(f"[red]The demo failed:[/] {error}", soft_wrap=True)
+    except (AzuriteError, ChildError, DemoError, OSError) as error:
+        console.print(f"[red]The demo failed:[/] {escape(str(error))}", soft_wrap=True)
         return 1
     print(json.dumps(monitor, indent=2, ensure_ascii=False))
     for path in paths:
-        print(f"Saved: {path}")
-    verdict = "[green]Done[/]" if paths else "[yellow]No picture[/]"
-    console.print(f"\n{verdict} in {time.monotonic() - started:.0f} s; its links and its storage are gone with it.")
+        print(f"Saved: {path}", flush=True)
+    seconds = f"{time.monotonic() - started:.0f} s"
+    if paths:
+        console.print(f"\n[green]Done[/] in {seconds}. The links above went with the demo's storage; the files stay.")
+    else:
+        console.print(f"\n[yellow]No picture[/] in {seconds}.")
     console.print(_NEXT, markup=False, soft_wrap=True)
     return 0 if paths else 1
 
 
 class DemoError(Exception):
-    """The app answered otherwise than it should."""
+    """What was asked for cannot be done, or the app answered otherwise than it should."""
+
+
+def _make_output_folder() -> None:
+    try:
+        OUTPUT.mkdir(exist_ok=True)
+    except FileExistsError:
+        raise DemoError(f"{OUTPUT} is not a folder, and pictures are saved there: move it away") from None
 
 
 def _generate(base: str, body: dict[str, Any], console: Console, say: Callable[[str], None]) -> dict[str, Any]:
@@ -71,7 +86,6 @@ def _generate(base: str, body: dict[str, Any], console: Console, say: Callable[[
 
 def _download(monitor: dict[str, Any]) -> list[Path]:
     """Each image from Blob Storage, by its SAS link."""
-    OUTPUT.mkdir(exist_ok=True)
     paths: list[Path] = []
     for image in monitor.get("result", {}).get("data", []):
         if "url" in image:
@@ -84,15 +98,24 @@ def _download(monitor: dict[str, Any]) -> list[Path]:
 
 
 def _body(arguments: argparse.Namespace) -> dict[str, Any]:
-    body = {"prompt": arguments.prompt, "n": arguments.n, "size": arguments.size, "model": arguments.model}
+    body = {"prompt": arguments.prompt, "n": _number(arguments.n), "size": arguments.size, "model": arguments.model}
     return {name: value for name, value in body.items() if value is not None}
+
+
+def _number(text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise DemoError(f"N must be a number, not {text!r}") from None
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     # From the environment, so that make need not quote a prompt for the shell.
     parser.add_argument("--prompt", default=os.environ.get("PROMPT") or DEFAULT_PROMPT)
-    parser.add_argument("--n", type=int, default=os.environ.get("N") or None)
+    parser.add_argument("--n", default=os.environ.get("N") or None)
     parser.add_argument("--model", default=os.environ.get("MODEL") or None)
     parser.add_argument("--size", default=os.environ.get("SIZE") or None)
     return parser

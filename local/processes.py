@@ -9,7 +9,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,17 +33,23 @@ os.execvp(sys.argv[2], sys.argv[2:])
 """
 
 
+_KEPT_LINES = 10_000
+"""A host that runs for days prints without end."""
+
+
 class ChildError(Exception):
     """A child ended, or stayed silent too long, before it did what was waited for."""
 
 
 @dataclass
 class Child:
-    """A running command and everything it has printed."""
+    """A running command and what it has printed, the newest 10,000 lines."""
 
     process: subprocess.Popen[str]
     ready_line: str = ""
-    _lines: list[str] = field(default_factory=list[str])
+    _lines: deque[str] = field(default_factory=lambda: deque[str](maxlen=_KEPT_LINES))
+    _printed: int = 0
+    """Lines ever, also those that are no longer kept."""
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _closed: bool = False
 
@@ -55,8 +63,14 @@ class Child:
         with self._changed:
             return "".join(self._lines)
 
+    @property
+    def closed(self) -> bool:
+        """Whether no more output can come."""
+        with self._changed:
+            return self._closed
+
     def wait_for(self, pattern: str, *, timeout: float = 30) -> re.Match[str]:
-        """Return the first match of `pattern` in one line of output, past or to come.
+        """Return the first match of `pattern` in one line of output, kept or to come.
 
         Raises
         ------
@@ -66,27 +80,35 @@ class Child:
         wanted, seen, deadline = re.compile(pattern), 0, time.monotonic() + timeout
         with self._changed:
             while True:
-                for line in self._lines[seen:]:
+                for line in self._since(seen):
                     if match := wanted.search(line):
                         return match
-                seen = len(self._lines)
+                seen = self._printed
                 if self._closed:
                     raise ChildError(f"ended without printing {pattern!r}:\n{''.join(self._lines)}")
                 if not self._changed.wait(deadline - time.monotonic()):
                     raise ChildError(f"{timeout} s without printing {pattern!r}:\n{''.join(self._lines)}")
 
     def lines(self) -> Generator[str]:
-        """Each line of output, those past and those to come, until the child ends."""
+        """Each line of output, those kept and those to come, until the child ends.
+
+        Who takes them more slowly than they come misses those that are no longer kept.
+        """
         shown = 0
         while True:
             with self._changed:
-                while len(self._lines) == shown and not self._closed:
+                while self._printed == shown and not self._closed:
                     self._changed.wait()
-                new = self._lines[shown:]
+                new = self._since(shown)
+                shown = self._printed
             if not new:
                 return
             yield from new
-            shown += len(new)
+
+    def _since(self, printed: int) -> list[str]:
+        """The lines kept that came after the first `printed` ones."""
+        newest_first = islice(reversed(self._lines), self._printed - printed)
+        return list(newest_first)[::-1]
 
     def wait(self, timeout: float = 30) -> int:
         """Return the exit code once the child has ended by itself."""
@@ -115,6 +137,7 @@ class Child:
         for line in stdout:
             with self._changed:
                 self._lines.append(line)
+                self._printed += 1
                 self._changed.notify_all()
         with self._changed:
             self._closed = True
@@ -153,6 +176,7 @@ def start(
     args: Sequence[str],
     *,
     ready: str,
+    what: str = "The command",
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     timeout: float = 30,
@@ -165,6 +189,8 @@ def start(
         The command; `python("package.module", ...)` for a module run by this interpreter.
     ready
         Regular expression of the line that says it is ready. That line is `Child.ready_line`.
+    what
+        What an error calls it.
     env
         Added to this process's environment.
     timeout
@@ -173,10 +199,16 @@ def start(
     Raises
     ------
     ChildError
-        It ended, or stayed silent, before it was ready. The message holds its output.
+        It ended, or stayed silent, before it was ready. The message says what did not start, and holds its output.
     """
     with running(args, env=env, cwd=cwd) as child:
-        child.ready_line = child.wait_for(ready, timeout=timeout).string.strip()
+        try:
+            child.ready_line = child.wait_for(ready, timeout=timeout).string.strip()
+        except ChildError as error:
+            late = "" if child.closed else f" within {timeout:g} s"
+            raise ChildError(
+                f"{what} did not start{late}:\n{child.output.rstrip() or '(it printed nothing)'}"
+            ) from error
         yield child
 
 

@@ -1,32 +1,32 @@
 """Everything that the app needs, on this machine: Azurite, the emulator of the image API, the Functions host.
 
-``python -m local.stack`` (``make start``) runs it in the foreground; the demo and the end-to-end tests run it for the
+``python -m local start`` (``make start``) runs it in the foreground; the demo and the end-to-end tests run it for the
 length of a ``with`` block.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
-import signal
 import socket
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from urllib.parse import urlsplit
 
 from imagegen.settings import Settings
-from imagegen.urls import is_loopback
+from local import settings as local_settings
 from local.azurite import Azurite, AzuriteError, azurite
+from local.ending import stop_on_sigterm
 from local.processes import Child, ChildError, python, start
+from local.settings import LocalSettings, SettingsError
 
 ROOT = Path(__file__).parent.parent
 KEY = "local-openai-key"
 """What the emulator takes as api-key: no secret."""
-DEVELOPMENT_STORAGE = "UseDevelopmentStorage=true"
+_LOCAL = ROOT / ".local"
 _READY = r"Ready: (http://\S+)"
 
 
@@ -47,7 +47,8 @@ class Stack:
 @contextlib.contextmanager
 def emulator(*options: str, port: int = 0) -> Generator[tuple[str, Child]]:
     """The emulated image API: its URL and its process."""
-    with start(python("local.openai", "--port", str(port), *options), ready=_READY, cwd=ROOT) as child:
+    command = python("local.openai", "--port", str(port), *options)
+    with start(command, ready=_READY, what="The image API emulator", cwd=ROOT) as child:
         yield child.wait_for(_READY).group(1), child
 
 
@@ -55,7 +56,7 @@ def emulator(*options: str, port: int = 0) -> Generator[tuple[str, Child]]:
 def functions_host(env: Mapping[str, str], *, port: int = 0, root: Path = ROOT) -> Generator[tuple[str, Child]]:
     """The Functions host with this repository's app: its base URL and its process."""
     command = python("local.host", "--port", str(port), "--root", str(root))
-    with start(command, ready=_READY, env=env, cwd=ROOT) as child:
+    with start(command, ready=_READY, what="The Functions host", env=env, cwd=ROOT) as child:
         yield child.wait_for(_READY).group(1), child
 
 
@@ -98,40 +99,66 @@ def isolated_stack(*emulator_options: str, **settings: str) -> Generator[Stack]:
 
 
 @contextlib.contextmanager
-def developer_stack(values: Mapping[str, str], *, port: int) -> Generator[Stack]:
-    """What ``values`` (local.settings.json) ask for, on the usual ports where these are free.
+def developer_stack(settings: LocalSettings, *, port: int) -> Generator[Stack]:
+    """What ``settings`` ask for, on the usual ports where these are free.
 
     Storage and image service that are this machine's own are started; others are used as they are.
     """
     with contextlib.ExitStack() as stack:
-        env = dict(values)
+        env = dict(settings.values)
         storage = emulator_url = emulator_child = None
-        if values.get("AzureWebJobsStorage", "") in ("", DEVELOPMENT_STORAGE):
+        # What is wrong with a setting is said before anything is started.
+        emulator_port = settings.emulator_port
+        if settings.wants_azurite:
+            stack.enter_context(only_one(_LOCAL / "azurite.lock"))
             storage = stack.enter_context(
                 azurite(
-                    ROOT / ".local" / "azurite",
+                    _LOCAL / "azurite",
                     blob_port=free_port(10000),
                     queue_port=free_port(10001),
                     table_port=free_port(10002),
                 )
             )
             env["AzureWebJobsStorage"] = storage.connection_string
-        endpoint = urlsplit(values.get("AZURE_OPENAI_ENDPOINT", ""))
-        if not endpoint.hostname or is_loopback(endpoint.hostname):
-            emulator_url, emulator_child = stack.enter_context(emulator(port=free_port(endpoint.port or 7072)))
+        if emulator_port is not None:
+            emulator_url, emulator_child = stack.enter_context(emulator(port=free_port(emulator_port)))
             env["AZURE_OPENAI_ENDPOINT"] = emulator_url
+            if not settings.names_deployments:
+                env["IMAGE_DEPLOYMENTS"] = EVERY_MODEL
         base_url, host = stack.enter_context(functions_host(env, port=free_port(port)))
         yield Stack(base_url, emulator_url, storage, host, emulator_child)
 
 
-def stop_on_sigterm() -> None:
-    """A SIGTERM ends this process as Ctrl-C does: with its children. Both, also where a script started it with &."""
+class AlreadyRunningError(Exception):
+    """Another ``make start`` runs in this folder. The message says how to end it."""
 
-    def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal's signature
-        raise KeyboardInterrupt
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, interrupt)
+@contextlib.contextmanager
+def only_one(lock: Path) -> Generator[None]:
+    """Hold this file's lock: two Azurites would write over each other's data in one folder.
+
+    The kernel frees it however this process ends, so a file that is left behind locks nobody out.
+
+    Raises
+    ------
+    AlreadyRunningError
+        Another process holds it.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            pid = file.read().strip() or "unknown"
+            raise AlreadyRunningError(
+                f"make start already runs (pid {pid}), with the data in {lock.with_suffix('')}: "
+                f"end it with Ctrl-C in its terminal, or with `kill {pid}`"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
 
 
 def free_port(usual: int) -> int:
@@ -145,53 +172,50 @@ def free_port(usual: int) -> int:
     return usual
 
 
-def local_settings() -> tuple[Path, dict[str, str]]:
-    """The values of local.settings.json, of the example where there is none; this shell's environment wins."""
-    path = ROOT / "local.settings.json"
-    if not path.exists():
-        path = ROOT / "local.settings.json.example"
-    values: dict[str, str] = json.loads(path.read_text())["Values"]
-    return path, {name: os.environ.get(name, value) for name, value in values.items()}
-
-
-def main() -> int:
+def main(arguments: Sequence[str] = ()) -> int:  # noqa: ARG001 - called as every command is
     """Run it all until a signal comes."""
     stop_on_sigterm()
     try:
-        path, values = local_settings()
-        with developer_stack(values, port=int(os.environ.get("PORT") or 7071)) as stack:
-            print(_GREETING.format(settings=path.name, **_shown(stack)), flush=True)
+        port = local_settings.port(os.environ, 7071)
+        asked = local_settings.read(ROOT, os.environ)
+        with developer_stack(asked, port=port) as stack:
             for line in stack.host.lines():
                 print(line, end="", flush=True)
+                # After the host's own list of functions: what is shown last is what to copy.
+                if line.strip() == stack.host.ready_line:
+                    print(_greeting(stack, asked.path.name), flush=True)
             print("The Functions host stopped.", file=sys.stderr)
             return 1
     except KeyboardInterrupt:
         return 0
-    except (AzuriteError, ChildError, json.JSONDecodeError, OSError) as error:
+    except (AlreadyRunningError, AzuriteError, ChildError, SettingsError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
 
 
-def _shown(stack: Stack) -> dict[str, str]:
-    return {
-        "base": stack.base_url,
-        "emulator": stack.emulator_url or "as the settings say",
-        "storage": stack.storage.blob_endpoint if stack.storage else "as the settings say",
-    }
+def _greeting(stack: Stack, settings_file: str) -> str:
+    return _GREETING.format(
+        settings=settings_file,
+        base=stack.base_url,
+        emulator=stack.emulator_url or "as the settings say",
+        storage=stack.storage.blob_endpoint if stack.storage else "as the settings say",
+    )
 
 
-_GREETING = """
+# curl's own %header{location} is newer than the curl of Ubuntu 22.04, hence tr and sed.
+_GREETING = r"""
 The app         {base}   (settings: {settings})
 The image API   {emulator}
 Blob Storage    {storage}
 
-Start a generation (-i shows the headers that a workflow follows):
+Start a generation, and keep the Location that a workflow follows:
 
-  curl -i {base}/generations -H 'Content-Type: application/json' -d '{{"prompt": "a lighthouse in fog"}}'
+  location=$(curl -si {base}/generations -H 'Content-Type: application/json' \
+    -d '{{"prompt": "a lighthouse in fog"}}' | tr -d '\r' | sed -n 's/^[Ll]ocation: //p')
 
-Then GET what Location names until it is no longer 202:
+Then look there until it is no longer 202:
 
-  curl -i '<Location>'
+  curl -i "$location"
 
 Ctrl-C stops everything.
 """

@@ -121,7 +121,7 @@ class MemoryStore:
     def claim_key(self, key: str, claim: KeyClaim) -> KeyClaim:
         return self.steps.take("claim_key", lambda: self.keys.setdefault(key, claim))
 
-    def drop_key(self, key: str) -> None:
+    def drop_key(self, key: str, generation_id: str) -> None:
         self.steps.take("drop_key", lambda: self.keys.pop(key, None))
 
     def count_active(self) -> int:

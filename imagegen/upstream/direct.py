@@ -30,7 +30,15 @@ from imagegen.upstream import (
     Throttled,
     Unavailable,
 )
-from imagegen.upstream.http import Answer, NoAnswerError, NotSentError, UpstreamSession, read_error
+from imagegen.upstream.http import (
+    Answer,
+    NoAnswerError,
+    NoRoomError,
+    NotSentError,
+    TooLongError,
+    UpstreamSession,
+    read_error,
+)
 
 READ_SECONDS: Final = 290
 """How long a call may be silent: 250 s are seen for large images."""
@@ -91,9 +99,9 @@ class DirectUpstream:
         try:
             answer = self._session.send("GET", url, event="upstream.checked", generation_id="health")
         except NoAnswerError as error:
-            return f"the endpoint of '{self._deployment.name}' is out of reach: {error}"
+            return f"the endpoint of the '{self._deployment.api}' API is out of reach: {error}"
         if answer.status in _TO_MEND and answer.status != 404:
-            return f"the service answered {answer.status} for '{self._deployment.name}'. {_TO_MEND[answer.status][1]}"
+            return f"the service answered {answer.status}. {_TO_MEND[answer.status][1]}"
         return f"the service answered {answer.status}" if answer.status >= 500 else None
 
     def generate(self, generation: Generation) -> Produced | Ended | Throttled | Unavailable | Lost:
@@ -115,6 +123,14 @@ class DirectUpstream:
         except NotSentError as error:
             spool.close()
             return Unavailable(str(error))
+        except TooLongError as error:
+            # Billed, and it would be as long, and billed, again.
+            spool.close()
+            message = f"The image service sent {error} (MAX_IMAGE_BYTES)."
+            return Ended(Status.FAILED, GenerationError(code="imageTooLarge", message=message))
+        except NoRoomError as error:
+            spool.close()
+            return Ended(Status.FAILED, GenerationError(code="internalError", message=f"{error}."))
         except NoAnswerError as error:
             spool.close()
             return Lost(str(error))

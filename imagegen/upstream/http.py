@@ -48,6 +48,14 @@ class NotSentError(NoAnswerError):
     """The same, and the request surely did not reach the service."""
 
 
+class TooLongError(NoAnswerError):
+    """The answer has more bytes than are taken: it would have them again."""
+
+
+class NoRoomError(NoAnswerError):
+    """The answer could not be kept on this machine."""
+
+
 class _Credential(AuthBase):
     """Adds the key or a bearer token. Being set, it also keeps requests from looking into a .netrc."""
 
@@ -143,13 +151,24 @@ def read_error(stated: object, *, default_code: str = "upstreamFailure") -> Gene
     if not _CODE.fullmatch(code):
         code = default_code  # it goes into a header of ours
     inner = fields.get("innererror") or fields.get("inner_error")
-    inner = cast("dict[str, Any]", inner) if isinstance(inner, dict) else None
+    inner = cast("dict[str, Any]", inner) if isinstance(inner, dict) and _is_modest(cast("object", inner)) else None
     if code.lower() in _FILTER_CODES:
         inner = inner or {"code": code}
         code = "contentFilter"
     message = fields.get("message")
     message = message if isinstance(message, str) and message else "The image service gave no reason."
     return GenerationError(code=code, message=message[:2_000], innererror=inner)
+
+
+def _is_modest(value: object, depth: int = 12) -> bool:
+    """Whether this is small enough to stand in a record: somebody else wrote it."""
+    if isinstance(value, dict):
+        items = list(cast("dict[str, object]", value).items())
+        return depth > 0 and len(items) <= 50 and all(_is_modest(part, depth - 1) for pair in items for part in pair)
+    if isinstance(value, list):
+        parts = cast("list[object]", value)
+        return depth > 0 and len(parts) <= 50 and all(_is_modest(part, depth - 1) for part in parts)
+    return not isinstance(value, str) or len(value) <= 2_000
 
 
 class UpstreamSession:
@@ -245,10 +264,13 @@ class UpstreamSession:
         while chunk := response.raw.read1(_CHUNK, decode_content=True):
             total += len(chunk)
             if total > limit:
-                raise NoAnswerError(f"an answer of more than {limit} bytes")
+                raise TooLongError(f"an answer of more than {limit} bytes")
             if self._monotonic() > give_up:
                 raise NoAnswerError("an answer that does not end")
-            file.write(chunk)
+            try:
+                file.write(chunk)
+            except OSError as error:
+                raise NoRoomError(f"the answer could not be written to a temporary file ({error.strerror})") from None
 
 
 def _was_not_sent(error: Exception) -> bool:

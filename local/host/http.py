@@ -12,9 +12,10 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from local.host.logs import logger
 from local.host.messages import RpcHttp, TypedData
 from local.host.routes import Route, Router
 
@@ -52,7 +53,12 @@ class HttpTriggers:
         self._background: set[asyncio.Future[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = await self._respond(Request(scope, receive))
+        request = Request(scope, receive)
+        try:
+            response = await self._respond(request)
+        except ClientDisconnect:  # nobody is left to answer
+            logger.info("the client left in the middle of its %s %s", request.method, request.url.path)
+            return
         await response(scope, receive, send)
 
     async def _respond(self, request: Request) -> Response:

@@ -16,7 +16,7 @@ from imagegen.errors import ConflictError, StorageUnavailableError
 from imagegen.generation import Generation, KeyClaim, Status, Versioned, done_key
 from imagegen.service import new_generation_id
 from imagegen.settings import SettingsError, read_settings
-from imagegen.storage import open_storage
+from imagegen.storage import client_options, open_storage
 from imagegen.store import BlobStore
 from local.azurite import Azurite
 from tests.generations import ID, NOON, PROMPT, TOKEN, new, running, seconds, stored
@@ -88,7 +88,19 @@ def test_nothing_is_found_where_nothing_is_not_even_a_container(store: BlobStore
     assert store.list_active() == []
     assert store.count_active() == 0
     store.drop_active(ID, '"0x1"')
-    store.drop_key("0")
+    store.drop_key("0", "0")
+
+
+def test_our_own_write_that_was_sent_twice_is_no_conflict(store: BlobStore) -> None:
+    first = create(store, new()).etag
+    second = store.save(running(), first)
+    assert store.save(running(), first) == second  # the SDK, after the answer to the first was lost
+
+
+def test_storage_that_is_silent_is_given_up_soon() -> None:
+    options = client_options(1)
+    config = options["transport"].connection_config
+    assert (config.timeout, config.read_timeout) == (5, 30)
 
 
 def test_a_write_to_a_record_that_somebody_else_wrote_is_a_conflict(store: BlobStore) -> None:
@@ -208,7 +220,9 @@ def test_the_first_claim_of_a_key_counts(store: BlobStore) -> None:
     first, second = KeyClaim(id=ID, digest="1"), KeyClaim(id="other", digest="2")
     assert store.claim_key("k", first) == first
     assert store.claim_key("k", second) == first
-    store.drop_key("k")
+    store.drop_key("k", "other")
+    assert store.claim_key("k", second) == first, "it stands for the first, whoever deletes another"
+    store.drop_key("k", ID)
     assert store.claim_key("k", second) == second
 
 

@@ -66,6 +66,7 @@ class World:
         *,
         metadata: dict[str, str],
         timeout: timedelta,
+        asked_seconds: int | None = None,
         key: IdempotencyKey | None = None,
     ) -> Generation:
         if self.failure:

@@ -55,6 +55,7 @@ class World:
         *,
         metadata: dict[str, str],
         timeout: timedelta,
+        asked_seconds: int | None = None,
         key: IdempotencyKey | None = None,
     ) -> Generation:
         assert (metadata, timeout) == ({}, seconds(3_600))

@@ -146,7 +146,7 @@ WHOLE = {"name": "a", "api": "images"}
         ([WHOLE | {"api": "s3cret"}], "IMAGE_DEPLOYMENTS.0.api: input should be 'operations', 'images', 'flux'"),
         ([WHOLE, WHOLE | {"name": "b", "endpoint": "s3cret"}], "IMAGE_DEPLOYMENTS.1.endpoint: is not an http"),
         ([WHOLE | {"endpoint": "http://s3cret.example.com"}], "IMAGE_DEPLOYMENTS.0.endpoint: must be https"),
-        ([WHOLE | {"endpoint": "https://u:s3cret@a.example.com"}], "IMAGE_DEPLOYMENTS.0.endpoint: must be scheme"),
+        ([WHOLE | {"endpoint": "https://u:s3cret@a.example.com"}], "IMAGE_DEPLOYMENTS.0.endpoint: holds what"),
         ([WHOLE | {"deployment": ""}], "IMAGE_DEPLOYMENTS.0.deployment: "),
         ([WHOLE | {"apiVersion": "s3cret"}], "IMAGE_DEPLOYMENTS.0.apiVersion: "),
         ([WHOLE | {"apiVersion": "preview&s3cret"}], "IMAGE_DEPLOYMENTS.0.apiVersion: "),

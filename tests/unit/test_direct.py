@@ -228,7 +228,6 @@ WHOLE = json.dumps({"data": [{"b64_json": b64(b"0" * 90)}]}).encode()
         # Both of these end the process, or the thread, where numbers are read exactly.
         (http(200, b'{"created": 1%s}' % (b"0" * 5_000)), "status 200 with a body that is not the JSON of an answer"),
         (http(200, b'{"created": 1e99999999999999999999}'), "status 200 with a body that is not the JSON of an answer"),
-        (http(200, b" " * 2_000_000), "an answer of more than 1048576 bytes"),
         # Somebody on the way gave up waiting: the service itself may have gone on.
         (http(408, {"error": {"code": "Timeout"}}), "status 408"),
         (http(502, b"<html>bad gateway</html>"), "status 502"),
@@ -238,6 +237,14 @@ WHOLE = json.dumps({"data": [{"b64_json": b64(b"0" * 90)}]}).encode()
 def test_an_answer_that_may_have_been_paid_for_is_lost(server: ScriptedServer, reply: Reply, reason: str) -> None:
     assert generate(server, reply) == Lost(reason)
     assert len(server.seen) == 1  # and nothing in here asks again
+
+
+def test_an_answer_that_is_too_long_is_not_paid_for_again(server: ScriptedServer) -> None:
+    outcome = generate(server, http(200, b" " * 2_000_000))
+    assert isinstance(outcome, Ended)
+    assert outcome.error is not None
+    assert outcome.error.code == "imageTooLarge"
+    assert "MAX_IMAGE_BYTES" in outcome.error.message
 
 
 def test_a_service_that_is_silent_for_too_long_is_lost(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -463,10 +470,10 @@ def test_neither_prompt_nor_key_nor_image_is_logged(
         (http(200, {"data": []}), None),
         (http(404), None),  # FLUX and MAI hosts have no such list: they are there, and took the key
         (http(429), None),
-        (http(401), "the service answered 401 for 'ours'. Check the key"),
-        (http(403), "the service answered 403 for 'ours'. Check the role"),
+        (http(401), "the service answered 401. Check the key"),
+        (http(403), "the service answered 403. Check the role"),
         (http(500), "the service answered 500"),
-        (hang_up, "the endpoint of 'ours' is out of reach"),
+        (hang_up, "the endpoint of the 'images' API is out of reach"),
     ],
 )
 def test_a_check_spends_nothing_and_tells_what_to_mend(

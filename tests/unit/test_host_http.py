@@ -56,6 +56,29 @@ def test_a_body_of_100_mb_is_taken_and_one_byte_more_is_not() -> None:
     assert (status, invocations.seen) == (413, [])
 
 
+def test_a_client_that_leaves_in_the_middle_of_its_body_is_one_line_of_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    function = Function("1", "upload", Binding("req", "httpTrigger", {}), ())
+    invocations = Invocations()
+    application = HttpTriggers({function: parse("upload", "upload")}, cast("Any", invocations))
+    left = [{"type": "http.request", "body": b"half", "more_body": True}, {"type": "http.disconnect"}]
+    sent: list[Mapping[str, Any]] = []
+
+    async def receive() -> Mapping[str, Any]:
+        return left.pop(0)
+
+    async def send(message: Mapping[str, Any]) -> None:
+        sent.append(message)
+
+    scope: dict[str, Any] = {"type": "http", "method": "POST", "path": "/upload", "raw_path": b"/upload", "headers": []}
+    scope |= {"query_string": b"", "scheme": "http", "server": ("127.0.0.1", 80)}
+    with caplog.at_level("INFO", "local.host"):
+        asyncio.run(application(scope, cast("Any", receive), cast("Any", send)))
+    assert [record.getMessage() for record in caplog.records] == ["the client left in the middle of its POST /upload"]
+    assert (invocations.seen, sent) == ([], [])
+
+
 @pytest.mark.parametrize(
     ("outcome", "status", "body"),
     [

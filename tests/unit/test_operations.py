@@ -198,9 +198,6 @@ ELSEWHERE = "https://elsewhere.example.com:443"
         ("https://{host}/o/1", "https://{host}"),
         ("http://127.0.0.1/o/1", "http://127.0.0.1:80"),
         ("http://localhost:1/o/1", "http://localhost:1"),
-        ("http://{host}@evil.example.com/o/1", "http://evil.example.com:80"),
-        ("http://{host}\\@evil.example.com/", "http://evil.example.com:80"),
-        ("http://user:{host}@evil.example.com/", "http://evil.example.com:80"),
         ("//evil.example.com/o/1", "http://evil.example.com:80"),
         ("http://[::1]/o/1", "http://[::1]:80"),
     ],
@@ -218,7 +215,19 @@ def test_an_operation_elsewhere_is_refused_before_the_key_goes_there(
 
 
 @pytest.mark.parametrize(
-    "location", ["ftp://{host}/o/1", "https:///o/1", "http://{host}port/", "https://[::1/o", "urn:o:1"]
+    "location",
+    [
+        # Who checks and who connects could read another host in these.
+        "http://{host}@evil.example.com/o/1",
+        "http://{host}\\@evil.example.com/",
+        "http://evil.example.com\\@{host}/",
+        "http://user:{host}@evil.example.com/",
+        "ftp://{host}/o/1",
+        "https:///o/1",
+        "http://{host}port/",
+        "https://[::1/o",
+        "urn:o:1",
+    ],
 )
 def test_an_operation_location_that_is_no_url_is_a_clear_failure(server: ScriptedServer, location: str) -> None:
     outcome = submit(server, http(202, operation_location=location.format(host=server.host)))

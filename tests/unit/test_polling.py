@@ -270,9 +270,8 @@ def test_a_queue_that_is_away_fails_the_slot_and_loses_nothing(world: World, mon
     world.add(1)
     world.add(2)
     monkeypatch.setattr(world, "send", unavailable)
-    with pytest.raises(StorageUnavailableError):
-        world.run(most=1)
-    assert name(2) in world.active
+    done = world.run(most=1)
+    assert (done.moves > 0, done.failures > 0, done.passed_on) == (True, True, 0)
 
 
 def at(text: str) -> datetime:

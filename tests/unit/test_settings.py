@@ -60,7 +60,6 @@ def test_space_around_a_value_is_not_part_of_it() -> None:
     )
 
 
-@pytest.mark.xfail(reason="read_settings looks at the deployments only when all else is right: a second round for it")
 def test_everything_that_is_wrong_is_said_at_once() -> None:
     with pytest.raises(SettingsError) as caught:
         read_settings({"SAS_LIFETIME_SECONDS": "soon", "AZURE_OPENAI_API": "chat", "IMAGES_CONTAINER": "No"})
@@ -185,8 +184,6 @@ def test_settings_can_be_printed_without_a_secret() -> None:
         ("http://example.com", "http://example.com:80"),
         ("https://example.com:80", "https://example.com:80"),
         ("https://example.com:0", "https://example.com:0"),
-        ("https://user:password@example.com", "https://example.com:443"),
-        ("https://example.com@evil.example", "https://evil.example:443"),
         ("https://[::1]:8443/", "https://[::1]:8443"),
     ],
 )
@@ -195,10 +192,24 @@ def test_an_origin_has_one_spelling(url: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "example.com", "//example.com", "ftp://example.com", "https://", "https://a:b", "https://[::"]
+    "url",
+    [
+        "https://user:password@example.com",
+        "https://example.com@evil.example",
+        "https://evil.example\\@example.com/",
+        "https://example.com /",
+        "https://example.com\t/",
+        "",
+        "example.com",
+        "//example.com",
+        "ftp://example.com",
+        "https://",
+        "https://a:b",
+        "https://[::",
+    ],
 )
 def test_what_is_no_url_has_no_origin(url: str) -> None:
-    with pytest.raises(ValueError, match=r"^is not a"):
+    with pytest.raises(ValueError, match=r"^(is not a|holds what)"):
         origin_of(url)
 
 

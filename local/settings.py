@@ -1,0 +1,155 @@
+"""local.settings.json as `make start` reads it: what it asks this machine to run, and what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
+
+from azure.storage.blob import BlobServiceClient
+
+from imagegen.urls import is_loopback
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+FILE = "local.settings.json"
+EXAMPLE = "local.settings.json.example"
+EMULATOR_PORT = 7072
+_DEVELOPMENT_STORAGE = "UseDevelopmentStorage=true"
+_STORAGE = "AzureWebJobsStorage"
+_ENDPOINT = "AZURE_OPENAI_ENDPOINT"
+# The shell may set these where the file does not: they decide what is started.
+_DECIDING = (_STORAGE, _ENDPOINT, "AZURE_OPENAI_DEPLOYMENT", "IMAGE_DEPLOYMENTS")
+_LAST_PORT = 65535
+
+
+class SettingsError(Exception):
+    """A setting that the developer has to mend. The message is one line that names the file and the key."""
+
+
+@dataclass(frozen=True)
+class LocalSettings:
+    """The settings of the app on this machine."""
+
+    path: Path
+    """local.settings.json, or the example where there is none."""
+    values: Mapping[str, str]
+    """Those of the file; what this shell's environment sets wins."""
+
+    @property
+    def wants_azurite(self) -> bool:
+        """Whether storage is this machine's own.
+
+        Raises
+        ------
+        SettingsError
+            It is an account, and not by a connection string.
+        """
+        value = self.values.get(_STORAGE, "").strip()
+        if value in ("", _DEVELOPMENT_STORAGE):
+            return True
+        try:
+            BlobServiceClient.from_connection_string(value).close()  # pyright: ignore[reportUnknownMemberType]
+        except ValueError as error:  # its text may hold a part of the value, and so of the key
+            raise self._wrong(_STORAGE, f'is neither "{_DEVELOPMENT_STORAGE}" nor a connection string') from error
+        return False
+
+    @property
+    def emulator_port(self) -> int | None:
+        """Where the image API is this machine's own: its usual port. None: another's, or nothing that is a URL.
+
+        A value that is no URL goes to the app as it is, which says what is wrong with it.
+
+        Raises
+        ------
+        SettingsError
+            A URL with a port that is none.
+        """
+        value = self.values.get(_ENDPOINT, "").strip()
+        if not value:
+            return EMULATOR_PORT
+        try:
+            url = urlsplit(value)
+            port = url.port
+        except ValueError as error:
+            raise self._wrong(_ENDPOINT, f"is not a URL: {error}") from error
+        if url.scheme in ("http", "https") and url.hostname and is_loopback(url.hostname):
+            return port or EMULATOR_PORT
+        return None
+
+    @property
+    def names_deployments(self) -> bool:
+        return any(self.values.get(name) for name in ("AZURE_OPENAI_DEPLOYMENT", "IMAGE_DEPLOYMENTS"))
+
+    def _wrong(self, key: str, problem: str) -> SettingsError:
+        return SettingsError(f"{self.path.name}: {key} {problem}")
+
+
+def read(root: Path, environ: Mapping[str, str]) -> LocalSettings:
+    """Read local.settings.json in `root`, or the example where there is none.
+
+    Raises
+    ------
+    SettingsError
+        It cannot be read, is not JSON, or has no object "Values" of strings.
+    """
+    path = root / FILE
+    if not path.exists():
+        path = root / EXAMPLE
+    values = _values(path)
+    overridden = {name: environ[name] for name in (*values, *_DECIDING) if name in environ}
+    return LocalSettings(path, values | overridden)
+
+
+def port(environ: Mapping[str, str], default: int) -> int:
+    """PORT of the environment; 0 picks a free one.
+
+    Raises
+    ------
+    SettingsError
+        It is no port number.
+    """
+    text = environ.get("PORT") or str(default)
+    if not (text.isascii() and text.isdecimal() and int(text) <= _LAST_PORT):
+        raise SettingsError(f"PORT must be a number from 0 to {_LAST_PORT}, not {text!r}")
+    return int(text)
+
+
+def _values(path: Path) -> dict[str, str]:
+    content = _object(_json(path), path.name)
+    if "Values" not in content:
+        raise SettingsError(f'{path.name}: "Values" is missing; {EXAMPLE} shows what it holds')
+    values = _object(content["Values"], f'{path.name}: "Values"')
+    for name, value in values.items():
+        if not isinstance(value, str):
+            raise SettingsError(f"{path.name}: Values.{name} must be a string in quotes, not {_kind(value)}")
+    return cast("dict[str, str]", values)
+
+
+def _json(path: Path) -> object:
+    try:
+        # Editors on Windows write a byte order mark.
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise SettingsError(f"{path.name}, line {error.lineno}, column {error.colno}: {error.msg}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path.name} is not UTF-8: save it as UTF-8") from error
+    except OSError as error:
+        raise SettingsError(f"{path.name} cannot be read: {error.strerror}") from error
+
+
+def _object(value: object, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise SettingsError(f"{where} must be a JSON object, not {_kind(value)}")
+    return cast("dict[str, Any]", value)
+
+
+def _kind(value: object) -> str:
+    """What JSON calls it. The value itself may be a secret."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    names: tuple[tuple[type, str], ...] = ((dict, "an object"), (list, "a list"), (str, "a string"))
+    return next((name for kind, name in names if isinstance(value, kind)), "a number")
