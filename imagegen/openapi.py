@@ -174,13 +174,14 @@ _OLD: Final = [{"apiKey": list[str]()}]
 
 def _start() -> dict[str, Any]:
     headers = ("Location", "Operation-Location", "Retry-After")
+    optional = ("Preference-Applied", "Repeatability-Result")
     return _operation(
         "startGeneration",
         "Start a generation",
         _KEY,
         {
-            "200": _answer("Finished within Prefer: wait", "Monitor", *headers[:2]),
-            "202": _answer("Started: poll Location", "Monitor", *headers),
+            "200": _answer("Finished within Prefer: wait", "Monitor", *headers[:2], optional=optional),
+            "202": _answer("Started: poll Location", "Monitor", *headers, optional=optional),
             **_errors(400, 413, 415, 422, 429),
         },
         parameters=[
@@ -318,13 +319,14 @@ _MEANINGS: Final = {
     415: "The body is not JSON",
     422: "The idempotency key stands for another request",
     429: "Too many generations are active",
+    500: "The app failed; its log says why under x-ms-request-id",
     503: "Storage or configuration is unavailable",
 }
 
 
 def _errors(*statuses: int) -> dict[str, Any]:
     """These, and those that every route may give."""
-    return {str(status): _answer(_MEANINGS[status], "ErrorBody", "x-ms-error-code") for status in (*statuses, 503)}
+    return {str(status): _answer(_MEANINGS[status], "ErrorBody", "x-ms-error-code") for status in (*statuses, 500, 503)}
 
 
 def _header(name: str, description: str, *, format_: str | None = None, min_length: int = 1) -> dict[str, Any]:

@@ -38,6 +38,8 @@ class LocalSettings:
     """local.settings.json, or the example where there is none."""
     values: Mapping[str, str]
     """Those of the file; what this shell's environment sets wins."""
+    from_shell: frozenset[str] = frozenset()
+    """Names that the environment has set."""
 
     @property
     def wants_azurite(self) -> bool:
@@ -85,7 +87,8 @@ class LocalSettings:
         return any(self.values.get(name) for name in ("AZURE_OPENAI_DEPLOYMENT", "IMAGE_DEPLOYMENTS"))
 
     def _wrong(self, key: str, problem: str) -> SettingsError:
-        return SettingsError(f"{self.path.name}: {key} {problem}")
+        where = "this shell's environment" if key in self.from_shell else self.path.name
+        return SettingsError(f"{where}: {key} {problem}")
 
 
 def read(root: Path, environ: Mapping[str, str]) -> LocalSettings:
@@ -101,7 +104,7 @@ def read(root: Path, environ: Mapping[str, str]) -> LocalSettings:
         path = root / EXAMPLE
     values = _values(path)
     overridden = {name: environ[name] for name in (*values, *_DECIDING) if name in environ}
-    return LocalSettings(path, values | overridden)
+    return LocalSettings(path, values | overridden, frozenset(overridden))
 
 
 def port(environ: Mapping[str, str], default: int) -> int:

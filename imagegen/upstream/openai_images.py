@@ -70,7 +70,7 @@ def _gpt_complete(request: GenerationRequest, *, name: str, any_size: bool) -> G
 
 
 def _gpt_body(request: GenerationRequest, *, model: str | None) -> dict[str, Any]:
-    # Never response_format or style: 400. Always quality: left out, the service takes its most expensive.
+    # Never response_format or style: 400. Always quality: left out, the service chooses, and what it chooses costs.
     body = {
         "model": model,
         "prompt": request.prompt,

@@ -57,6 +57,8 @@ def test_the_shell_wins_and_may_set_what_decides_what_is_started(tmp_path: Path)
     found = read(tmp_path, {"A": "shell", "IMAGE_DEPLOYMENTS": "[]", "HOME": "/root"})
     assert found.path.name == EXAMPLE
     assert found.values == {"A": "shell", "IMAGE_DEPLOYMENTS": "[]"}
+    with pytest.raises(SettingsError, match=r"^this shell's environment: AzureWebJobsStorage"):
+        _ = read(tmp_path, {"AzureWebJobsStorage": "nonsense"}).wants_azurite
 
 
 @pytest.mark.parametrize(
