@@ -30,10 +30,7 @@ start: install ## Azurite, the image API emulator and the app, in the foreground
 	@exec $(BIN)/python -m local start
 
 test: install ## All tests, and the branch coverage of imagegen/
-	@rm -f .coverage .coverage.*
-	@$(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadgroup
-	@$(BIN)/coverage combine -q
-	@$(BIN)/coverage report
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --cov --cov-report=term
 
 infra: install $(CHECKOV) ## What infra/ would deploy, checked by the Bicep CLI and checkov
 	@$(BIN)/python -m pytest tests/infra

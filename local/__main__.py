@@ -5,15 +5,15 @@ from __future__ import annotations
 import signal
 import sys
 
-from local.ending import end_with_make
-
 
 def main() -> int:
     # Ctrl-C while modules are imported: there is no child to end yet, so the kernel may end this process, without
     # the traceback of an import. The command's own handler replaces this one.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Imported only here: it all takes a third of a second, in which Python's own handler would print that traceback.
+    from local.ending import end_with_make
+
     end_with_make()
-    # Imported only here: they take a third of a second, in which Python's own handler would print that traceback.
     match sys.argv[1:]:
         case ["start"]:
             from local.stack import main as command
