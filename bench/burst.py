@@ -1,0 +1,57 @@
+"""How near to its quota a burst drains: ``python -m bench.burst``. The number in docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import requests
+
+from local.azurite import azurite
+from local.stack import app_environment, emulator, functions_host
+
+COUNT, QUOTA, WINDOW = 200, 10, 3
+"""Requests at once; calls that the model allows in so many seconds."""
+GIVE_UP_SECONDS = 300
+
+
+def main() -> None:
+    model = {"AZURE_OPENAI_API": "images", "AZURE_OPENAI_DEPLOYMENT": "gpt-image-2", "POLL_SCHEDULE": "*/2 * * * * *"}
+    with (
+        azurite() as storage,
+        emulator("--speed", "0", "--quota", str(QUOTA), "--quota-window", str(WINDOW)) as (endpoint, _),
+        functions_host(app_environment(storage.connection_string, endpoint, **model)) as (base_url, _),
+    ):
+        began = time.monotonic()
+        ended = Counter(_drain(_start(base_url), began))
+        seconds = time.monotonic() - began
+        counted = requests.get(f"{endpoint}/_emulator/stats", timeout=10).json()
+    deployment = counted["by_deployment"]["gpt-image-2"]
+    ideal = (COUNT / QUOTA - 1) * WINDOW
+    most = max(counted["billed_by_client_request_id"].values())
+    print(f"{dict(ended)} in {seconds:.0f} s, {seconds / ideal:.2f} of what the quota needs ({ideal:.0f} s)")
+    print(f"429: {deployment['throttled']}, before told: {deployment['impatient']}; calls of one generation: {most}")
+
+
+def _start(base_url: str) -> list[str]:
+    def post(number: int) -> str:
+        body = {"prompt": f"burst {number}"}
+        return requests.post(f"{base_url}/generations", json=body, timeout=60).headers["Location"]
+
+    with ThreadPoolExecutor(50) as pool:
+        return list(pool.map(post, range(COUNT)))
+
+
+def _drain(locations: list[str], began: float) -> list[str]:
+    ended: list[str] = []
+    while locations and time.monotonic() - began < GIVE_UP_SECONDS:
+        answers = {location: requests.get(location, timeout=60) for location in locations}
+        ended += [answer.json()["status"] for answer in answers.values() if answer.status_code != 202]
+        locations = [location for location, answer in answers.items() if answer.status_code == 202]
+        time.sleep(0.5)
+    return ended
+
+
+if __name__ == "__main__":
+    main()
