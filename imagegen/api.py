@@ -5,7 +5,6 @@ from __future__ import annotations
 import hmac
 import re
 import threading
-from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 from urllib.parse import urlencode
@@ -17,6 +16,7 @@ from imagegen.idempotency import IdempotencyKey, read_key
 from imagegen.listing import Page
 from imagegen.monitor import Monitors, monitor_urls
 from imagegen.parsing import parse_start
+from imagegen.ports import Clock
 from imagegen.settings import Settings
 
 _PAGE_SIZE: Final = 20
@@ -66,10 +66,6 @@ class Listing(Protocol):
     def page(self, *, size: int, status: Status | None, after: str | None) -> Page: ...
 
 
-class Clock(Protocol):
-    def __call__(self) -> datetime: ...
-
-
 class Api:
     """Answers requests."""
 
@@ -112,17 +108,18 @@ class Api:
         waited = self._wait(generation, began + timedelta(seconds=wait)) if wait else None
         if waited:
             headers["Preference-Applied"] = f"wait={wait}"
-        urls = monitor_urls(generation, base)
+        shown = waited or generation
+        urls = monitor_urls(shown, base)
         headers |= {"Location": urls.result, "Operation-Location": urls.monitor}
-        if waited and waited.status.is_terminal:
-            # It is started: no storage fault from here on may make the caller start it again.
-            with suppress(StorageUnavailableError):
-                return Response(200, self._monitors.to_json(waited, urls), headers)
+        # It is started: no storage fault from here on may make the caller start it again.
         try:
-            monitor = self._monitors.to_json(generation, urls)
-        except StorageUnavailableError:  # a repetition of one that is finished, whose links cannot be signed now
-            monitor = self._monitors.to_json(generation.changed(status=Status.RUNNING), urls)
-        return Response(202, monitor, {**headers, "Retry-After": "1", **self._monitors.retry_after(generation)})
+            monitor = self._monitors.to_json(shown, urls)
+        except StorageUnavailableError:  # it is finished, and its links cannot be signed now: later they can
+            shown = shown.changed(status=Status.RUNNING)
+            monitor = self._monitors.to_json(shown, urls)
+        if waited and shown.status.is_terminal:
+            return Response(200, monitor, headers)
+        return Response(202, monitor, {**headers, "Retry-After": "1", **self._monitors.retry_after(shown)})
 
     def _wait(self, generation: Generation, until: datetime) -> Generation | None:
         """The generation after the wait; None where too many wait already, who hold a thread each."""

@@ -130,7 +130,10 @@ class Poller:
         with ThreadPoolExecutor(self._threads, "poll") as pool:
             while self._pass(slot, pool):
                 self._pause(slot)
-            # Moves that were begun are ended: each is bounded by its own time-outs. Those that were not are still due.
+            # The moves of the last pass have until the end of the slot to begin. Those that were begun are ended: each
+            # is bounded by its own time-outs. Those that were not are still due at the next tick.
+            left = (ends - self._clock()).total_seconds()
+            self._collect(slot, wait(slot.running, timeout=max(0.0, left)).done)
             pool.shutdown(wait=True, cancel_futures=True)
             self._collect(slot, {future for future in slot.running if not future.cancelled()})
         return slot.summary

@@ -304,3 +304,10 @@ def test_a_slot_lasts_until_just_before_the_next_tick(schedule: str, now: str, e
 
 def test_no_slot_is_longer_than_the_longest() -> None:
     assert slot_end("0 0 0 1 1 *", NOON) - NOON == LONGEST_SLOT == timedelta(minutes=5)
+
+
+def test_the_moves_of_the_last_pass_are_made_though_they_wait_for_a_thread(world: World) -> None:
+    for number in range(1, 6):
+        world.add(number)
+    done = world.run(1, threads=1, most=5)  # a schedule of two seconds: each slot is one pass
+    assert (done.passes, done.moves) == (1, 5)
