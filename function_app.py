@@ -10,11 +10,11 @@ from typing import cast
 
 import azure.functions as func
 
-from imagegen import api
+from imagegen.app import Service, service
 from imagegen.events import log_event
-from imagegen.http import Request, Response, answer
-from imagegen.service import Service, service
-from imagegen.work_queue import QUEUE
+from imagegen.storage.work_queue import QUEUE
+from imagegen.web import routes as api
+from imagegen.web.http import Request, Response, answer
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
 

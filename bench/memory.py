@@ -13,8 +13,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
+from imagegen.app import build
 from imagegen.generation import GenerationRequest
-from imagegen.service import build
 from imagegen.settings import read_settings
 from local.azurite import azurite
 from local.stack import EVERY_MODEL, ROOT, app_environment, emulator

@@ -47,7 +47,7 @@ class Stack:
 @contextlib.contextmanager
 def emulator(*options: str, port: int = 0) -> Generator[tuple[str, Child]]:
     """The emulated image API: its URL and its process."""
-    command = python("local.openai", "--port", str(port), *options)
+    command = python("local.emulator", "--port", str(port), *options)
     with start(command, ready=_READY, what="The image API emulator", cwd=ROOT) as child:
         yield child.wait_for(_READY).group(1), child
 

@@ -18,7 +18,16 @@ import ijson
 from imagegen.deployments import Deployment
 from imagegen.errors import ImageUnusableError
 from imagegen.generation import Generation, GenerationError, GenerationRequest, Status
-from imagegen.upstream import (
+from imagegen.upstream.http import (
+    Answer,
+    NoAnswerError,
+    NoRoomError,
+    NotSentError,
+    TooLongError,
+    UpstreamSession,
+    read_error,
+)
+from imagegen.upstream.protocol import (
     Ended,
     ImageBytes,
     ImageRefused,
@@ -29,15 +38,6 @@ from imagegen.upstream import (
     Produced,
     Throttled,
     Unavailable,
-)
-from imagegen.upstream.http import (
-    Answer,
-    NoAnswerError,
-    NoRoomError,
-    NotSentError,
-    TooLongError,
-    UpstreamSession,
-    read_error,
 )
 
 READ_SECONDS: Final = 290

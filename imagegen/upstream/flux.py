@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from imagegen.deployments import Deployment
 from imagegen.generation import GenerationRequest
-from imagegen.upstream import Limits
 from imagegen.upstream.checks import Checks, width_and_height
 from imagegen.upstream.direct import Dialect
+from imagegen.upstream.protocol import Limits
 
 _MOST_IMAGES: Final = 4
 _FIELDS: Final = ("output_format",)

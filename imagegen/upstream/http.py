@@ -22,7 +22,7 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionErr
 from imagegen.deployments import Deployment
 from imagegen.events import log_event
 from imagegen.generation import GenerationError
-from imagegen.verbatim import VerbatimAdapter
+from imagegen.upstream.verbatim import VerbatimAdapter
 
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response

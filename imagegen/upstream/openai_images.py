@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 from imagegen.deployments import Deployment
 from imagegen.generation import GenerationRequest
-from imagegen.upstream import Limits
 from imagegen.upstream.checks import Checks, width_and_height
 from imagegen.upstream.direct import Dialect
+from imagegen.upstream.protocol import Limits
 
 _GPT_SIZES: Final = ("auto", "1024x1024", "1024x1536", "1536x1024")
 _GPT_QUALITIES: Final = ("auto", "low", "medium", "high")

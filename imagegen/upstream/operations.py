@@ -12,7 +12,9 @@ from typing import Any, Final, cast
 
 from imagegen.deployments import Deployment
 from imagegen.generation import Generation, GenerationError, GenerationRequest, Status
-from imagegen.upstream import (
+from imagegen.upstream.checks import Checks
+from imagegen.upstream.http import Answer, NoAnswerError, UpstreamSession, absolute, read_error
+from imagegen.upstream.protocol import (
     Accepted,
     Ended,
     ImageRefused,
@@ -24,8 +26,6 @@ from imagegen.upstream import (
     Unavailable,
     Working,
 )
-from imagegen.upstream.checks import Checks
-from imagegen.upstream.http import Answer, NoAnswerError, UpstreamSession, absolute, read_error
 from imagegen.urls import origin_of
 
 SIZES: Final = ("256x256", "512x512", "1024x1024")

@@ -6,7 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from imagegen.api import ROUTES
+from imagegen.web.routes import ROUTES
 from local.stack import ROOT, Stack
 from tests.clients.conftest import COMPAT_KEY
 

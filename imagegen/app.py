@@ -1,0 +1,184 @@
+"""The house put together: settings in, everything that a trigger needs out."""
+
+from __future__ import annotations
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache, partial
+
+import uuid_utils
+
+from imagegen.deployments import Api as DeploymentApi
+from imagegen.deployments import Deployment
+from imagegen.lifecycle.generations import Lifecycle
+from imagegen.lifecycle.poller import Poller, SlotSummary, slot_end
+from imagegen.lifecycle.ports import World
+from imagegen.lifecycle.transitions import COPY_SECONDS_EACH
+from imagegen.settings import Settings, read_settings
+from imagegen.storage.clients import open_storage
+from imagegen.storage.download import Downloader
+from imagegen.storage.images import BlobImages
+from imagegen.storage.listing import BlobListing
+from imagegen.storage.records import BlobStore
+from imagegen.storage.throttling import Brakes
+from imagegen.storage.work_queue import WorkQueue, read_ids
+from imagegen.upstream.direct import DirectUpstream
+from imagegen.upstream.flux import flux
+from imagegen.upstream.mai import mai
+from imagegen.upstream.openai_images import openai_images
+from imagegen.upstream.operations import OperationsUpstream
+from imagegen.upstream.protocol import Upstream
+from imagegen.web.health import Health
+from imagegen.web.legacy import CompatApi
+from imagegen.web.model_list import Models
+from imagegen.web.monitor import Monitors
+from imagegen.web.openapi import OpenApi
+from imagegen.web.routes import Api
+
+THREADS = 16
+"""Generations that one instance advances at once. They wait for the network, nearly all of the time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One app, wired."""
+
+    settings: Settings
+    api: Api
+    compat: CompatApi
+    health: Health
+    models: Models
+    openapi: OpenApi
+    poller: Poller
+    lifecycle: Lifecycle
+
+    def poll(self) -> SlotSummary:
+        """Work until just before the timer's next tick, or until nothing is left."""
+        return self.poller.run(slot_end(self.settings.poll_schedule, utc_now()))
+
+    def work(self, message: str | bytes) -> None:
+        """Do what a message of the queue asks for.
+
+        Raises
+        ------
+        ValueError
+            When it asks for nothing that we know.
+        StorageUnavailableError
+            When storage does not answer: the message comes again.
+        """
+        ids = read_ids(message)
+        if len(ids) == 1:
+            self.lifecycle.work(ids[0])
+            return
+        # Many are polls, passed on by the timer. A call among them is given a message of its own: the platform counts
+        # messages, not calls, when it decides what an instance can bear.
+        with ThreadPoolExecutor(THREADS, "work") as pool:
+            for _ in pool.map(partial(self.lifecycle.work, may_call=False), ids):
+                pass
+
+
+def utc_now() -> datetime:
+    """Of whole milliseconds, as records write it: one that is read back equals the one that was written."""
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1_000 * 1_000)
+
+
+def new_generation_id(now: datetime) -> str:
+    """A UUIDv7 of that moment."""
+    return str(uuid_utils.uuid7(nanoseconds=int(now.timestamp() * 1_000) * 1_000_000))
+
+
+def build(settings: Settings) -> Service:
+    """Everything for these settings. Opens no connection yet."""
+    storage = open_storage(settings, connections=THREADS)
+    queue = WorkQueue(settings, connections=THREADS)
+    store = BlobStore(storage, settings.generations_container)
+    images = BlobImages(
+        storage,
+        settings.images_container,
+        downloader=Downloader(
+            allowed_hosts=settings.image_url_allowed_hosts,
+            endpoints=[deployment.endpoint for deployment in settings.deployments],
+            connections=THREADS,
+            seconds=COPY_SECONDS_EACH,
+        ),
+        limit=settings.max_image_bytes,
+        link_lifetime=timedelta(seconds=settings.sas_lifetime_seconds),
+        clock=utc_now,
+    )
+    upstreams = {deployment.name: _upstream(deployment, settings) for deployment in settings.deployments}
+    world = World(
+        store=store,
+        images=images,
+        upstreams=upstreams,
+        brakes=Brakes(storage, settings.generations_container),
+        queue=queue,
+        clock=utc_now,
+        repeat_lost_calls=settings.repeat_lost_calls,
+    )
+    lifecycle = Lifecycle(world, new_id=new_generation_id, most_active=settings.max_active_generations)
+    retention = timedelta(days=settings.retention_days)
+    monitors = Monitors(links=images, retention=retention, clock=utc_now, backlog=store.count_active)
+    return Service(
+        settings=settings,
+        api=Api(
+            settings=settings,
+            generations=lifecycle,
+            records=store,
+            listing=BlobListing(storage, settings.generations_container, store, threads=THREADS),
+            monitors=monitors,
+            clock=utc_now,
+        ),
+        compat=CompatApi(
+            settings=settings,
+            generations=lifecycle,
+            records=store,
+            links=images,
+            monitors=monitors,
+            retention=retention,
+        ),
+        health=Health(settings=settings, store=store, upstreams=upstreams, monotonic=time.monotonic),
+        models=Models(settings.deployments, upstreams),
+        openapi=OpenApi(settings),
+        poller=Poller(
+            store=store,
+            lifecycle=lifecycle,
+            clock=utc_now,
+            queue=queue,
+            threads=THREADS,
+            most=settings.max_due_per_instance,
+        ),
+        lifecycle=lifecycle,
+    )
+
+
+def _upstream(deployment: Deployment, settings: Settings) -> Upstream:
+    match deployment.api:
+        case DeploymentApi.OPERATIONS:
+            origins = settings.operation_location_allowed_origins
+            return OperationsUpstream(deployment, allowed_origins=origins, connections=THREADS)
+        case DeploymentApi.IMAGES:
+            dialect = openai_images(deployment)
+        case DeploymentApi.FLUX:
+            dialect = flux(deployment)
+        case DeploymentApi.MAI:
+            dialect = mai(deployment)
+    # base64 takes four bytes for three, and the rest of an answer is small.
+    most_bytes = settings.max_image_bytes * dialect.limits.most_images * 4 // 3 + (1 << 20)
+    return DirectUpstream(deployment, dialect, connections=THREADS, most_bytes=most_bytes)
+
+
+@cache
+def service() -> Service:
+    """The service of this process, built at its first use.
+
+    Raises
+    ------
+    SettingsError
+        Each time, until the settings are mended: an answer that names them beats an app without functions, which is
+        all that Azure shows of an app that fails to import.
+    """
+    return build(read_settings(os.environ))

@@ -1,0 +1,61 @@
+"""Coming back later: told to by a quota, or because the service could not answer."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+
+from imagegen.events import log_event
+from imagegen.generation import Versioned
+from imagegen.lifecycle import transitions as moves
+from imagegen.lifecycle.finishing import Records
+from imagegen.lifecycle.ports import World
+from imagegen.upstream.protocol import Throttled, Unavailable
+
+
+class Waiting:
+    """Writes ``due`` later, and pulls the brake that all instances see."""
+
+    def __init__(self, world: World, records: Records) -> None:
+        self._world = world
+        self._records = records
+
+    def braked(self, current: Versioned) -> Versioned | None:
+        """Written down to wait, if everybody was told to."""
+        now = self._world.clock()
+        until = self._world.brakes.until(current.generation.request.model or "")
+        if until is None or until <= now:
+            return None
+        waiting = moves.throttled(current.generation, until, now, jitter=self._world.jitter())
+        return self._records.write(current, waiting)
+
+    def throttled(self, current: Versioned, outcome: Throttled) -> Versioned:
+        """We were told to wait: nobody else has to find out."""
+        now = self._world.clock()
+        generation = current.generation
+        until = moves.brake_until(outcome, generation.faults, now)
+        log_event(
+            "upstream.unavailable",
+            level=logging.WARNING,
+            id=generation.id,
+            reason=outcome.reason,
+            seconds=round((until - now).total_seconds()),
+        )
+        waiting = moves.throttled(generation, until, now, jitter=self._world.jitter())
+        # The record first: one that says "calling" without a call would later count as a lost answer.
+        written = self._records.write(current, waiting.changed(faults=generation.faults + 1))
+        self._world.brakes.pull(generation.request.model or "", until)
+        return written
+
+    def for_upstream(self, current: Versioned, outcome: Unavailable, now: datetime) -> Versioned:
+        """The service could not answer: nothing is decided."""
+        waiting = moves.unavailable(current.generation, outcome, now, jitter=self._world.jitter())
+        log_event(
+            "upstream.unavailable",
+            level=logging.WARNING,
+            id=waiting.id,
+            reason=outcome.reason,
+            faults=waiting.faults,
+            seconds=round((waiting.due - now).total_seconds()),
+        )
+        return self._records.save(current, waiting)

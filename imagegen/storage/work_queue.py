@@ -1,0 +1,72 @@
+"""The queue ``generations-due``: work that is too long for an HTTP request or for the timer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from azure.core.exceptions import ResourceNotFoundError
+from azure.storage.queue import QueueClient, TextBase64EncodePolicy
+
+from imagegen.events import log_event
+from imagegen.settings import Settings, SettingsError
+from imagegen.storage.clients import client_options, identity, storage_errors
+
+if TYPE_CHECKING:
+    from azure.core.credentials import TokenCredential
+
+QUEUE: Final = "generations-due"
+
+
+class WorkQueue:
+    """Sends ids of generations. Thread-safe. A message that is lost costs time alone: the timer sends it again."""
+
+    def __init__(self, settings: Settings, *, connections: int, credential: TokenCredential | None = None) -> None:
+        options: dict[str, Any] = client_options(connections)
+        # Base64 is what the Functions host reads.
+        options["message_encode_policy"] = TextBase64EncodePolicy()
+        if settings.storage_connection_string:
+            connection_string = settings.storage_connection_string.get_secret_value()
+            try:
+                self._client = QueueClient.from_connection_string(connection_string, QUEUE, **options)
+            except ValueError:
+                raise SettingsError("AzureWebJobsStorage: is not a connection string with a queue endpoint") from None
+            return
+        if settings.queue_service_uri is None:
+            raise SettingsError("AzureWebJobsStorage__queueServiceUri: is missing")
+        credential = credential or identity(settings)
+        self._client = QueueClient(settings.queue_service_uri, QUEUE, credential=credential, **options)
+
+    def send(self, ids: Sequence[str]) -> None:
+        """One message for all of them.
+
+        Raises
+        ------
+        StorageUnavailableError
+            When it could not be sent.
+        """
+        content = json.dumps({"ids": list(ids)})
+        with storage_errors("send message"):
+            try:
+                self._client.send_message(content)
+            except ResourceNotFoundError:
+                # On a developer's machine; in Azure, Bicep has made it.
+                self._client.create_queue()
+                self._client.send_message(content)
+        log_event("work.queued", ids=len(ids))
+
+
+def read_ids(content: str | bytes) -> list[str]:
+    """What a message asks for.
+
+    Raises
+    ------
+    ValueError
+        When it is none of ours. Retrying will not help: it ends in the poison queue, where somebody can look.
+    """
+    message = json.loads(content)
+    ids = cast("dict[str, Any]", message).get("ids") if isinstance(message, dict) else None
+    if not isinstance(ids, list) or not all(isinstance(one, str) for one in cast("list[Any]", ids)):
+        raise ValueError('a message must be {"ids": ["…"]}')
+    return cast("list[str]", ids)

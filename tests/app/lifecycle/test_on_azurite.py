@@ -1,0 +1,224 @@
+"""Whole generations: the emulator's every fault, real records, real images. Only time is played: nobody waits."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import requests
+from azure.storage.blob import ContainerClient
+from pydantic import SecretStr
+
+from imagegen.app import new_generation_id
+from imagegen.deployments import Api, Deployment
+from imagegen.generation import FailedImage, Generation, GenerationRequest, Status, StoredImage
+from imagegen.lifecycle.generations import Lifecycle
+from imagegen.lifecycle.ports import World as Ports
+from imagegen.settings import read_settings
+from imagegen.storage.clients import open_storage
+from imagegen.storage.download import Downloader
+from imagegen.storage.images import BlobImages
+from imagegen.storage.records import BlobStore
+from imagegen.storage.throttling import Brakes
+from imagegen.storage.work_queue import WorkQueue
+from imagegen.upstream.operations import OperationsUpstream
+from local.azurite import Azurite
+from local.stack import KEY, emulator
+
+LIMIT = 2 << 20
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Generator[str]:
+    with emulator("--speed", "0") as (url, _):
+        yield url
+
+
+@dataclass
+class World:
+    """One app, whose clock jumps to the next moment at which there is something to do."""
+
+    azurite: Azurite
+    endpoint: str
+    deployment_key: str = KEY
+    now: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
+
+    def __post_init__(self) -> None:
+        name = uuid4().hex
+        settings = read_settings(
+            {
+                "AzureWebJobsStorage": self.azurite.connection_string,
+                "AZURE_OPENAI_ENDPOINT": self.endpoint,
+                "AZURE_OPENAI_API": "operations",
+                "POLL_SCHEDULE": "0 * * * * *",
+            }
+        )
+        storage = open_storage(settings, connections=2)
+        deployment = Deployment(
+            name="dalle",
+            api=Api.OPERATIONS,
+            endpoint=self.endpoint,
+            deployment="dalle",
+            api_version="2023-06-01-preview",
+            api_key=SecretStr(self.deployment_key),
+            scope="",
+        )
+        self.container: ContainerClient = storage.get_container_client(f"i-{name}")
+        self.store = BlobStore(storage, f"g-{name}")
+        self.lifecycle = Lifecycle(
+            Ports(
+                store=self.store,
+                images=BlobImages(
+                    storage,
+                    self.container.container_name,
+                    downloader=Downloader(allowed_hosts=[], endpoints=[self.endpoint], connections=2, seconds=30),
+                    limit=LIMIT,
+                    link_lifetime=timedelta(hours=1),
+                    clock=self.clock,
+                ),
+                upstreams={"dalle": OperationsUpstream(deployment, allowed_origins=[], connections=2)},
+                brakes=Brakes(storage, f"g-{name}", monotonic=lambda: self.now.timestamp()),
+                queue=WorkQueue(settings, connections=2),
+                repeat_lost_calls=True,
+                clock=self.clock,
+            ),
+            new_id=new_generation_id,
+            most_active=10,
+        )
+
+    def clock(self) -> datetime:
+        return self.now
+
+    def generate(self, prompt: str, n: int = 1) -> Generation:
+        """Start it, and tick until it has ended."""
+        request = GenerationRequest(prompt=prompt, n=n, size="256x256")
+        started = self.lifecycle.start(request, metadata={}, timeout=timedelta(seconds=60))
+        for _ in range(100):
+            for entry in self.store.list_active():
+                self.now = max(self.now, entry.due)
+                if current := self.store.read_active(entry.id):
+                    after = self.lifecycle.advance(current)
+                    self.now = max(self.now, after.generation.due if after else self.now)
+            found = self.store.read(started.id)
+            assert found is not None
+            if found.status.is_terminal:
+                assert self.store.list_active() == []
+                return found
+        pytest.fail(f"no end of {prompt}")
+
+    def blobs(self) -> list[str]:
+        return list(self.container.list_blob_names()) if self.container.exists() else []
+
+
+@pytest.fixture
+def world(azurite: Azurite, endpoint: str) -> World:
+    return World(azurite, endpoint)
+
+
+def emulated(endpoint: str, generation: Generation) -> dict[str, Any]:
+    """What the emulator counted for this generation: its id is the operation's."""
+    return requests.get(f"{endpoint}/_emulator/stats", timeout=10).json()["by_operation"][generation.id]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "",
+        "[submit-429:2]",
+        "[submit-500:3]",
+        "[submit-drop:1]",  # accepted, and nobody heard of it
+        "[poll-404:1]",
+        "[poll-429:3]",
+        "[poll-500:3]",
+        "[poll-garbage:3]",
+        "[poll-drop:3]",
+        "[poll-retry-date]",
+        "[poll-no-retry-after]",
+        "[retry-after:soon]",
+        "[retry-after:99999999999999999999]",
+        "[no-created]",
+        "[image-404:2]",
+        "[image-403:2]",
+        "[image-500:2]",
+        "[image-truncated:2]",
+        "[image-html:2]",
+        "[image-empty:2]",
+    ],
+)
+def test_a_fault_that_passes_costs_time_and_nothing_else(world: World, endpoint: str, fault: str) -> None:
+    done = world.generate(f"a lighthouse {fault}", n=2)
+    assert (done.status, done.error) == (Status.SUCCEEDED, None)
+    assert [image.blob for image in done.images if isinstance(image, StoredImage)] == world.blobs()
+    assert len(world.blobs()) == 2
+    counted = emulated(endpoint, done)
+    assert counted["operation_id_header"] == done.id
+    assert counted["image_gets"] == (2 if "image" not in fault else 6)  # what was copied is not fetched again
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "code"),
+    [
+        ("[contentFilter]", Status.FAILED, "contentFilter"),
+        ("[failed:internalFailure]", Status.FAILED, "internalFailure"),
+        ("[status:canceled]", Status.CANCELED, None),
+        ("[status:deleted]", Status.FAILED, "operationDeleted"),
+        ("[submit-400]", Status.FAILED, "invalidPayload"),
+        ("[submit-401]", Status.FAILED, "upstreamUnauthorized"),
+        ("[submit-403]", Status.FAILED, "upstreamForbidden"),
+        ("[submit-no-location]", Status.FAILED, "operationLocationMissing"),
+        ("[location-elsewhere]", Status.FAILED, "operationLocationNotAllowed"),
+        ("[submit-500]", Status.FAILED, "deadlineExceeded"),
+        ("[never]", Status.FAILED, "deadlineExceeded"),
+        ("[poll-500]", Status.FAILED, "deadlineExceeded"),
+        ("[poll-404]", Status.FAILED, "operationNotFound"),
+        ("[image-404]", Status.FAILED, "imageUnavailable"),
+        ("[image-truncated]", Status.FAILED, "imageUnavailable"),
+        ("[image-html]", Status.FAILED, "notAnImage"),
+        ("[image-huge]", Status.FAILED, "imageTooLarge"),
+        ("[image-redirect:https://169.254.169.254/metadata]", Status.FAILED, "imageUrlNotAllowed"),
+        ("[image-redirect:http://example.com/]", Status.FAILED, "imageUrlNotAllowed"),
+    ],
+)
+def test_a_fault_that_stays_ends_with_its_reason_and_leaves_no_image(
+    world: World, fault: str, status: Status, code: str | None
+) -> None:
+    done = world.generate(f"a lighthouse {fault}")
+    assert (done.status, done.error.code if done.error else None) == (status, code)
+    assert world.blobs() == []
+
+
+def test_one_refused_image_does_not_cost_the_others(world: World) -> None:
+    done = world.generate("a lighthouse [image-error:1]", n=3)
+    assert done.status is Status.SUCCEEDED
+    assert [type(image) for image in done.images] == [StoredImage, FailedImage, StoredImage]
+    assert world.blobs() == [f"{done.id}/0.png", f"{done.id}/2.png"]
+
+
+@pytest.mark.parametrize(("fault", "extension"), [("[image-jpeg]", "jpg"), ("[image-webp]", "webp")])
+def test_an_image_is_called_what_it_is(world: World, fault: str, extension: str) -> None:
+    done = world.generate(f"a lighthouse {fault}")
+    assert world.blobs() == [f"{done.id}/0.{extension}"]
+
+
+def test_a_wrong_key_is_said_in_words_that_name_the_setting(azurite: Azurite, endpoint: str) -> None:
+    done = World(azurite, endpoint, deployment_key="wr0ng").generate("a lighthouse")
+    assert done.error is not None
+    assert "AZURE_OPENAI_API_KEY" in done.error.message
+    assert "wr0ng" not in done.model_dump_json()
+
+
+def test_nothing_that_is_logged_on_the_way_is_a_secret(
+    world: World, endpoint: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        done = world.generate("a prompt of somebody's own [poll-500:1] [image-403:1]")
+    assert done.status is Status.SUCCEEDED
+    assert "generation.succeeded" in caplog.text
+    for secret in ("somebody", KEY, done.token, "sig=", "AccountKey", endpoint):
+        assert secret not in caplog.text
+    assert requests.get(f"{endpoint}/_emulator/stats", timeout=10).json()["leaked_credentials"] == 0

@@ -1,0 +1,437 @@
+"""The state machine on plain objects: what happens in which order, and what a crash between any two steps leaves."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import pytest
+
+from imagegen.errors import ImageUnusableError, RequestError, StorageUnavailableError
+from imagegen.generation import (
+    FailedImage,
+    Generation,
+    GenerationError,
+    GenerationRequest,
+    Status,
+    StoredImage,
+    Versioned,
+)
+from imagegen.idempotency import IdempotencyKey
+from imagegen.lifecycle.generations import SUBMIT_CLAIM
+from imagegen.upstream.protocol import Ended, ImageRefused, ImageUrl, Produced, Unavailable, Working
+from tests.app.fakes import TWO, Death, World
+from tests.app.generations import ID, NOON, OPERATION, PROMPT, new, running, seconds, stored
+
+KEY = IdempotencyKey("idempotency-key", "order-4711")
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+# --- the way of one generation
+
+
+def test_a_generation_goes_its_way_in_this_order(world: World) -> None:
+    started = world.start()
+    assert (started.status, started.operation_location) == (Status.RUNNING, OPERATION)
+    assert world.steps.taken == ["create", f"submit {ID}", "save"]  # recorded before it can be billed
+    assert (started.deadline - started.created, started.metadata) == (seconds(600), {"order": "1"})
+
+    world.settle()
+    assert world.steps.taken[3:] == ["poll", "save", "copy 0", "copy 1", "decide", "drop_active"]
+    done = world.store.read(ID)
+    assert done is not None
+    assert (done.status, done.images, done.error) == (Status.SUCCEEDED, (stored(0), stored(1)), None)
+
+
+def test_the_new_record_keeps_the_timer_off_until_the_submit_must_be_over(world: World) -> None:
+    world.steps.fail_at = 1
+    with pytest.raises(Death):
+        world.start()
+    world.tick(SUBMIT_CLAIM - seconds(1))
+    assert world.steps.taken == ["create", f"submit {ID}"]
+    world.tick(seconds(1))
+    assert world.steps.taken[2:] == [f"submit {ID}", "save"]
+
+
+def test_tokens_cannot_be_guessed(world: World) -> None:
+    tokens = {world.start().token for _ in range(5)}
+    assert len(tokens) == 5
+    assert all(len(token) >= 22 for token in tokens)  # 128 bits
+
+
+def _steps_of_a_whole_life() -> list[str]:
+    world = World()
+    world.start(key=KEY)
+    world.settle()
+    return world.steps.taken
+
+
+LIFE = _steps_of_a_whole_life()
+
+
+@pytest.mark.parametrize("failure", [Death, StorageUnavailableError])
+@pytest.mark.parametrize("fail_after", [False, True])
+@pytest.mark.parametrize("step", range(len(LIFE)), ids=[f"{at} {step.split()[0]}" for at, step in enumerate(LIFE)])
+def test_a_crash_at_any_step_loses_nothing_and_doubles_nothing(
+    step: int, fail_after: bool, failure: type[BaseException]
+) -> None:
+    world = World()
+    world.steps.fail_at, world.steps.fail_after, world.steps.failure = step, fail_after, failure
+    try:
+        world.start(key=KEY)
+        world.settle()
+    except (Death, StorageUnavailableError):
+        # Never billed without a record.
+        assert all(world.store.read(billed) for billed in world.upstream.operations)
+
+    # Its caller, who may have had no answer, asks with the same key until he has one; the timer ticks on.
+    for _ in range(2):
+        world.start(key=KEY)
+        world.settle()
+
+    [billed] = world.upstream.operations
+    done = world.store.read(billed)
+    assert done is not None
+    assert (done.status, done.images) == (Status.SUCCEEDED, (stored(0), stored(1)))
+    assert world.images.blobs == {f"{billed}/0", f"{billed}/1"}
+    assert (list(world.store.done), world.store.active) == ([billed], {})
+
+
+def test_a_start_whose_submit_cannot_be_written_down_was_still_a_start(world: World) -> None:
+    world.steps.fail_at, world.steps.failure = 2, StorageUnavailableError
+    assert world.start().status is Status.NOT_RUNNING
+    world.settle()
+    assert world.upstream.operations == [ID]
+
+
+def test_a_request_that_the_model_cannot_do_leaves_no_trace(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: GenerationRequest) -> GenerationRequest:
+        raise RequestError(status=400, code="invalidPayload", message="no")
+
+    monkeypatch.setattr(world.upstream, "complete", refuse)
+    with pytest.raises(RequestError):
+        world.start(key=KEY)
+    assert (world.steps.taken, world.store.keys) == ([], {})
+
+
+def test_a_model_that_is_not_configured_is_named_with_those_that_are(world: World) -> None:
+    with pytest.raises(RequestError) as caught:
+        world.start(key=KEY, model="other")
+    [problem] = caught.value.problems
+    assert (caught.value.status, problem.field) == (400, "model")
+    assert problem.message.endswith("use one of 'dalle', 'gpt'")
+    assert "other" not in problem.message
+    assert (world.steps.taken, world.store.keys) == ([], {})
+
+
+# --- outcomes
+
+ERROR = GenerationError(code="contentFilter", message="No.")
+LOST = ImageUnusableError("imageTruncated", "cut", again=True)
+NO_IMAGE = ImageUnusableError("imageTooLarge", "big", again=False)
+
+
+@pytest.mark.parametrize(
+    ("submitted", "status", "code"),
+    [
+        (Ended(Status.FAILED, ERROR), Status.FAILED, "contentFilter"),
+        (Ended(Status.CANCELED), Status.CANCELED, None),
+    ],
+)
+def test_what_upstream_refuses_ends_at_once(world: World, submitted: Ended, status: Status, code: str | None) -> None:
+    world.upstream.submitted = submitted
+    started = world.start()
+    assert (started.status, started.error.code if started.error else None) == (status, code)
+    assert world.steps.taken == ["create", f"submit {ID}", "decide", "drop_active"]
+
+
+@pytest.mark.parametrize(
+    ("polled", "unusable", "images", "status", "code"),
+    [
+        (Ended(Status.FAILED, ERROR), {}, (), Status.FAILED, "contentFilter"),
+        (Ended(Status.CANCELED), {}, (), Status.CANCELED, None),
+        (TWO, {}, (StoredImage, StoredImage), Status.SUCCEEDED, None),
+        # One of two is a success, whichever it is and whyever the other is not.
+        (TWO, {0: NO_IMAGE}, (FailedImage, StoredImage), Status.SUCCEEDED, None),
+        (TWO, {1: LOST}, (StoredImage, FailedImage), Status.SUCCEEDED, None),
+        (Produced((ImageRefused(ERROR), ImageUrl("u"))), {}, (FailedImage, StoredImage), Status.SUCCEEDED, None),
+        (TWO, {0: LOST, 1: NO_IMAGE}, (FailedImage, FailedImage), Status.FAILED, "imageTruncated"),
+        (
+            Produced((ImageUrl("u"), ImageRefused(ERROR))),
+            {0: NO_IMAGE},
+            (FailedImage, FailedImage),
+            Status.FAILED,
+            "contentFilter",
+        ),
+        (Produced((ImageRefused(ERROR),)), {}, (FailedImage,), Status.FAILED, "contentFilter"),
+        # Past its expiry an image will not come back: no second try.
+        (Produced((ImageUrl("u"),), NOON), {0: LOST}, (FailedImage,), Status.FAILED, "imageTruncated"),
+    ],
+)
+def test_the_outcome_is_that_of_all_images_together(
+    world: World,
+    polled: Produced | Ended,
+    unusable: dict[int, ImageUnusableError],
+    images: tuple[type, ...],
+    status: Status,
+    code: str | None,
+) -> None:
+    world.upstream.polled, world.images.unusable = polled, unusable
+    world.start()
+    world.settle()
+    done = world.store.read(ID)
+    assert done is not None
+    assert (done.status, done.error.code if done.error else None) == (status, code)
+    assert tuple(type(image) for image in done.images) == images
+
+
+def test_an_image_that_was_copied_is_not_copied_again_for_another_that_was_not(world: World) -> None:
+    world.images.unusable = {1: LOST}
+    world.start()
+    world.tick(seconds(1))
+    assert world.steps.taken[-4:] == ["save", "copy 0", "copy 1", "save"]
+    kept = world.store.active[ID].generation
+    assert (kept.images, kept.copy_attempts) == ((stored(0), None), 1)
+
+    world.images.unusable = {}
+    world.steps.taken.clear()
+    world.settle()
+    assert world.steps.taken == ["poll", "save", "copy 1", "decide", "drop_active"]
+
+
+@pytest.mark.parametrize(
+    ("record", "polled", "status", "code"),
+    [
+        (new(), TWO, Status.FAILED, "deadlineExceeded"),  # never accepted: not even tried
+        (running(), Working(None), Status.FAILED, "deadlineExceeded"),
+        (running(), Unavailable("500"), Status.FAILED, "deadlineExceeded"),
+        (running(), TWO, Status.SUCCEEDED, None),  # they were ready for long, and are paid for
+        (running(), Ended(Status.FAILED, ERROR), Status.FAILED, "contentFilter"),  # the true reason, not the clock
+    ],
+)
+def test_the_deadline_ends_what_upstream_has_not(
+    world: World, record: Generation, polled: Working | Produced | Ended | Unavailable, status: Status, code: str | None
+) -> None:
+    world.given(record)
+    world.upstream.polled = polled
+    world.tick(record.deadline - NOON)
+    done = world.store.read(ID)
+    assert done is not None
+    assert (done.status, done.error.code if done.error else None) == (status, code)
+    assert world.upstream.operations == []
+
+
+# --- what is worth a write
+
+
+@pytest.mark.parametrize(
+    ("record", "polled", "due_in", "writes"),
+    [
+        (running(), Working(None), 1, 0),  # the worker that polls keeps it in mind
+        (running(), Working(4.9), 4.9, 0),
+        (running(), Working(5), 5, 1),  # others must know: somebody else may list it before
+        (running(), Working(999), 60, 1),
+        (running(), Unavailable("429"), 1, 1),  # the count of faults is state
+        (running(faults=3), Working(None), 1, 1),  # so is its end
+    ],
+)
+def test_only_what_others_must_know_is_written(
+    world: World, record: Generation, polled: Working | Unavailable, due_in: float, writes: int
+) -> None:
+    current = world.given(record)
+    world.upstream.polled = polled
+    after = world.lifecycle.advance(current)
+    assert after is not None
+    assert after.generation.due == NOON + seconds(due_in)
+    assert world.steps.taken == ["poll"] + ["save"] * writes
+    assert after.etag == world.store.active[ID].etag  # so that the next move can be made without reading it
+
+
+# --- two at once
+
+
+def test_who_lost_the_claim_does_not_copy(world: World) -> None:
+    current = world.given(running())
+    world.store.save(current.generation, current.etag)  # somebody else's move
+    world.steps.taken.clear()
+    after = world.lifecycle.advance(current)
+    assert after == current
+    assert world.steps.taken == ["poll", "save"]
+
+
+def test_a_submit_that_was_overtaken_walks_away(world: World) -> None:
+    current = world.given(new())
+    winner = world.store.save(running(), current.etag)
+    assert world.lifecycle.advance(current) == current
+    assert world.store.active[ID] == Versioned(running(), winner)
+
+
+@pytest.mark.parametrize(
+    ("first", "images_stay"),
+    [
+        (running().changed(status=Status.SUCCEEDED, images=(stored(0), stored(1))), True),  # the same images
+        (running().changed(status=Status.FAILED, error=ERROR), False),
+        (running().changed(status=Status.CANCELED), False),
+        (None, False),  # deleted
+    ],
+)
+def test_images_do_not_stay_behind_an_outcome_that_has_none(
+    world: World, first: Generation | None, images_stay: bool
+) -> None:
+    current = world.given(running())
+    world.store.done[ID] = first
+    assert world.lifecycle.advance(current) is None or first is None
+    assert world.images.blobs == ({f"{ID}/0", f"{ID}/1"} if images_stay else set())
+    assert world.store.done[ID] == first  # the first outcome stays
+    assert world.store.active == {}
+
+
+# --- idempotency, limits
+
+
+def test_the_same_key_is_the_same_generation(world: World) -> None:
+    first = world.start(key=KEY)
+    again = world.start(key=KEY)
+    assert (again.id, again.token) == (first.id, first.token)
+    assert world.upstream.operations == [ID]
+    world.settle()
+    assert world.start(key=KEY).status is Status.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("header", "status"), [("idempotency-key", 422), ("repeatability-request-id", 422), ("operation-id", 400)]
+)
+def test_the_same_key_for_another_request_is_refused(world: World, header: str, status: int) -> None:
+    world.start(key=KEY)
+    with pytest.raises(RequestError) as caught:
+        world.start(key=IdempotencyKey(header, KEY.value), prompt="another")
+    assert (caught.value.status, caught.value.code) == (status, "idempotencyKeyReused")
+    assert world.upstream.operations == [ID]
+
+
+def test_more_than_the_limit_is_refused_and_a_repetition_is_not() -> None:
+    world = World(most_active=1)
+    world.start(key=KEY)
+    with pytest.raises(RequestError) as caught:
+        world.start()
+    assert (caught.value.status, caught.value.retry_after) == (429, 30)
+    assert world.start(key=KEY).id == ID
+    world.settle()
+    world.start()
+
+
+# --- cancel, delete
+
+
+@pytest.mark.parametrize(
+    ("record", "stays_active"),
+    [
+        (new(), False),
+        (running(), False),
+        (running(copy_attempts=1), True),  # whoever copies it must find out, and clean up
+    ],
+)
+def test_cancel_is_an_outcome_at_once(world: World, record: Generation, stays_active: bool) -> None:
+    world.given(record)
+    canceled = world.lifecycle.cancel(record)
+    assert canceled is not None
+    assert canceled.status is Status.CANCELED
+    assert (ID in world.store.active) is stays_active
+    world.settle()
+    assert world.store.done[ID] == canceled
+    assert world.images.blobs == set()
+
+
+@pytest.mark.parametrize("status", [Status.SUCCEEDED, Status.FAILED, Status.CANCELED])
+def test_what_has_ended_is_not_canceled(world: World, status: Status) -> None:
+    ended = running().changed(status=status)
+    assert world.lifecycle.cancel(ended) is ended
+    assert world.steps.taken == []
+
+
+@pytest.mark.parametrize("fail_after", [False, True])
+@pytest.mark.parametrize("step", [None, *range(5)])
+def test_a_delete_that_is_repeated_leaves_nothing(world: World, step: int | None, fail_after: bool) -> None:
+    started = world.start(key=KEY)
+    world.images.blobs = {f"{ID}/0"}
+    world.steps.taken.clear()
+    world.steps.fail_at, world.steps.fail_after = step, fail_after
+    try:
+        world.lifecycle.delete(started)
+        assert step is None
+    except Death:
+        if found := world.store.read(ID):  # else its caller is told that it is gone, which is true
+            world.lifecycle.delete(found)
+    world.settle()
+    assert (world.store.read(ID), world.store.active) == (None, {})
+    assert (world.images.blobs, world.store.keys) == (set(), {})
+    assert world.start(key=KEY).id != ID  # the key is free
+
+
+def test_a_deleted_generation_does_not_come_back(world: World) -> None:
+    current = world.given(running(copy_attempts=1))
+    world.lifecycle.delete(current.generation)
+    world.settle()  # its worker comes late
+    assert (world.store.read(ID), world.images.blobs) == (None, set())
+
+
+# --- Prefer: wait
+
+
+def test_who_waits_gets_the_outcome_as_soon_as_it_is_there(world: World) -> None:
+    started = world.start()
+    finished = world.lifecycle.wait(started, NOON + seconds(50))
+    assert finished.status is Status.SUCCEEDED
+    assert world.clock.now == started.due  # and no moment later
+
+
+@pytest.mark.parametrize("polled", [Working(None), Working(30), Unavailable("500")])
+def test_who_waits_in_vain_is_told_on_time_and_does_not_hammer(world: World, polled: Working | Unavailable) -> None:
+    world.upstream.polled = polled
+    assert world.lifecycle.wait(world.start(), NOON + seconds(20)).status is Status.RUNNING
+    assert world.clock.now == NOON + seconds(20)
+    assert world.steps.taken.count("poll") <= 20
+
+
+def test_who_waits_beside_another_worker_leaves_it_to_him(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = world.start()
+    world.clock.now = started.due
+    stale = world.store.active[ID]
+    claimed = running(due=NOON + seconds(70), copy_attempts=1)
+    world.store.save(claimed, stale.etag)
+    monkeypatch.setattr(world.store, "read_active", _once(stale, world.store.read_active))
+    world.steps.taken.clear()
+    assert world.lifecycle.wait(started, NOON + seconds(20)).status is Status.RUNNING
+    assert world.steps.taken == ["poll", "save"]  # one move, which lost; then only looks
+
+
+def _once(first: Versioned, then: Callable[[str], Versioned | None]) -> Callable[[str], Versioned | None]:
+    waiting = [first]
+    return lambda generation_id: waiting.pop() if waiting else then(generation_id)
+
+
+# --- the log
+
+
+def test_the_log_tells_the_story_without_prompt_token_key_or_url(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    world.images.unusable = {1: LOST}
+    world.upstream.polled = Unavailable("status 503")
+    started = world.start(key=KEY)
+    world.tick(seconds(5))
+    world.upstream.polled = TWO
+    world.settle()
+    assert [record.getMessage().split()[0] for record in caplog.records] == [
+        "generation.started",
+        "upstream.unavailable",
+        *["image.unusable"] * 5,
+        "generation.succeeded",
+    ]
+    for secret in (PROMPT, started.token, KEY.value, "s3cret", "example.com"):
+        assert secret not in caplog.text

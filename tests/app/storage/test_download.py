@@ -1,0 +1,264 @@
+"""Fetching from URLs that somebody else wrote, against a real server that misbehaves."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imagegen.errors import ImageUnusableError
+from imagegen.storage.download import Downloader
+from tests.scripted_server import Reply, ScriptedServer, http
+
+BODY = b"0123456789"
+FAR = "https://images.example.com"
+
+
+def downloader(
+    *allowed: str, endpoint: str = "https://endpoint.example.com", monotonic: Callable[[], float] = time.monotonic
+) -> Downloader:
+    return Downloader(allowed_hosts=allowed, endpoints=[endpoint], connections=2, seconds=30, monotonic=monotonic)
+
+
+def fetch(source: Downloader, url: str) -> tuple[bytes, int | None]:
+    with source.open(url) as download:
+        return b"".join(download.chunks), download.length
+
+
+def refusal(source: Downloader, url: str) -> ImageUnusableError:
+    with pytest.raises(ImageUnusableError) as caught:
+        fetch(source, url)
+    assert "s3cret" not in caught.value.message
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("reply", "length"),
+    [
+        (http(200, BODY), 10),
+        (http(200, BODY, content_length=None), None),  # it ends where the connection does
+        (http(200, b"4\r\n0123\r\n6\r\n456789\r\n0\r\n\r\n", transfer_encoding="chunked"), None),
+        (http(200, BODY, content_length="10 "), 10),
+        # Compressed although we asked for it not to be: that length is of something else.
+        (http(200, gzip.compress(BODY), content_encoding="gzip"), None),
+        # Digits to str.isdigit, no number to int: whatever it is, it is no length.
+        (http(200, BODY, content_length="\xb2"), None),
+        (http(200, BODY, content_length="9" * 5_000), None),
+    ],
+)
+def test_the_bytes_come_as_they_were_sent_with_the_length_that_was_announced(
+    server: ScriptedServer, reply: bytes, length: int | None
+) -> None:
+    server.answers(reply)
+    assert fetch(downloader(endpoint=server.url), f"{server.url}/0.png") == (BODY, length)
+
+
+@pytest.mark.parametrize(
+    ("reply", "again"),
+    [
+        (http(200, BODY, content_length="11"), True),
+        (http(200, b"a\r\n01234", transfer_encoding="chunked"), True),
+        (http(200, b"5\r\n01234\r\n", transfer_encoding="chunked"), True),  # whole chunks, no end
+        (http(200, b"xyz\r\n01234\r\n", transfer_encoding="chunked"), True),
+        (http(200, b"no gzip", content_encoding="gzip"), True),
+        (b"", True),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", True),
+        (http(204), True),
+        (http(206, BODY), True),
+        (http(403), True),  # a link expires: the next poll brings a new one
+        (http(404), True),
+        (http(429), True),
+        (http(500), True),
+        (http(304), True),
+        # Nothing that another try would change.
+        (http(400), False),
+        (http(401), False),
+        (http(410), False),
+        (http(451), False),
+    ],
+)
+def test_what_did_not_arrive_whole_is_no_image_and_says_whether_to_try_again(
+    server: ScriptedServer, reply: Reply, again: bool
+) -> None:
+    server.answers(reply)
+    error = refusal(downloader(endpoint=server.url), f"{server.url}/0.png?sig=s3cret")
+    assert (error.code, error.again) == ("imageUnavailable", again)
+
+
+def test_a_server_that_drips_is_given_up_when_the_time_is_over(server: ScriptedServer) -> None:
+    over = threading.Event()
+
+    def drip(connection: socket.socket) -> None:
+        connection.sendall(http(200, b"0", content_length="1000000"))
+        over.wait(10)  # no more comes, and the connection stays: only the clock can end this
+
+    times: Iterator[float] = iter([0.0, 31.0])
+    server.answers(drip)
+    try:
+        error = refusal(downloader(endpoint=server.url, monotonic=lambda: next(times)), server.url)
+    finally:
+        over.set()
+    assert (error.message, error.again) == ("the image did not arrive within 30 s", True)
+
+
+def test_no_credential_goes_along(server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    server.answers(http(200, BODY, set_cookie="session=1; Path=/"))
+    source = downloader(endpoint=server.url)
+    for url in (server.url, f"{server.url}/again"):
+        fetch(source, url)
+    assert len(server.seen) == 2
+    for seen in server.seen:
+        assert not {"authorization", "cookie", "api-key", "referer"} & seen.headers.keys()
+        assert seen.headers["accept-encoding"] == "identity"
+
+
+# --- redirects
+
+
+def test_a_few_redirects_are_followed(server: ScriptedServer) -> None:
+    server.answers(
+        http(302, location="/1"), http(307, location=f"{server.url}/2"), http(301, location="3?b=2"), http(200, BODY)
+    )
+    assert fetch(downloader(endpoint=server.url), f"{server.url}/0") == (BODY, 10)
+    assert [seen.target for seen in server.seen] == ["/0", "/1", "/2", "/3?b=2"]
+
+
+def test_redirects_without_end_are_not(server: ScriptedServer) -> None:
+    server.answers(http(302, location="/again"))
+    error = refusal(downloader(endpoint=server.url), server.url)
+    assert (error.code, error.again) == ("imageUnavailable", False)
+    assert len(server.seen) == 4
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("http://169.254.169.254/metadata/identity/oauth2/token", "it is not https"),
+        ("https://169.254.169.254/", "its host has an address that is not public"),
+        ("https://localhost/", "its host has an address that is not public"),
+        ("https://[::1]/", "its host has an address that is not public"),
+        ("file:///etc/passwd", "it is no http or https URL"),
+        ("ftp://example.com/0.png", "it is no http or https URL"),
+    ],
+)
+def test_a_redirect_is_judged_as_the_url_was(server: ScriptedServer, target: str, reason: str) -> None:
+    server.answers(http(302, location=target))
+    error = refusal(downloader(endpoint=server.url), server.url)
+    assert (error.code, error.again) == ("imageUrlNotAllowed", False)
+    assert error.message.endswith(reason)
+
+
+# --- where images may come from
+
+
+@pytest.mark.parametrize(
+    ("allowed", "url", "expected"),
+    [
+        ("images.example.com", "https://images.example.com/", True),
+        ("images.example.com", "http://IMAGES.example.com:81/", True),  # what the list names is taken as it is
+        ("images.example.com", "https://x.images.example.com/", False),
+        ("images.example.com", "https://images.example.com.evil.example/", False),
+        ("images.example.com:8443", "https://images.example.com:8443/", True),
+        ("images.example.com:443", "https://images.example.com/", True),
+        ("images.example.com:80", "https://images.example.com/", False),
+        ("images.example.com:8443", "https://images.example.com/", False),
+        (".example.com", "https://a.b.example.com/", True),
+        (".example.com", "https://example.com/", False),
+        (".example.com", "https://evilexample.com/", False),
+        (".example.com:8443", "https://a.example.com:8443/", True),
+        (".example.com:8443", "https://a.example.com/", False),
+        ("127.0.0.1", "http://127.0.0.1:9/", True),
+        ("[::1]", "http://[::1]:9/", True),
+        ("[::1]:9", "http://[::1]:9/", True),
+        ("[::1]:9", "http://[::1]:8/", False),
+    ],
+)
+def test_a_list_admits_what_it_names_and_nothing_else(
+    allowed: str, url: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connected = _refuse_connections(monkeypatch, "93.184.216.34")
+    error = refusal(downloader("unrelated.example.com", allowed), url)
+    assert error.code == ("imageUnavailable" if expected else "imageUrlNotAllowed")
+    assert bool(connected) is expected
+    if not expected:
+        assert error.message.endswith("is not in IMAGE_URL_ALLOWED_HOSTS")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1",
+        "127.8.8.8",
+        "0.0.0.0",  # noqa: S104 - to be refused
+        "10.0.0.1",
+        "172.16.0.1",
+        "192.168.1.1",
+        "169.254.169.254",  # where a machine's own tokens are handed out
+        "100.64.0.1",
+        "224.0.0.1",
+        "255.255.255.255",
+        "::1",
+        "::",
+        "fe80::1",
+        "fd00:ec2::254",
+        "::ffff:127.0.0.1",
+        "::ffff:169.254.169.254",
+        "64:ff9b::7f00:1",
+    ],
+)
+def test_a_public_name_of_an_address_of_our_own_is_not_connected_to(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connected = _refuse_connections(monkeypatch, address)
+    error = refusal(downloader(), f"{FAR}/0.png?sig=s3cret")
+    assert (error.code, error.again) == ("imageUrlNotAllowed", False)
+    assert connected == []
+
+
+def test_a_public_name_is_connected_to_at_the_very_address_that_was_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    connected = _refuse_connections(monkeypatch, "93.184.216.34")
+    error = refusal(downloader(), f"{FAR}/0.png")
+    assert (error.code, error.again) == ("imageUnavailable", True)
+    assert connected == [("93.184.216.34", 443)]
+
+
+@pytest.mark.parametrize(
+    "url", ["http://images.example.com/", "http://127.0.0.1/", "//images.example.com/", "", "data:,x"]
+)
+def test_without_a_list_only_https_is_fetched(url: str) -> None:
+    assert refusal(downloader(), url).code == "imageUrlNotAllowed"
+
+
+def test_a_name_that_does_not_resolve_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    error = refusal(downloader(), FAR)
+    assert (error.code, error.again) == ("imageUnavailable", True)
+
+
+def _refuse_connections(monkeypatch: pytest.MonkeyPatch, address: str) -> list[tuple[str, int]]:
+    """Every name has this address, and nobody listens anywhere. Returns where connections were tried."""
+    connected: list[tuple[str, int]] = []
+
+    def resolve(_host: str, port: int, *_: object, **__: object) -> list[tuple[Any, ...]]:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        return [(family, socket.SOCK_STREAM, 6, "", (address, port))]
+
+    def connect(where: tuple[str, int], *_: object, **__: object) -> None:
+        connected.append((where[0].strip("[]"), where[1]))
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr("urllib3.util.connection.create_connection", connect)
+    return connected

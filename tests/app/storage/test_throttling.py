@@ -1,0 +1,135 @@
+"""The shared brake on a real Azurite: what one instance was told, none has to find out again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from threading import Barrier
+from uuid import uuid4
+
+import pytest
+from azure.storage.blob import BlobServiceClient, ContainerClient
+
+from imagegen.errors import StorageUnavailableError
+from imagegen.storage.throttling import Brakes
+from local.azurite import Azurite
+from tests.app.generations import NOON, seconds
+
+LATER = NOON + seconds(30)
+
+
+class Instances:
+    """Several instances of the app over one storage, with a clock that they share."""
+
+    def __init__(self, azurite: Azurite) -> None:
+        self._service = BlobServiceClient.from_connection_string(azurite.connection_string)
+        self._container = f"b-{uuid4().hex}"
+        self.now = 0.0
+
+    def new(self) -> Brakes:
+        return Brakes(self._service, self._container, monotonic=lambda: self.now)
+
+    @property
+    def container(self) -> ContainerClient:
+        return self._service.get_container_client(self._container)
+
+
+@pytest.fixture
+def instances(azurite: Azurite) -> Instances:
+    """Its container is named, not made."""
+    return Instances(azurite)
+
+
+def test_nobody_is_held_where_nobody_said_so_not_even_a_container(instances: Instances) -> None:
+    assert instances.new().until("gpt") is None
+
+
+def test_what_one_instance_was_told_all_know(instances: Instances) -> None:
+    instances.new().pull("gpt", LATER)
+    assert instances.new().until("gpt") == LATER
+    assert instances.new().until("flux") is None
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        (LATER, LATER + seconds(5), LATER + seconds(5)),
+        (LATER + seconds(5), LATER, LATER + seconds(5)),  # the later word counts, whoever said it last
+        (LATER, LATER, LATER),
+    ],
+)
+def test_of_two_who_were_told_differently_the_later_word_counts(
+    instances: Instances, first: datetime, second: datetime, expected: datetime
+) -> None:
+    one, other = instances.new(), instances.new()
+    one.pull("gpt", first)
+    other.pull("gpt", second)
+    assert other.until("gpt") == instances.new().until("gpt") == expected
+
+
+def test_what_was_read_is_taken_as_true_for_two_seconds(instances: Instances) -> None:
+    one, other = instances.new(), instances.new()
+    assert one.until("gpt") is None
+    other.pull("gpt", LATER)
+    instances.now = 1.9
+    assert one.until("gpt") is None
+    instances.now = 2.0
+    assert one.until("gpt") == LATER
+
+
+def test_what_an_instance_was_told_itself_it_need_not_read(instances: Instances) -> None:
+    one = instances.new()
+    one.pull("gpt", LATER)
+    instances.container.delete_container()
+    assert one.until("gpt") == LATER
+
+
+@pytest.mark.parametrize("name", ["FLUX.1-Kontext-pro", "our images/2?", "\u00fc", "a" * 128, "..", "."])
+def test_every_name_of_a_deployment_has_a_brake_of_its_own(instances: Instances, name: str) -> None:
+    instances.new().pull(name, LATER)
+    assert instances.new().until(name) == LATER
+    assert instances.new().until("gpt") is None
+    [blob] = instances.container.list_blob_names()
+    assert blob.startswith("brakes/")  # beside active/ and done/, where no listing looks
+
+
+@pytest.mark.parametrize("metadata", [{}, {"until": "soon"}, {"until": ""}])
+def test_a_brake_that_cannot_be_read_holds_nobody_and_can_be_pulled(
+    instances: Instances, metadata: dict[str, str]
+) -> None:
+    instances.new().pull("gpt", LATER)
+    [blob] = instances.container.list_blob_names()
+    instances.container.get_blob_client(blob).set_blob_metadata(metadata)
+    assert instances.new().until("gpt") is None
+    instances.new().pull("gpt", LATER)
+    assert instances.new().until("gpt") == LATER
+
+
+def test_many_who_are_told_at_once_agree_in_the_end(instances: Instances) -> None:
+    all_at_once = Barrier(8)
+
+    def pull(number: int) -> None:
+        all_at_once.wait()
+        instances.new().pull("gpt", LATER + seconds(number / 10))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(pull, range(8)))
+    found = instances.new().until("gpt")
+    assert found is not None
+    assert LATER <= found <= LATER + seconds(1)  # they were told nearly the same, and either is good enough
+
+
+def _until(brakes: Brakes) -> None:
+    brakes.until("gpt")
+
+
+def _pull(brakes: Brakes) -> None:
+    brakes.pull("gpt", LATER)
+
+
+@pytest.mark.parametrize("ask", [_until, _pull])
+def test_storage_that_is_away_is_said_to_be(ask: Callable[[Brakes], None]) -> None:
+    service = BlobServiceClient("http://127.0.0.1:1/a", credential="c2VjcmV0", retry_total=0)
+    with pytest.raises(StorageUnavailableError):
+        ask(Brakes(service, "b"))

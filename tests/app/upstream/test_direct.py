@@ -1,0 +1,506 @@
+"""One call, and the images are in its answer: against a real server that says every right and wrong thing there is."""
+
+from __future__ import annotations
+
+import base64
+import gc
+import json
+import logging
+import socket
+import ssl
+import threading
+import tracemalloc
+import weakref
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from azure.core.credentials import AccessToken
+from pydantic import SecretStr
+
+from imagegen.deployments import Api, Deployment
+from imagegen.generation import GenerationRequest, Status
+from imagegen.upstream import direct
+from imagegen.upstream.direct import DirectUpstream
+from imagegen.upstream.flux import flux
+from imagegen.upstream.mai import mai
+from imagegen.upstream.openai_images import openai_images
+from imagegen.upstream.protocol import (
+    Ended,
+    ImageBytes,
+    ImageRefused,
+    ImageSource,
+    ImageUrl,
+    Lost,
+    Produced,
+    Throttled,
+    Unavailable,
+)
+from tests.app.generations import ID, PROMPT, TOKEN, new
+from tests.scripted_server import Reply, ScriptedServer, http, scripted_server
+
+KEY = "the-key-of-the-image-service"
+SAS = "https://images.example.com/i/0.png?se=2026-11-24&sig=s3cret%2bsignature"
+ASKED = new(request=GenerationRequest(prompt=PROMPT, size="1024x1024", quality="low", model="ours"))
+
+type Outcome = Produced | Ended | Throttled | Unavailable | Lost
+
+
+def deployment(endpoint: str, *, api: Api = Api.IMAGES, key: str | None = KEY) -> Deployment:
+    return Deployment(
+        name="ours",
+        api=api,
+        endpoint=endpoint,
+        deployment="gpt-image-2",
+        api_version="preview" if api is Api.FLUX else None,
+        api_key=SecretStr(key) if key else None,
+        scope="https://cognitiveservices.azure.com/.default",
+        model_path="flux-2-pro" if api is Api.FLUX else None,
+    )
+
+
+def upstream(endpoint: str, *, api: Api = Api.IMAGES, key: str | None = KEY, most: int = 1 << 20) -> DirectUpstream:
+    where = deployment(endpoint, api=api, key=key)
+    dialect = {Api.IMAGES: openai_images, Api.FLUX: flux, Api.MAI: mai}[api](where)
+    return DirectUpstream(where, dialect, connections=2, most_bytes=most)
+
+
+def generate(server: ScriptedServer, reply: Reply, **options: Any) -> Outcome:
+    server.answers(reply)
+    return upstream(server.url, **options).generate(ASKED)
+
+
+def images(outcome: Outcome) -> list[ImageSource]:
+    assert isinstance(outcome, Produced), outcome
+    return list(outcome.images)
+
+
+def b64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def hang_up(connection: socket.socket) -> None:
+    connection.close()
+
+
+# --- what is asked
+
+
+@pytest.mark.parametrize(
+    ("api", "target", "header"),
+    [
+        (Api.IMAGES, "/openai/v1/images/generations", ("api-key", KEY)),
+        (
+            Api.FLUX,
+            "/providers/blackforestlabs/v1/flux-2-pro?api-version=preview",
+            ("authorization", f"Bearer {KEY}"),
+        ),
+        (Api.MAI, "/mai/v1/images/generations", ("api-key", KEY)),
+    ],
+)
+def test_each_api_is_called_once_at_its_route_with_its_own_header(
+    server: ScriptedServer, api: Api, target: str, header: tuple[str, str]
+) -> None:
+    assert images(generate(server, http(200, {"data": [{"url": SAS}]}), api=api)) == [ImageUrl(SAS)]
+    [seen] = server.seen
+    assert (seen.method, seen.target) == ("POST", target)
+    assert (header[0], seen.headers[header[0]]) == header
+    assert len({"api-key", "authorization"} & seen.headers.keys()) == 1
+    assert seen.headers["content-type"] == "application/json"
+    assert int(seen.headers["content-length"]) == len(seen.body)  # FLUX wants it
+    assert seen.headers["x-ms-client-request-id"] == ID
+    assert json.loads(seen.body)["prompt"] == PROMPT
+
+
+@pytest.mark.parametrize("api", [Api.IMAGES, Api.FLUX, Api.MAI])
+def test_without_a_key_a_token_of_the_scope_goes_as_bearer(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, api: Api
+) -> None:
+    class Credential:
+        def get_token(self, *scopes: str, **_: Any) -> AccessToken:
+            assert scopes == ("https://cognitiveservices.azure.com/.default",)
+            return AccessToken("an-entra-token", 2_000_000_000)
+
+    monkeypatch.setattr("azure.identity.DefaultAzureCredential", Credential)
+    assert images(generate(server, http(200, {"data": [{"url": SAS}]}), api=api, key=None)) == [ImageUrl(SAS)]
+    [seen] = server.seen
+    assert seen.headers["authorization"] == "Bearer an-entra-token"
+    assert "api-key" not in seen.headers
+
+
+def test_the_request_says_which_model_was_meant(server: ScriptedServer) -> None:
+    assert upstream(server.url).complete(GenerationRequest(prompt="x")).model == "ours"
+
+
+# --- what came
+
+
+ANOTHER = {"error": {"code": "contentFilter", "message": "No."}}
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ([{"b64_json": b64(b"abc")}], [ImageBytes(b"abc")]),
+        ([{"b64_json": b64(b"abc"), "revised_prompt": "nicer"}], [ImageBytes(b"abc", "nicer")]),
+        ([{"revised_prompt": "nicer", "b64_json": b64(b"abc")}], [ImageBytes(b"abc", "nicer")]),
+        ([{"url": SAS}], [ImageUrl(SAS)]),  # byte for byte
+        ([{"url": SAS, "revised_prompt": "nicer"}], [ImageUrl(SAS, "nicer")]),
+        ([{"b64_json": None, "url": SAS}], [ImageUrl(SAS)]),  # gateways send both
+        ([{"b64_json": "", "url": SAS}], [ImageUrl(SAS)]),
+        ([{"b64_json": b64(b"abc"), "url": SAS}], [ImageBytes(b"abc")]),  # no need to fetch what is here
+        ([{"b64_json": b64(b"0")}, {"url": SAS}, ANOTHER], [ImageBytes(b"0"), ImageUrl(SAS), "contentFilter"]),
+        ([{"b64_json": b64(bytes([number]))} for number in range(10)], [ImageBytes(bytes([n])) for n in range(10)]),
+        ([{"b64_json": b64(b"0"), "revised_prompt": 7}], [ImageBytes(b"0")]),
+        # One that cannot be read does not cost the others.
+        ([{"b64_json": "not base64!"}, {"b64_json": b64(b"1")}], ["notAnImage", ImageBytes(b"1")]),
+        ([{"b64_json": "\u00fc"}, {"b64_json": b64(b"1")}], ["notAnImage", ImageBytes(b"1")]),
+        ([{"b64_json": "AAA"}], ["notAnImage"]),  # cut short
+        ([{"b64_json": 7}, {}, {"url": ""}, {"url": 7}], ["noImage"] * 4),
+        ([{"b64_json": b64(b"0")}, "text", None, 7, ["x"]], [ImageBytes(b"0"), *["noImage"] * 4]),
+        ([{"b64_json": b64(b"0"), "n": 1.5e300, "deep": {"er": [{"est": 1}]}}], [ImageBytes(b"0")]),
+    ],
+)
+def test_every_image_of_the_answer_is_taken_in_its_place(
+    server: ScriptedServer, data: list[Any], expected: list[ImageSource | str]
+) -> None:
+    found = images(generate(server, http(200, {"created": 1, "data": data})))
+    assert [one.error.code if isinstance(one, ImageRefused) else one for one in found] == expected
+
+
+@pytest.mark.parametrize("answer", [{}, {"data": []}, {"data": None}, {"created": 1, "data": {}}, [], None, 7, "text"])
+def test_an_answer_without_any_image_says_so(server: ScriptedServer, answer: Any) -> None:
+    [refused] = images(generate(server, http(200, answer)))
+    assert isinstance(refused, ImageRefused)
+    assert (refused.error.code, refused.error.is_refusal) == ("noImages", False)
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        ({"total_tokens": 3, "input_tokens": 1}, {"total_tokens": 3, "input_tokens": 1}),
+        ({"input_tokens_details": {"text_tokens": 9}}, {"input_tokens_details.text_tokens": 9}),
+        ({"total_tokens": "3", "cached": True, "rate": 1.5, "none": None}, None),
+        ({}, None),
+        (None, None),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_the_tokens_are_kept_wherever_they_stand(
+    server: ScriptedServer, usage: Any, expected: dict[str, int] | None, first: bool
+) -> None:
+    data = {"data": [{"b64_json": b64(b"0")}]}
+    answer = {"usage": usage, **data} if first else {**data, "usage": usage}
+    outcome = generate(server, http(200, answer))
+    assert isinstance(outcome, Produced)
+    assert outcome.usage == expected
+    assert list(outcome.images) == [ImageBytes(b"0")]
+
+
+def test_an_answer_that_comes_in_chunks_is_read_to_its_end(server: ScriptedServer) -> None:
+    body = json.dumps({"data": [{"b64_json": b64(b"0" * 9)}]}).encode()
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+    assert images(generate(server, http(200, chunks, transfer_encoding="chunked"))) == [ImageBytes(b"0" * 9)]
+
+
+# --- what did not come: lost, because it may be billed
+
+
+WHOLE = json.dumps({"data": [{"b64_json": b64(b"0" * 90)}]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (hang_up, "no answer (ConnectionError)"),
+        (b"not HTTP at all\r\n\r\n", "no answer (ConnectionError)"),
+        (http(200, WHOLE[:50], content_length=str(len(WHOLE))), "no answer (ProtocolError)"),  # the connection broke
+        (http(200, WHOLE[:50]), "status 200 with a body that is not the JSON of an answer"),  # the service did
+        (http(200, WHOLE[:-1]), "status 200 with a body that is not the JSON of an answer"),
+        (http(200, b"<html>a proxy's words</html>"), "status 200 with a body that is not the JSON of an answer"),
+        (http(200, b""), "status 200 with a body that is not the JSON of an answer"),
+        (http(200, WHOLE + WHOLE), "status 200 with a body that is not the JSON of an answer"),
+        (http(200, b'{"data": [{"b64_json": "\xff"}]}'), "status 200 with a body that is not the JSON of an answer"),
+        # Both of these end the process, or the thread, where numbers are read exactly.
+        (http(200, b'{"created": 1%s}' % (b"0" * 5_000)), "status 200 with a body that is not the JSON of an answer"),
+        (http(200, b'{"created": 1e99999999999999999999}'), "status 200 with a body that is not the JSON of an answer"),
+        # Somebody on the way gave up waiting: the service itself may have gone on.
+        (http(408, {"error": {"code": "Timeout"}}), "status 408"),
+        (http(502, b"<html>bad gateway</html>"), "status 502"),
+        (http(504), "status 504"),
+    ],
+)
+def test_an_answer_that_may_have_been_paid_for_is_lost(server: ScriptedServer, reply: Reply, reason: str) -> None:
+    assert generate(server, reply) == Lost(reason)
+    assert len(server.seen) == 1  # and nothing in here asks again
+
+
+def test_an_answer_that_is_too_long_is_not_paid_for_again(server: ScriptedServer) -> None:
+    outcome = generate(server, http(200, b" " * 2_000_000))
+    assert isinstance(outcome, Ended)
+    assert outcome.error is not None
+    assert outcome.error.code == "imageTooLarge"
+    assert "MAX_IMAGE_BYTES" in outcome.error.message
+
+
+def test_a_service_that_is_silent_for_too_long_is_lost(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(connection: socket.socket) -> None:
+        connection.recv(1)  # until the client hangs up
+
+    monkeypatch.setattr(direct, "READ_SECONDS", 0.2)
+    assert generate(server, silent) == Lost("no answer (ReadTimeout)")
+
+
+def test_minutes_of_silence_are_waited_for() -> None:
+    assert direct.READ_SECONDS >= 250  # seen for large images
+
+
+# --- what surely did nothing
+
+
+def test_a_connection_that_is_refused_did_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    assert upstream(url).generate(ASKED) == Unavailable("no answer (ConnectionError)")
+
+
+def test_a_host_that_has_no_address_did_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: Any, **__: Any) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "no such host")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    outcome = upstream("https://images.example.com").generate(ASKED)
+    assert outcome == Unavailable("no answer (ConnectionError)")
+
+
+def test_a_certificate_that_is_not_trusted_did_nothing(tmp_path: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)  # pyright: ignore[reportUnknownMemberType]
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection, pytest.raises(ssl.SSLError):
+                context.wrap_socket(connection, server_side=True)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        outcome = upstream(f"https://127.0.0.1:{listening.getsockname()[1]}").generate(ASKED)
+        thread.join()
+    assert outcome == Unavailable("no answer (SSLError)")
+
+
+def test_a_token_that_cannot_be_had_did_nothing(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    from azure.identity import CredentialUnavailableError
+
+    class Credential:
+        def get_token(self, *_: str, **__: Any) -> AccessToken:
+            raise CredentialUnavailableError("no identity here")
+
+    monkeypatch.setattr("azure.identity.DefaultAzureCredential", Credential)
+    outcome = generate(server, http(200), key=None)
+    assert (outcome, server.seen) == (Unavailable("no answer (CredentialUnavailableError)"), [])
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        (http(409), Unavailable("status 409")),
+        (http(425), Unavailable("status 425")),
+        (http(500), Unavailable("status 500")),
+        (http(500, b"<html>"), Unavailable("status 500")),
+        (http(503), Unavailable("status 503")),
+        (http(503, retry_after="20"), Unavailable("status 503", 20.0)),
+        (http(503, retry_after="soon"), Unavailable("status 503")),
+        # Over a quota: everybody's business, not this generation's alone.
+        (http(429), Throttled("status 429")),
+        (http(429, retry_after="17"), Throttled("status 429", 17.0)),
+        (http(429, retry_after_ms="1500"), Throttled("status 429", 1.5)),
+        (http(429, retry_after_ms="1500", retry_after="2"), Throttled("status 429", 1.5)),  # the finer word
+        (http(429, retry_after_ms="x", retry_after="2"), Throttled("status 429", 2.0)),
+        (http(429, {"error": {"code": "429", "message": "Rate limit"}}, retry_after="0"), Throttled("status 429", 0.0)),
+        (http(403, {"error": {"code": "403", "message": "Your resource has been temporarily blocked because …"}}),
+            Throttled("temporarily blocked", 300.0)),  # each call now would prolong it
+    ],
+)  # fmt: skip
+def test_what_did_nothing_is_tried_again_later(server: ScriptedServer, reply: bytes, expected: Outcome) -> None:
+    assert generate(server, reply) == expected
+    assert len(server.seen) == 1
+
+
+def test_a_date_to_retry_after_is_understood(server: ScriptedServer) -> None:
+    later = datetime.now(UTC) + timedelta(seconds=40)
+    outcome = generate(server, http(429, retry_after=format_datetime(later, usegmt=True)))
+    assert isinstance(outcome, Throttled)
+    assert outcome.retry_after == pytest.approx(40, abs=3)
+
+
+# --- what ends
+
+
+def stated(code: str, message: str = "because", **more: Any) -> dict[str, Any]:
+    return {"error": {"code": code, "message": message, **more}}
+
+
+@pytest.mark.parametrize(
+    ("reply", "code", "inner", "is_refusal"),
+    [
+        # The three spellings of a filter, and the two of its details.
+        (http(400, stated("contentFilter")), "contentFilter", "contentFilter", True),
+        (http(400, stated("content_policy_violation", inner_error={"code": "i"})), "contentFilter", "i", True),
+        (http(400, stated("moderation_blocked", innererror={"code": "i"})), "contentFilter", "i", True),
+        (http(400, stated("invalid_value")), "invalidPayload", "invalid_value", True),
+        (http(400, stated("Bad Code!")), "invalidPayload", "http400", True),  # it would go into a header of ours
+        (http(400), "invalidPayload", "http400", True),
+        # What an operator must mend, with the hint how.
+        (http(401, stated("401")), "upstreamUnauthorized", "401", False),
+        (http(403, stated("Forbidden")), "upstreamForbidden", "Forbidden", False),
+        (http(404, stated("DeploymentNotFound")), "upstreamNotFound", "DeploymentNotFound", False),
+        (http(404, b"<html>"), "upstreamNotFound", "http404", False),
+        (http(405), "http405", None, False),
+        (http(413, stated("tooLarge")), "tooLarge", None, False),
+        (http(307, location="https://evil.example/"), "http307", None, False),  # never followed: a key goes along
+        (http(202, {"id": "1"}), "http202", None, False),  # an API that we do not speak
+    ],
+)
+def test_a_verdict_ends_it_with_a_reason_that_tells_what_to_mend(
+    server: ScriptedServer, reply: bytes, code: str, inner: str | None, is_refusal: bool
+) -> None:
+    outcome = generate(server, reply)
+    assert isinstance(outcome, Ended)
+    assert outcome.status is Status.FAILED
+    assert outcome.error
+    assert (outcome.error.code, (outcome.error.innererror or {}).get("code")) == (code, inner)
+    assert outcome.error.is_refusal is is_refusal
+    if code.startswith("upstream"):
+        assert "Check the" in outcome.error.message
+    assert KEY not in str(outcome)
+    assert len(server.seen) == 1
+
+
+# --- memory
+
+
+def test_images_are_decoded_one_at_a_time(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive = weakref.WeakSet[Any]()
+    decode = base64.b64decode
+
+    class Image(ImageBytes):
+        __slots__ = ("__weakref__",)
+
+    def count(content: bytes, revised_prompt: str | None = None) -> Image:
+        image = Image(content, revised_prompt)
+        alive.add(image)
+        return image
+
+    decoded: list[int] = []
+
+    def note(encoded: str, *, validate: bool) -> bytes:
+        decoded.append(len(alive))
+        return decode(encoded, validate=validate)
+
+    monkeypatch.setattr(direct, "ImageBytes", count)
+    monkeypatch.setattr("base64.b64decode", note)
+    outcome = generate(server, http(200, {"data": [{"b64_json": b64(b"0")}] * 10}))
+    assert isinstance(outcome, Produced)
+    assert decoded == []  # nothing before it is asked for
+    at_once: list[int] = []
+    for _ in outcome.images:
+        gc.collect()
+        at_once.append(len(alive))
+    assert len(decoded) == len(at_once) == 10
+    assert max(at_once) <= 1
+    assert max(decoded) <= 1
+
+
+def test_a_large_answer_is_not_held_in_memory(server: ScriptedServer) -> None:
+    each, count = 4 << 20, 8
+    body = json.dumps({"data": [{"b64_json": b64(bytes(each))}] * count}).encode()
+    server.answers(http(200, body))
+    caller = upstream(server.url, most=len(body))
+    del body
+    tracemalloc.start()
+    try:
+        outcome = caller.generate(ASKED)
+        assert isinstance(outcome, Produced)
+        read = tracemalloc.get_traced_memory()[1]
+        lengths = [_length(source) for source in _in_turn(outcome)]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert lengths == [each] * count
+    # An image, the one before it, and the base64 of one, with what the parser has of it: not the 43 MB of the answer.
+    assert read < 5 * each
+    assert peak < 6 * each
+
+
+def _in_turn(outcome: Produced) -> Iterator[ImageSource]:
+    yield from outcome.images
+
+
+def _length(source: ImageSource) -> int:
+    assert isinstance(source, ImageBytes)
+    return len(source.content)
+
+
+# --- the log, health
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 429, 500])
+def test_neither_prompt_nor_key_nor_image_is_logged(
+    server: ScriptedServer, caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    body = {"data": [{"url": SAS}], "error": {"code": "x", "message": f"{PROMPT} {KEY}"}}
+    outcome = generate(server, http(status, body, x_ms_request_id="upstream-4711"))
+    assert not isinstance(outcome, Produced) or list(outcome.images) == [ImageUrl(SAS)]
+    [line] = [record.getMessage() for record in caplog.records if record.name == "imagegen"]
+    assert line.startswith(f"upstream.called id={ID} status={status} upstream_request_id=upstream-4711 ms=")
+    for secret in (PROMPT, KEY, TOKEN, "s3cret"):
+        assert secret not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("reply", "problem"),
+    [
+        (http(200, {"data": []}), None),
+        (http(404), None),  # FLUX and MAI hosts have no such list: they are there, and took the key
+        (http(429), None),
+        (http(401), "the service answered 401. Check the key"),
+        (http(403), "the service answered 403. Check the role"),
+        (http(500), "the service answered 500"),
+        (hang_up, "the endpoint of the 'images' API is out of reach"),
+    ],
+)
+def test_a_check_spends_nothing_and_tells_what_to_mend(
+    server: ScriptedServer, reply: Reply, problem: str | None
+) -> None:
+    server.answers(reply)
+    found = upstream(server.url).check()
+    assert found is None if problem is None else (found or "").startswith(problem)
+    [seen] = server.seen
+    assert (seen.method, seen.target, seen.body) == ("GET", "/openai/v1/models", b"")
+    assert KEY not in (found or "")
+
+
+def test_two_calls_at_once_do_not_wait_for_each_other() -> None:
+    with scripted_server() as running:
+        both = threading.Barrier(2, timeout=10)
+
+        def together(connection: socket.socket) -> None:
+            both.wait()
+            connection.sendall(http(200, {"data": [{"url": SAS}]}))
+
+        running.answers(together)
+        caller = upstream(running.url)
+        outcomes: list[Outcome] = []
+        threads = [threading.Thread(target=lambda: outcomes.append(caller.generate(ASKED))) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert [list(outcome.images) for outcome in outcomes if isinstance(outcome, Produced)] == [[ImageUrl(SAS)]] * 2

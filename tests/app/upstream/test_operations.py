@@ -1,0 +1,643 @@
+"""The asynchronous API, against a real server that says every right and wrong thing there is."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import socket
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from azure.core.credentials import AccessToken
+from pydantic import SecretStr
+
+from imagegen.deployments import Api, Deployment
+from imagegen.errors import RequestError
+from imagegen.generation import Generation, GenerationError, GenerationRequest, Status
+from imagegen.upstream.http import NoAnswerError, UpstreamSession, read_error
+from imagegen.upstream.operations import NOT_VISIBLE_YET, OperationsUpstream
+from imagegen.upstream.protocol import (
+    Accepted,
+    Ended,
+    ImageRefused,
+    ImageUrl,
+    Produced,
+    Throttled,
+    Unavailable,
+    Working,
+)
+from tests.app.generations import ID, NOON, PROMPT, TOKEN, new, running, seconds
+from tests.scripted_server import Reply, ScriptedServer, http, scripted_server
+
+KEY = "the-key-of-the-image-service"
+VERSION = "2023-06-01-preview"
+SAS = "https://images.example.com/i/0.png?se=2026-11-24&sig=s3cret%2bsignature"
+
+
+def deployment(endpoint: str, key: str | None = KEY) -> Deployment:
+    return Deployment(
+        name="dalle",
+        api=Api.OPERATIONS,
+        endpoint=endpoint,
+        deployment="dalle",
+        api_version=VERSION,
+        api_key=SecretStr(key) if key else None,
+        scope="https://cognitiveservices.azure.com/.default",
+    )
+
+
+def upstream(endpoint: str, *allowed: str, key: str | None = KEY) -> OperationsUpstream:
+    return OperationsUpstream(deployment(endpoint, key), allowed_origins=allowed, connections=2)
+
+
+def submit(server: ScriptedServer, reply: Reply) -> Accepted | Ended | Throttled | Unavailable:
+    server.answers(reply)
+    return upstream(server.url).submit(new())
+
+
+def poll(
+    server: ScriptedServer, reply: Reply, *, generation: Generation | None = None, now: datetime = NOON
+) -> Working | Produced | Ended | Unavailable:
+    server.answers(reply)
+    asked = generation or running()
+    return upstream(server.url).poll(asked.changed(operation_location=f"{server.url}/o/1"), now)
+
+
+def hang_up(connection: socket.socket) -> None:
+    connection.close()
+
+
+# --- submit
+
+
+def test_a_submit_is_what_the_api_reference_asks_for(server: ScriptedServer) -> None:
+    submit(server, http(202, {"id": "1", "status": "notRunning"}, operation_location=f"{server.url}/o/1"))
+    [seen] = server.seen
+    assert (seen.method, seen.target) == ("POST", f"/openai/images/generations:submit?api-version={VERSION}")
+    assert (seen.headers["api-key"], seen.headers["operation-id"]) == (KEY, ID)
+    assert "authorization" not in seen.headers
+    assert seen.headers["content-type"] == "application/json"
+    assert json.loads(seen.body) == {"prompt": PROMPT, "n": 1, "size": "1024x1024"}
+
+
+def test_the_end_user_goes_along(server: ScriptedServer) -> None:
+    server.answers(http(429))
+    request = GenerationRequest(prompt="x", n=5, size="256x256", user="someone")
+    upstream(server.url).submit(new(request=request))
+    assert json.loads(server.seen[0].body) == {"prompt": "x", "n": 5, "size": "256x256", "user": "someone"}
+
+
+def test_without_a_key_an_entra_token_goes_along(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Credential:
+        def get_token(self, *scopes: str, **_: Any) -> AccessToken:
+            return AccessToken(f"token-for-{scopes[0]}", 4_000_000_000)
+
+    monkeypatch.setattr("azure.identity.DefaultAzureCredential", Credential)
+    server.answers(http(429))
+    upstream(server.url, key=None).submit(new())
+    assert server.seen[0].headers["authorization"] == "Bearer token-for-https://cognitiveservices.azure.com/.default"
+    assert "api-key" not in server.seen[0].headers
+
+
+def test_an_identity_that_gets_no_token_decides_nothing(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from azure.identity import CredentialUnavailableError
+
+    class Credential:
+        def get_token(self, *_: str, **__: Any) -> AccessToken:
+            raise CredentialUnavailableError("no identity here")
+
+    monkeypatch.setattr("azure.identity.DefaultAzureCredential", Credential)
+    assert upstream(server.url, key=None).submit(new()) == Unavailable("no answer (CredentialUnavailableError)")
+    assert server.seen == []
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason", "retry_after"),
+    [
+        (http(408, {"error": {"code": "Timeout"}}), "status 408", None),
+        (http(409), "status 409", None),  # the same Operation-Id is being worked on
+        (http(425), "status 425", None),
+        (http(500), "status 500", None),
+        (http(502, b"<html>bad gateway</html>"), "status 502", None),
+        (http(503, retry_after="garbage"), "status 503", None),
+        (hang_up, "no answer (ConnectionError)", None),
+        (b"not HTTP at all\r\n\r\n", "no answer (ConnectionError)", None),
+        # Whether it was accepted is in a body that never came: the repeat with the same id finds out.
+        (http(202, b"{", content_length="500", operation_location="/o/1"), "no answer (ProtocolError)", None),
+        (http(202, b" " * (2**20 + 1), operation_location="/o/1"), "an answer of more than 1048576 bytes", None),
+    ],
+)
+def test_a_submit_without_a_verdict_is_tried_again(
+    server: ScriptedServer, reply: Reply, reason: str, retry_after: float | None
+) -> None:
+    outcome = submit(server, reply)
+    assert isinstance(outcome, Unavailable)
+    assert outcome.retry_after == retry_after
+    assert outcome.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("reply", "retry_after"),
+    [
+        (http(429, retry_after="7"), 7.0),
+        (http(429, {"error": {"code": "tooManyRequests"}}, retry_after_ms="1500"), 1.5),
+        (http(429), None),
+    ],
+)
+def test_a_quota_that_is_used_up_is_everybodys_business(
+    server: ScriptedServer, reply: bytes, retry_after: float | None
+) -> None:
+    assert submit(server, reply) == Throttled("status 429", retry_after)
+
+
+@pytest.mark.parametrize(
+    ("reply", "code", "message"),
+    [
+        # Only a 202 has an operation: the status decides, not the header.
+        (http(200, {"id": "1"}, operation_location="/o/1"), "http200", "no reason"),
+        (http(201, operation_location="/o/1"), "http201", "no reason"),
+        (http(302, location="/elsewhere"), "http302", "no reason"),
+        (http(202, {"id": "1"}), "operationLocationMissing", "AZURE_OPENAI_ENDPOINT"),
+        (http(202, operation_location=" "), "operationLocationMissing", "AZURE_OPENAI_ENDPOINT"),
+        # What the caller can mend.
+        (http(400, {"error": {"code": "contentFilter", "message": "No."}}), "contentFilter", "No."),
+        (http(400, {"error": {"code": "invalidPayload", "message": "Bad."}}), "invalidPayload", "Bad."),
+        (http(400), "invalidPayload", "no reason"),
+        (http(400, b"<html>nope</html>"), "invalidPayload", "no reason"),
+        (http(400, {"error": "prompt is bad"}), "invalidPayload", "prompt is bad"),
+        (http(413, {"error": {"code": 413, "message": "Long."}}), "413", "Long."),
+        # What the operator can mend: the settings are named.
+        (http(401, {"error": {"code": "401", "message": "x"}}), "upstreamUnauthorized", "AZURE_OPENAI_API_KEY"),
+        (http(401), "upstreamUnauthorized", "(http401)"),
+        (http(403, {"error": {"code": "forbidden"}}), "upstreamForbidden", "role on the image service"),
+        (http(404, b"<html>no such page</html>"), "upstreamNotFound", "AZURE_OPENAI_API_VERSION"),
+    ],
+)
+def test_a_refused_submit_fails_with_a_code_and_says_what_to_mend(
+    server: ScriptedServer, reply: Reply, code: str, message: str
+) -> None:
+    outcome = submit(server, reply)
+    assert isinstance(outcome, Ended)
+    assert outcome.status is Status.FAILED
+    assert outcome.error is not None
+    assert outcome.error.code == code
+    assert message in outcome.error.message
+    assert KEY not in str(outcome)
+    assert len(server.seen) == 1  # no redirect was followed, nothing was repeated
+
+
+# --- where the key may go
+
+ELSEWHERE = "https://elsewhere.example.com:443"
+
+
+@pytest.mark.parametrize(
+    ("location", "origin"),
+    [
+        ("https://evil.example.com/o/1", "https://evil.example.com:443"),
+        ("http://elsewhere.example.com/o/1", "http://elsewhere.example.com:80"),  # the key in clear
+        ("https://elsewhere.example.com:8443/o/1", "https://elsewhere.example.com:8443"),
+        ("https://elsewhere.example.com:0/o/1", "https://elsewhere.example.com:0"),
+        ("https://elsewhere.example.com.evil.example.com/", "https://elsewhere.example.com.evil.example.com:443"),
+        ("https://{host}/o/1", "https://{host}"),
+        ("http://127.0.0.1/o/1", "http://127.0.0.1:80"),
+        ("http://localhost:1/o/1", "http://localhost:1"),
+        ("//evil.example.com/o/1", "http://evil.example.com:80"),
+        ("http://[::1]/o/1", "http://[::1]:80"),
+    ],
+)
+def test_an_operation_elsewhere_is_refused_before_the_key_goes_there(
+    server: ScriptedServer, location: str, origin: str
+) -> None:
+    server.answers(http(202, operation_location=location.format(host=server.host)))
+    outcome = upstream(server.url, ELSEWHERE).submit(new())
+    assert isinstance(outcome, Ended)
+    assert outcome.error is not None
+    assert outcome.error.code == "operationLocationNotAllowed"
+    assert f"asked us to poll {origin.format(host=server.host)}, " in outcome.error.message
+    assert "OPERATION_LOCATION_ALLOWED_ORIGINS" in outcome.error.message
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        # Who checks and who connects could read another host in these.
+        "http://{host}@evil.example.com/o/1",
+        "http://{host}\\@evil.example.com/",
+        "http://evil.example.com\\@{host}/",
+        "http://user:{host}@evil.example.com/",
+        "ftp://{host}/o/1",
+        "https:///o/1",
+        "http://{host}port/",
+        "https://[::1/o",
+        "urn:o:1",
+    ],
+)
+def test_an_operation_location_that_is_no_url_is_a_clear_failure(server: ScriptedServer, location: str) -> None:
+    outcome = submit(server, http(202, operation_location=location.format(host=server.host)))
+    assert isinstance(outcome, Ended)
+    assert outcome.error is not None
+    assert outcome.error.code == "operationLocationInvalid"
+
+
+@pytest.mark.parametrize(
+    ("location", "expected"),
+    [
+        ("http://{host}/o/1?a=%2f&b=2", "http://{host}/o/1?a=%2f&b=2"),
+        ("HTTP://{host}/o/1", "HTTP://{host}/o/1"),
+        ("  http://{host}/o/1  ", "http://{host}/o/1"),
+        ("/o/1?a=%2f&b=2", "http://{host}/o/1?a=%2f&b=2"),  # relative: against the URL that it answers
+        ("https://elsewhere.example.com/o/1", "https://elsewhere.example.com/o/1"),
+        ("https://elsewhere.example.com:443/o/1", "https://elsewhere.example.com:443/o/1"),  # default port said aloud
+        ("https://ELSEWHERE.example.COM/o/1", "https://ELSEWHERE.example.COM/o/1"),
+    ],
+)
+def test_an_operation_at_home_or_on_the_list_is_kept_as_it_was_given(
+    server: ScriptedServer, location: str, expected: str
+) -> None:
+    server.answers(http(202, operation_location=location.format(host=server.host), retry_after="3"))
+    assert upstream(server.url, ELSEWHERE).submit(new()) == Accepted(expected.format(host=server.host), 3.0)
+
+
+def test_a_redirected_poll_does_not_take_the_key_elsewhere(server: ScriptedServer) -> None:
+    with scripted_server() as elsewhere:
+        elsewhere.answers(http(200, {"status": "succeeded"}))
+        outcome = poll(server, http(307, location=f"{elsewhere.url}/o/1"))
+        assert outcome == Unavailable("status 307")
+        assert elsewhere.seen == []
+
+
+def test_a_key_from_a_netrc_or_a_cookie_goes_nowhere(
+    server: ScriptedServer, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    server.answers(http(200, {"status": "running"}, set_cookie="session=1; Path=/"))
+    service = upstream(server.url)
+    for _ in range(2):
+        service.poll(running(operation_location=f"{server.url}/o/1"), NOON)
+    assert all("authorization" not in seen.headers and "cookie" not in seen.headers for seen in server.seen)
+
+
+# --- poll
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/openai/dalle/operations/images/1?api-version=2023-06-01-preview",
+        "/o/1?a=1&b=2&a=3",
+        "/o/a%2fb%2Bc?sig=ab%2bcd%3d",  # escapes in lower case: a signature may be over them
+        "/o/1?empty=&x",
+        "/o/../1/./2",
+        "/o/1?q=[x]|{y}",
+    ],
+)
+def test_the_operation_is_polled_at_its_url_byte_for_byte(server: ScriptedServer, target: str) -> None:
+    server.answers(http(200, {"status": "running"}))
+    assert upstream(server.url).poll(running(operation_location=server.url + target), NOON) == Working(None)
+    assert server.seen[0].target == target
+    assert server.seen[0].headers["api-key"] == KEY
+
+
+@pytest.mark.parametrize(
+    ("operation", "expected"),
+    [
+        ({"status": "notRunning"}, Working(None)),
+        ({"status": "running"}, Working(None)),
+        ({"status": "RUNNING"}, Working(None)),
+        ({"status": "postProcessing"}, Working(None)),  # a word of a later version has not ended in any way we know
+        ({"status": None}, Working(None)),
+        ({}, Working(None)),
+        ({"status": "canceled"}, Ended(Status.CANCELED)),
+        ({"status": "Cancelled"}, Ended(Status.CANCELED)),
+        (
+            {"status": "Failed", "error": {"code": "internalFailure", "message": "Oops."}},
+            Ended(Status.FAILED, GenerationError(code="internalFailure", message="Oops.")),
+        ),
+        (
+            {"status": "failed"},
+            Ended(Status.FAILED, GenerationError(code="upstreamFailure", message="The image service gave no reason.")),
+        ),
+        ({"status": "succeeded", "result": {"data": [{"url": SAS}]}}, Produced((ImageUrl(SAS),))),
+        ({"status": "Succeeded", "result": {"created": 1, "data": [{"url": SAS}]}}, Produced((ImageUrl(SAS),))),
+        (
+            {"status": "succeeded", "result": {"data": [{"url": SAS, "revised_prompt": "nicer"}, {"url": "b"}]}},
+            Produced((ImageUrl(SAS, "nicer"), ImageUrl("b"))),
+        ),
+        # Not what was agreed, and no reason to lose an image that is there.
+        ({"status": "succeeded", "result": {"data": [{"url": SAS, "revised_prompt": 7}]}}, Produced((ImageUrl(SAS),))),
+    ],
+)
+def test_the_word_of_the_operation_decides(
+    server: ScriptedServer, operation: dict[str, Any], expected: Working | Produced | Ended
+) -> None:
+    assert poll(server, http(200, operation)) == expected
+
+
+@pytest.mark.parametrize(
+    ("item", "code"),
+    [
+        ({"error": {"code": "contentFilter", "message": "No."}}, "contentFilter"),
+        ({"error": {"code": "content_policy_violation"}}, "contentFilter"),
+        ({"error": None}, "upstreamFailure"),
+        ({"url": ""}, "noImage"),
+        ({"url": None}, "noImage"),
+        ({"url": 7}, "noImage"),
+        ({}, "noImage"),
+        ("text", "noImage"),
+        (None, "noImage"),
+    ],
+)
+def test_an_image_that_was_not_made_keeps_its_place_and_its_reason(
+    server: ScriptedServer, item: object, code: str
+) -> None:
+    outcome = poll(server, http(200, {"status": "succeeded", "result": {"data": [{"url": SAS}, item]}}))
+    assert isinstance(outcome, Produced)
+    first, second = outcome.images
+    assert first == ImageUrl(SAS)
+    assert isinstance(second, ImageRefused)
+    assert second.error.code == code
+
+
+@pytest.mark.parametrize(
+    "result", [None, {}, [], "text", {"data": None}, {"data": []}, {"data": {"url": SAS}}, {"data": SAS}]
+)
+def test_a_success_that_lists_no_image_is_a_failure(server: ScriptedServer, result: object) -> None:
+    outcome = poll(server, http(200, {"status": "succeeded", "result": result}))
+    assert isinstance(outcome, Ended)
+    assert outcome.error is not None
+    assert (outcome.status, outcome.error.code) == (Status.FAILED, "noImages")
+
+
+def test_an_operation_that_was_deleted_upstream_fails(server: ScriptedServer) -> None:
+    outcome = poll(server, http(200, {"status": "deleted"}))
+    assert isinstance(outcome, Ended)
+    assert outcome.error is not None
+    assert (outcome.status, outcome.error.code) == (Status.FAILED, "operationDeleted")
+
+
+@pytest.mark.parametrize(
+    ("expires", "expected"),
+    [
+        ("1686762999", datetime(2023, 6, 14, 17, 16, 39, tzinfo=UTC)),
+        ("1686762999.5", datetime(2023, 6, 14, 17, 16, 39, 500_000, tzinfo=UTC)),
+        # Nothing to go by, and nothing to fall over.
+        ("null", None),
+        ('"1686762999"', None),
+        ("true", None),
+        ("0", None),
+        ("-1", None),
+        ("-100000000000", None),
+        ("1e30", None),
+        ("1e999", None),
+        ("253402300800", None),  # the year 10000
+        ("1686762999000", None),  # milliseconds
+    ],
+)
+def test_upstream_says_when_it_throws_the_images_away(
+    server: ScriptedServer, expires: str, expected: datetime | None
+) -> None:
+    body = f'{{"status": "succeeded", "expires": {expires}, "result": {{"data": [{{"url": "u"}}]}}}}'
+    assert poll(server, http(200, body.encode())) == Produced((ImageUrl("u"),), expected)
+
+
+DATE = "Mon, 23 Nov 2026 12:00:{:02d} GMT"
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({}, None),
+        ({"retry_after": "10"}, 10.0),
+        ({"retry_after": " 10 "}, 10.0),
+        ({"retry_after": "1.5"}, 1.5),
+        ({"retry_after": DATE.format(9)}, 9.0),
+        ({"retry_after": DATE.format(9).removeprefix("Mon, ")}, 9.0),
+        ({"retry_after": "Sun, 06 Nov 1994 08:49:37 GMT"}, 0.0),  # passed
+        ({"retry_after": "Sunday, 06-Nov-94 08:49:37 GMT"}, 0.0),  # the oldest spelling that RFC 9110 knows
+        ({"retry_after": "Mon, 23 Nov 2026 12:00:09 -0000"}, 9.0),  # a zone that Python takes for none
+        ({"retry_after": ""}, None),
+        ({"retry_after": "soon"}, None),
+        ({"retry_after": "-5"}, None),
+        ({"retry_after": "."}, None),
+        ({"retry_after": "inf"}, None),
+        ({"retry_after": "nan"}, None),
+        ({"retry_after": "1e3"}, None),
+        ({"retry_after": "\xb2"}, None),  # a digit, says str.isdigit
+        ({"retry_after": "9" * 400}, float("inf")),  # moves holds it to a minute
+        # Dates that no datetime can hold.
+        ({"retry_after": f"Mon, 01 Jan {'9' * 20} 00:00:00 GMT"}, None),
+        ({"retry_after": f"Mon, 01 Jan 2026 {'9' * 20}:00:00 GMT"}, None),
+        ({"retry_after": f"Mon, 01 Jan 2026 00:00:00 +{'9' * 23}"}, None),
+        ({"retry_after": "Mon, 01 Jan 0001 00:00:00 +2359"}, 0.0),
+        # Milliseconds say it more exactly, where they are milliseconds.
+        ({"retry_after_ms": "250", "retry_after": "9"}, 0.25),
+        ({"retry_after_ms": "soon", "retry_after": "9"}, 9.0),
+        ({"retry_after_ms": "\xb2", "retry_after": "9"}, 9.0),
+        ({"retry_after_ms": "-1", "retry_after": "9"}, 9.0),
+        ({"retry_after_ms": "9" * 5_000}, float("inf")),
+    ],
+)
+def test_retry_after_is_understood_in_every_spelling_and_never_fatal(
+    server: ScriptedServer, headers: dict[str, str], expected: float | None
+) -> None:
+    assert poll(server, http(200, {"status": "running"}, **headers)) == Working(expected)
+    assert poll(server, http(503, **headers)) == Unavailable("status 503", expected)
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        # They say nothing of the operation, which is running and paid for.
+        (http(400), "status 400"),
+        (http(401), "status 401"),  # a key that is being rotated will work again
+        (http(403), "status 403"),
+        (http(410), "status 410"),
+        (http(429), "status 429"),
+        (http(500), "status 500"),
+        (http(204), "status 204"),
+        (http(302, location="/login"), "status 302"),
+        (hang_up, "no answer (ConnectionError)"),
+        (http(200, b"{", content_length="99"), "no answer (ProtocolError)"),
+        (http(200, b"5\r\n{", transfer_encoding="chunked"), "no answer (ProtocolError)"),
+        (http(200, b""), "status 200 with a body that is not a JSON object"),
+        (http(200, b"<html>maintenance</html>"), "status 200 with a body that is not a JSON object"),
+        (http(200, [{"status": "succeeded"}]), "status 200 with a body that is not a JSON object"),
+        (http(200, b'{"status": "succ'), "status 200 with a body that is not a JSON object"),
+        (http(200, b"\xff\xfe{}"), "status 200 with a body that is not a JSON object"),
+        (http(200, b'{"a":' * 100_000), "status 200 with a body that is not a JSON object"),
+        (http(200, b'{"a":' * 300 + b"1" + b"}" * 300), "status 200 with a body that is not a JSON object"),
+        # It could be read, but the record that holds it could never be written.
+        (
+            http(200, b'{"status": "failed", "error": {"code": "x", "message": "\\ud83d"}}'),
+            "status 200 with a body that is not a JSON object",
+        ),
+        (http(200, b'{"status":"running"}' + b" " * 2**20), "an answer of more than 1048576 bytes"),
+        (http(200, b" " * 2**21, content_length=None), "an answer of more than 1048576 bytes"),
+    ],
+)
+def test_a_poll_that_failed_never_ends_a_generation(server: ScriptedServer, reply: Reply, reason: str) -> None:
+    late = NOON + timedelta(hours=1)
+    assert poll(server, reply, now=late) == Unavailable(reason)
+
+
+def test_a_server_that_is_not_there_never_ends_a_generation() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    assert upstream(url).poll(running(operation_location=f"{url}/o/1"), NOON) == Unavailable(
+        "no answer (ConnectionError)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("submitted", "age", "expected"),
+    [
+        (NOON, seconds(0), Unavailable("status 404")),
+        (NOON, NOT_VISIBLE_YET - seconds(1), Unavailable("status 404")),  # not visible yet
+        (NOON, NOT_VISIBLE_YET, "operationNotFound"),
+        (NOON, timedelta(days=2), "operationNotFound"),  # expired
+        (None, timedelta(days=2), Unavailable("status 404")),  # who knows when
+    ],
+)
+def test_a_404_means_not_yet_at_first_and_gone_later(
+    server: ScriptedServer, submitted: datetime | None, age: timedelta, expected: Unavailable | str
+) -> None:
+    generation = running().changed(submitted=submitted)
+    outcome = poll(server, http(404, {"error": {"code": "notFound"}}), generation=generation, now=NOON + age)
+    if isinstance(outcome, Ended):
+        assert outcome.error is not None
+        assert (outcome.status, outcome.error.code) == (Status.FAILED, expected)
+    else:
+        assert outcome == expected
+
+
+def test_an_answer_that_drips_is_given_up_when_the_time_is_over(server: ScriptedServer) -> None:
+    over = threading.Event()
+
+    def drip(connection: socket.socket) -> None:
+        connection.sendall(http(200, b"{", content_length="1000"))
+        over.wait(10)  # no more comes, and the connection stays: only the clock can end this
+
+    times = iter([0.0, 41.0])
+    server.answers(drip)
+    session = UpstreamSession(deployment(server.url), connections=1, monotonic=lambda: next(times))
+    try:
+        with pytest.raises(NoAnswerError, match="does not end"):
+            session.send("GET", server.url, event="test", generation_id=ID)
+    finally:
+        over.set()
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        (http(404, {"error": {"code": "notFound"}}), None),  # it knows us, and that there is no such operation
+        (http(200), None),
+        (http(401), "AZURE_OPENAI_API_KEY"),
+        (http(403), "role on the image service"),
+        (http(500), "answered 500"),
+        (hang_up, "AZURE_OPENAI_ENDPOINT is out of reach"),
+    ],
+)
+def test_a_check_spends_nothing_and_names_what_to_mend(
+    server: ScriptedServer, reply: Reply, expected: str | None
+) -> None:
+    server.answers(reply)
+    problem = upstream(server.url).check()
+    assert [seen.method for seen in server.seen] == ["GET"]
+    assert KEY not in str(problem)
+    assert problem is None if expected is None else re.search(expected, problem or "")
+
+
+# --- errors
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [
+        ({"code": "x", "message": "m"}, GenerationError(code="x", message="m")),
+        ({"code": "contentFilter", "message": "m"}, {"code": "contentFilter"}),
+        ({"code": "content_filter"}, {"code": "content_filter"}),
+        ({"code": "ContentFilter"}, {"code": "ContentFilter"}),
+        ({"code": "moderation_blocked", "innererror": {"code": "i"}}, {"code": "i"}),
+        ({"code": "content_policy_violation", "inner_error": {"code": "i", "more": [1]}}, {"code": "i", "more": [1]}),
+        ({"code": "content_filter", "innererror": "text"}, {"code": "content_filter"}),
+        ({"code": 429, "message": ["not", "text"]}, GenerationError(code="429", message="@")),
+        ({"code": "", "message": ""}, GenerationError(code="upstreamFailure", message="@")),
+        ({"code": "x\r\nSet-Cookie: y", "message": "m"}, GenerationError(code="upstreamFailure", message="m")),
+        ({"code": "\u00fcber", "message": "m"}, GenerationError(code="upstreamFailure", message="m")),
+        ({"code": {"a": 1}, "message": "m"}, GenerationError(code="upstreamFailure", message="m")),
+        ("Unauthorized", GenerationError(code="upstreamFailure", message="Unauthorized")),
+        (None, GenerationError(code="upstreamFailure", message="@")),
+        ([1], GenerationError(code="upstreamFailure", message="@")),
+        ({"message": "m" * 5_000}, GenerationError(code="upstreamFailure", message="m" * 2_000)),
+    ],
+)
+def test_an_error_is_read_in_every_spelling(stated: object, expected: GenerationError | dict[str, Any]) -> None:
+    error = read_error(stated)
+    if isinstance(expected, dict):
+        assert (error.code, error.innererror, error.is_refusal) == ("contentFilter", expected, True)
+    else:
+        silent = "The image service gave no reason."
+        assert error == expected.model_copy(update={"message": expected.message.replace("@", silent)})
+
+
+# --- what the caller may ask for
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"prompt": "x" * 1_001}, ["prompt"]),
+        ({"n": 6}, ["n"]),
+        ({"size": "auto"}, ["size"]),
+        ({"size": "1792x1024"}, ["size"]),
+        ({"quality": "hd"}, ["quality"]),
+        ({"style": "vivid", "background": "opaque"}, ["background", "style"]),
+        ({"output_format": "png", "output_compression": 0}, ["output_format", "output_compression"]),
+        ({"prompt": "x" * 1_001, "n": 10, "size": "1x1"}, ["prompt", "n", "size"]),  # all of them at once
+    ],
+)
+def test_what_this_api_cannot_do_is_named_before_it_is_billed(fields: dict[str, Any], named: list[str]) -> None:
+    request = GenerationRequest.model_validate({"prompt": "x"}).model_copy(update=fields)
+    with pytest.raises(RequestError) as caught:
+        upstream("https://images.example.com").complete(request)
+    assert [problem.field for problem in caught.value.problems] == named
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize("size", ["256x256", "512x512", "1024x1024", None])
+def test_what_was_left_out_is_filled_in(size: str | None) -> None:
+    complete = upstream("https://images.example.com").complete(GenerationRequest(prompt="x" * 1_000, n=5, size=size))
+    assert complete == GenerationRequest(prompt="x" * 1_000, n=5, size=size or "1024x1024", model="dalle")
+
+
+# --- the log
+
+
+def test_the_log_has_ids_and_times_and_no_secret(server: ScriptedServer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "imagegen")
+    caplog.set_level(logging.INFO)
+    location = f"{server.url}/o/1?sig=s3cret"
+    submit(server, http(202, operation_location=location, x_ms_request_id="r-1"))
+    submit(server, http(401, {"error": {"message": PROMPT}}, apim_request_id="r-2"))
+    submit(server, hang_up)
+    poll(server, http(200, {"status": "succeeded", "result": {"data": [{"url": SAS}]}}))
+    poll(server, http(500))
+    # Headers that are broken make urllib3 warn, with the URL.
+    server.answers(b"HTTP/1.1 200 OK\r\nBroken header line\r\n\r\n")
+    upstream(server.url).poll(running(operation_location=location), NOON)
+
+    said = [record.getMessage() for record in caplog.records]
+    assert f"upstream.submitted id={ID} status=202 upstream_request_id=r-1" in said[0]
+    assert f"upstream.submitted id={ID} status=401 upstream_request_id=r-2" in said[1]
+    assert said[2] == f"upstream.submitted.unanswered id={ID} error=ConnectionError"
+    for secret in (KEY, PROMPT, TOKEN, "s3cret", "sig="):
+        assert secret not in caplog.text

@@ -1,0 +1,144 @@
+"""What every answer has, whatever the route did."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+
+import pytest
+
+from imagegen.errors import FieldProblem, RequestError, StorageUnavailableError
+from imagegen.generation import Generation
+from imagegen.settings import SettingsError
+from imagegen.web.http import Request, Response, answer
+from imagegen.web.routes import unknown_route
+from tests.app.generations import ID, PROMPT, TOKEN
+
+SECRET = f"{PROMPT} {TOKEN}"
+
+
+def ask(handle: Callable[[Request], Response], **headers: str) -> Response:
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    return answer(Request("GET", "http://localhost/api/x", sent, {"token": TOKEN}, {}, PROMPT.encode()), handle)
+
+
+def raising(error: Exception) -> Callable[[Request], Response]:
+    def handle(_: Request) -> Response:
+        raise error
+
+    return handle
+
+
+def test_every_answer_has_an_id_of_its_own_and_is_not_kept() -> None:
+    first, second = (ask(lambda _: Response(200, {"a": "\u00fc"})) for _ in range(2))
+    assert first.headers["x-ms-request-id"] != second.headers["x-ms-request-id"]
+    assert first.headers["Cache-Control"] == "no-store"
+    assert first.content() == '{"a": "\u00fc"}'.encode()
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code", "retry_after"),
+    [
+        (RequestError(status=404, code="notFound", message="m"), 404, "notFound", None),
+        (RequestError(status=429, code="tooManyRequests", message="m", retry_after=7), 429, "tooManyRequests", "7"),
+        (StorageUnavailableError(SECRET), 503, "storageUnavailable", "30"),
+        (SettingsError("POLL_SCHEDULE: is missing"), 503, "configurationInvalid", "30"),
+        (RuntimeError(SECRET), 500, "internalError", None),
+        (UnicodeEncodeError("utf-8", SECRET, 0, 1, SECRET), 500, "internalError", None),
+        (KeyError(SECRET), 500, "internalError", None),
+    ],
+)
+def test_every_error_has_its_code_twice_and_no_secret(
+    error: Exception, status: int, code: str, retry_after: str | None
+) -> None:
+    response = ask(raising(error))
+    body = json.loads(response.content())
+    assert (response.status, body["error"]["code"], response.headers["x-ms-error-code"]) == (status, code, code)
+    assert response.headers.get("Retry-After") == retry_after
+    assert response.headers["x-ms-request-id"]
+    assert PROMPT not in str(body)
+    assert TOKEN not in str(body)
+
+
+def test_an_error_that_nobody_foresaw_is_found_in_the_log_by_its_id(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        response = ask(raising(ZeroDivisionError("x")))
+    assert f"request.failed x_ms_request_id={response.headers['x-ms-request-id']}" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_record_that_cannot_be_read_does_not_show_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    record = json.dumps({"id": ID, "token": [TOKEN], "request": {"prompt": [PROMPT]}})
+    with caplog.at_level(logging.INFO):
+        response = ask(lambda _: Response(200, Generation.model_validate_json(record).to_json()))
+    assert response.status == 500
+    assert "ValidationError" in caplog.text
+    assert PROMPT not in caplog.text
+    assert TOKEN not in caplog.text
+
+
+def test_several_problems_are_listed_and_the_first_is_the_target() -> None:
+    problems = [FieldProblem("a", "is wrong"), FieldProblem("b", "is missing")]
+    body = json.loads(ask(raising(RequestError.for_fields(problems))).content())
+    assert body == {
+        "error": {
+            "code": "invalidPayload",
+            "message": "a: is wrong; b: is missing",
+            "target": "a",
+            "details": [
+                {"code": "invalidPayload", "message": "is wrong", "target": "a"},
+                {"code": "invalidPayload", "message": "is missing", "target": "b"},
+            ],
+        }
+    }
+
+
+@pytest.mark.parametrize(
+    ("sent", "echoed"),
+    [
+        ("c-1", "c-1"),
+        ("x" * 128, "x" * 128),
+        ("x" * 129, None),
+        ("", None),
+        ("two words", None),
+        ("a\r\nSet-Cookie: b", None),
+        ("\u00fc", None),
+    ],
+)
+def test_the_callers_id_comes_back_if_it_is_fit_for_a_header(sent: str, echoed: str | None) -> None:
+    response = ask(lambda _: Response(204), x_ms_client_request_id=sent)
+    assert response.headers.get("x-ms-client-request-id") == echoed
+
+
+def test_every_answer_is_one_line_in_the_log_with_the_ids_that_callers_know(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ids = {"x_ms_workflow_run_id": "run-1", "x_ms_action_tracking_id": "action\n1", "x_ms_client_request_id": "c-1"}
+    with caplog.at_level(logging.DEBUG):
+        response = ask(raising(RequestError(status=404, code="notFound", message="m")), **ids)
+    assert [record.getMessage() for record in caplog.records] == [
+        (
+            "request.answered status=404 code=notFound "
+            f"x_ms_request_id={response.headers['x-ms-request-id']} x_ms_client_request_id=c-1 caller=run-1"
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "allow"),
+    [
+        ("PUT", "generations", 405, "GET, POST"),
+        ("POST", f"generations/{ID}", 405, "GET, DELETE"),
+        ("GET", f"generations/{ID}/cancel", 405, "POST"),
+        ("DELETE", "health", 405, "GET"),
+        ("GET", "openai/images/generations:submit", 405, "POST"),
+        ("GET", "openapi_json", 404, None),  # the dot is a dot
+        ("GET", "generations/a/b", 404, None),
+        ("GET", "", 404, None),
+    ],
+)
+def test_a_wrong_method_is_told_the_right_ones(method: str, path: str, status: int, allow: str | None) -> None:
+    response = answer(Request(method, "http://localhost/", {}, {}, {"path": path}, b""), unknown_route)
+    assert (response.status, response.headers.get("Allow")) == (status, allow)
+    assert response.headers["x-ms-error-code"] == ("methodNotAllowed" if allow else "notFound")

@@ -1,0 +1,54 @@
+"""`GET /models`: what a connector can offer."""
+
+from __future__ import annotations
+
+import json
+
+from imagegen.app import build
+from imagegen.settings import read_settings
+from imagegen.web.http import Request
+
+STORAGE = "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=c2VjcmV0;EndpointSuffix=core.windows.net"
+
+
+def test_the_list_says_what_each_model_takes_and_nothing_of_where_it_is() -> None:
+    deployments = [
+        {"name": "fine", "api": "images", "deployment": "s3cret-gpt-image-2"},
+        {"name": "fast", "api": "images", "deployment": "gpt-image-1-mini"},
+        {"name": "old", "api": "images", "deployment": "dall-e-3", "apiVersion": "2024-10-21"},
+        {"name": "flux", "api": "flux", "deployment": "FLUX.2-pro", "endpoint": "https://s3cret.example.com"},
+        {"name": "mai", "api": "mai", "apiKeySetting": "OTHER"},
+        {"name": "operations", "api": "operations"},
+    ]
+    settings = read_settings(
+        {
+            "AzureWebJobsStorage": STORAGE,
+            "AZURE_OPENAI_ENDPOINT": "https://s3cret.example.com",
+            "AZURE_OPENAI_API_KEY": "s3cret",
+            "OTHER": "s3cret",
+            "POLL_SCHEDULE": "0 * * * * *",
+            "IMAGE_DEPLOYMENTS": json.dumps(deployments),
+        }
+    )
+    response = build(settings).models.get(Request("GET", "http://localhost/api/models", {}, {}, {}, b""))
+    text = response.content().decode()
+    assert "s3cret" not in text
+    listed = json.loads(text)["value"]
+    assert listed[0] == {
+        "name": "fine",
+        "api": "images",
+        "isDefault": True,
+        "sizes": ["auto", "1024x1024", "1024x1536", "1536x1024"],
+        "anySizeTo": 3840,
+        "mostImages": 10,
+        "longestPrompt": 32_000,
+        "fields": ["quality", "output_format", "output_compression", "background", "user"],
+    }
+    assert [(one["name"], one["api"], one["isDefault"], one["mostImages"], len(one["sizes"])) for one in listed] == [
+        ("fine", "images", True, 10, 4),
+        ("fast", "images", False, 10, 4),
+        ("old", "images", False, 1, 3),
+        ("flux", "flux", False, 4, 0),
+        ("mai", "mai", False, 1, 0),
+        ("operations", "operations", False, 5, 3),
+    ]

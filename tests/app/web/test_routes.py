@@ -1,0 +1,654 @@
+"""The routes: what goes in, what comes out, and nothing that a caller can send breaks it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+
+from imagegen.errors import RequestError, StorageUnavailableError
+from imagegen.generation import Generation, GenerationError, GenerationRequest, Status, StoredImage
+from imagegen.idempotency import IdempotencyKey
+from imagegen.settings import read_settings
+from imagegen.storage.listing import Page
+from imagegen.web.http import LONGEST_BODY, Request, Response, answer
+from imagegen.web.monitor import Monitors
+from imagegen.web.routes import Api
+from tests.app.generations import ID, NOON, PROMPT, TOKEN, failed, new, running, seconds, stored
+
+BASE = "https://images.example.com/api"
+SETTINGS = {
+    "AzureWebJobsStorage": "UseDevelopmentStorage=true",
+    "AZURE_OPENAI_ENDPOINT": "https://upstream.example.com",
+    "AZURE_OPENAI_DEPLOYMENT": "dalle",
+    "POLL_SCHEDULE": "0 * * * * *",
+    "PUBLIC_BASE_URL": BASE,
+}
+
+type Handle = Callable[[Api, Request], Response]
+
+
+@dataclass
+class World:
+    """The API over played records and a played state machine."""
+
+    record: Generation | None = None
+    settings: dict[str, str] = field(default_factory=dict[str, str])
+    asked: list[GenerationRequest] = field(default_factory=list[GenerationRequest])
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
+    read_ids: list[str] = field(default_factory=list[str])
+    failure: Exception | None = None
+    waited: datetime | None = None
+    backlog: int = 0
+    pages: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    next: str | None = None
+
+    def api(self) -> Api:
+        return Api(
+            settings=read_settings(SETTINGS | self.settings),
+            generations=self,
+            records=self,
+            listing=self,
+            monitors=Monitors(
+                links=self, retention=timedelta(days=30), clock=lambda: NOON, backlog=lambda: self.backlog
+            ),
+            clock=lambda: NOON,
+        )
+
+    def start(
+        self,
+        request: GenerationRequest,
+        *,
+        metadata: dict[str, str],
+        timeout: timedelta,
+        asked_seconds: int | None = None,
+        key: IdempotencyKey | None = None,
+    ) -> Generation:
+        if self.failure:
+            raise self.failure
+        self.asked.append(request)
+        self.options = {"metadata": metadata, "timeout": timeout, "key": key}
+        return new(request=request, metadata=metadata)
+
+    def wait(self, generation: Generation, until: datetime) -> Generation:
+        self.waited = until
+        return self.record or generation
+
+    def cancel(self, generation: Generation) -> Generation | None:
+        self.record = generation.changed(status=Status.CANCELED)
+        return self.record
+
+    def delete(self, generation: Generation) -> None:
+        self.record = None
+
+    def read(self, generation_id: str) -> Generation | None:
+        self.read_ids.append(generation_id)
+        if self.failure:
+            raise self.failure
+        return self.record
+
+    def page(self, *, size: int, status: Status | None, after: str | None) -> Page:
+        self.pages.append({"size": size, "status": status, "after": after})
+        return Page((self.record,) if self.record else (), self.next)
+
+    def link(self, image: StoredImage) -> str:
+        return f"https://a.blob.core.windows.net/{image.container}/{image.blob}?sig=1"
+
+    def blob_url(self, image: StoredImage) -> str:
+        return f"https://a.blob.core.windows.net/{image.container}/{image.blob}"
+
+    def post(
+        self, body: object = None, *, url: str = f"{BASE}/generations", headers: dict[str, str] | None = None
+    ) -> Response:
+        content = body if isinstance(body, bytes) else json.dumps(body or {"prompt": "x"}).encode()
+        return answer(Request("POST", url, headers or {}, {}, {}, content), self.api().start_generation)
+
+    def ask(
+        self,
+        handle: Handle,
+        *,
+        id: str = ID,  # noqa: A002 - as the route calls it
+        token: str | None = TOKEN,
+    ) -> Response:
+        query = {} if token is None else {"token": token}
+        request = Request("GET", f"{BASE}/generations/{id}", {}, query, {"id": id}, b"")
+        return answer(request, partial(handle, self.api()))
+
+
+MONITOR, RESULT = Api.get_generation, Api.get_generation_result
+CANCEL, DELETE = Api.cancel_generation, Api.delete_generation
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def error_of(response: Response) -> dict[str, Any]:
+    """Its error, which is built as the guidelines want it, whatever it says."""
+    error = json.loads(response.content())["error"]
+    assert response.headers["x-ms-error-code"] == error["code"]
+    assert response.headers["x-ms-request-id"]
+    assert error["message"]
+    return error
+
+
+# --- POST /generations
+
+
+def test_a_start_says_where_to_look_and_when(world: World) -> None:
+    response = world.post({"prompt": PROMPT, "metadata": {"order": "1"}, "timeoutSeconds": 90})
+    monitor = f"{BASE}/generations/{ID}?token={TOKEN}"
+    result = f"{BASE}/generations/{ID}/result?token={TOKEN}"
+    assert response.status == 202
+    assert response.headers["Operation-Location"] == monitor
+    assert response.headers["Location"] == result
+    assert response.headers["Retry-After"].isdigit()
+    assert response.headers["x-ms-request-id"]
+    body = json.loads(response.content())
+    assert (body["id"], body["status"], body["metadata"]) == (ID, "notRunning", {"order": "1"})
+    assert body["request"]["prompt"] == PROMPT
+    assert body["urls"] == {
+        "self": monitor,
+        "result": result,
+        "cancel": f"{BASE}/generations/{ID}/cancel?token={TOKEN}",
+    }
+    assert body["createdDateTime"] == "2026-11-23T12:00:00.000Z"
+    assert body["expiresDateTime"] == "2026-12-23T12:00:00.000Z"
+    assert "result" not in body
+    assert "error" not in body
+    assert world.options == {"metadata": {"order": "1"}, "timeout": seconds(90), "key": None}
+
+
+def test_what_is_left_out_has_the_default_of_the_settings(world: World) -> None:
+    world.settings = {"GENERATION_TIMEOUT_SECONDS": "77"}
+    world.post({"prompt": "x"})
+    assert world.asked == [GenerationRequest(prompt="x")]
+    assert world.options["timeout"] == seconds(77)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"prompt": "x" * 32_000},
+        {"prompt": "\U0001f5fc \u0000 \u202e"},
+        {"prompt": "x", "n": 1},
+        {"prompt": "x", "n": 10},
+        {"prompt": "x", "size": "auto"},
+        {"prompt": "x", "size": "1024x1536"},
+        {"prompt": "x", "quality": "hd", "output_format": "png", "background": "opaque", "style": "vivid"},
+        {"prompt": "x", "output_compression": 0},
+        {"prompt": "x", "output_compression": 100},
+        {"prompt": "x", "model": "dalle", "user": "someone"},
+        {"prompt": "x", "timeoutSeconds": 30},
+        {"prompt": "x", "timeoutSeconds": 86_400},
+        {"prompt": "x", "metadata": {}},
+        {"prompt": "x", "metadata": {"k" * 64: "v" * 512}},
+        {"prompt": "x", "metadata": {str(number): "" for number in range(16)}},
+    ],
+)
+def test_everything_that_the_contract_allows_is_taken(world: World, body: dict[str, Any]) -> None:
+    assert world.post(body).status == 202
+    taken = {name: value for name, value in body.items() if name not in ("metadata", "timeoutSeconds")}
+    assert world.asked[0].model_dump(exclude_unset=True) == taken
+
+
+@pytest.mark.parametrize(
+    ("body", "target", "message"),
+    [
+        ({}, "prompt", "is required"),
+        ({"prompt": None}, "prompt", "should be a valid string"),
+        ({"prompt": 7}, "prompt", "should be a valid string"),
+        ({"prompt": ["x"]}, "prompt", "should be a valid string"),
+        ({"prompt": ""}, "prompt", "at least 1 character"),
+        ({"prompt": " \n\t\u2003"}, "prompt", "must hold more than white space"),
+        ({"prompt": "x" * 32_001}, "prompt", "at most 32000 characters"),
+        ({"prompt": "x", "n": 0}, "n", "greater than or equal to 1"),
+        ({"prompt": "x", "n": 11}, "n", "less than or equal to 10"),
+        ({"prompt": "x", "n": "1"}, "n", "valid integer"),  # no guessing at what was meant
+        ({"prompt": "x", "n": True}, "n", "valid integer"),
+        ({"prompt": "x", "n": 1.5}, "n", "valid integer"),  # 1.0 is 1: JSON has one kind of number
+        ({"prompt": "x", "n": 10**300}, "n", "less than or equal to 10"),
+        ({"prompt": "x", "n": -(10**30)}, "n", "greater than or equal to 1"),
+        ({"prompt": "x", "size": "big"}, "size", "'auto' or WIDTHxHEIGHT"),
+        ({"prompt": "x", "size": "1024X1024"}, "size", "'auto' or WIDTHxHEIGHT"),
+        ({"prompt": "x", "size": "0x1024"}, "size", "'auto' or WIDTHxHEIGHT"),
+        ({"prompt": "x", "size": "1024x1024\n"}, "size", "'auto' or WIDTHxHEIGHT"),
+        ({"prompt": "x", "size": "\u0661024x1024"}, "size", "'auto' or WIDTHxHEIGHT"),  # a digit elsewhere
+        ({"prompt": "x", "size": 1024}, "size", "valid string"),
+        ({"prompt": "x", "quality": ""}, "quality", "at least 1 character"),
+        ({"prompt": "x", "output_compression": 101}, "output_compression", "less than or equal to 100"),
+        ({"prompt": "x", "user": "u" * 257}, "user", "at most 256"),
+        ({"prompt": "x", "timeoutSeconds": 29}, "timeoutSeconds", "greater than or equal to 30"),
+        ({"prompt": "x", "timeoutSeconds": 86_401}, "timeoutSeconds", "less than or equal to 86400"),
+        ({"prompt": "x", "metadata": []}, "metadata", "valid dictionary"),
+        ({"prompt": "x", "metadata": {"k": 1}}, "metadata.k", "valid string"),
+        ({"prompt": "x", "metadata": {"k": None}}, "metadata.k", "valid string"),
+        ({"prompt": "x", "metadata": {"k": "v" * 513}}, "metadata.k", "at most 512"),
+        ({"prompt": "x", "metadata": {"k" * 65: ""}}, f"metadata.{'k' * 65}", "at most 64"),
+        ({"prompt": "x", "metadata": {"": ""}}, "metadata.", "at least 1"),
+        ({"prompt": "x", "metadata": {str(n): "" for n in range(17)}}, "metadata", "at most 16"),
+        # A typo must not be billed: it is named, and so is what there is.
+        ({"prompt": "x", "Prompt": "y"}, "Prompt", "is not a field of this API; it takes prompt, n, size"),
+        ({"prompt": "x", "timeout_seconds": 60}, "timeout_seconds", "is not a field"),
+        ({"prompt": "x", "outputFormat": "png"}, "outputFormat", "is not a field"),
+        ({"prompt": "x", "response_format": "url"}, "response_format", "is not a field"),
+        ({"prompt": "x", "f" * 5_000: 1}, "f" * 100, "is not a field"),
+    ],
+)
+def test_what_is_wrong_with_a_field_is_said_by_its_name(
+    world: World, body: dict[str, Any], target: str, message: str
+) -> None:
+    response = world.post(json.dumps(body).encode())
+    error = error_of(response)
+    assert (response.status, error["code"], error["target"]) == (400, "invalidPayload", target)
+    assert message in error["message"]
+    assert world.asked == []
+
+
+def test_every_wrong_field_is_named_at_once(world: World) -> None:
+    error = error_of(world.post({"n": 0, "metadata": {"k": 1}, "sise": "1x1"}))
+    assert [detail["target"] for detail in error["details"]] == ["prompt", "n", "metadata.k", "sise"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"prompt=x",
+        b'{"prompt": "x",}',
+        b"{'prompt': 'x'}",
+        b'{"prompt": "x"} {}',
+        b'\xef\xbb\xbf{"prompt": "x"}',  # RFC 8259, 8.1: a byte order mark is not JSON
+        '{"prompt": "x"}'.encode("utf-16"),
+        b'{"prompt": "\xe9"}',  # Latin-1
+        b'{"prompt": "\\ud83d"}',  # half a character: it could never be written
+        b'{"prompt": "x", "n": NaN}',
+        b'{"prompt": "x", "n": Infinity}',
+        b'{"prompt": "x", "n": ' + b"9" * 5_000 + b"}",
+        b'{"prompt":' * 10_000 + b'"x"' + b"}" * 10_000,
+        b"[" * 100_000,
+    ],
+)
+def test_what_is_not_json_is_400_and_not_a_crash(world: World, body: bytes) -> None:
+    response = world.post(body)
+    assert (response.status, error_of(response)["code"]) == (400, "invalidJson")
+
+
+@pytest.mark.parametrize("body", [b"[]", b'[{"prompt": "x"}]', b'"x"', b"1", b"null", b"true"])
+def test_json_that_is_no_object_is_told_what_to_send(world: World, body: bytes) -> None:
+    response = world.post(body)
+    assert (response.status, error_of(response)["code"]) == (400, "invalidPayload")
+    assert '{"prompt": ' in error_of(response)["message"]
+
+
+def test_of_a_name_that_comes_twice_the_last_one_counts(world: World) -> None:
+    world.post(b'{"prompt": "first", "prompt": "last"}')
+    assert world.asked[0].prompt == "last"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "status"),
+    [
+        (None, 202),
+        ("application/json", 202),
+        ("Application/JSON; charset=utf-8", 202),
+        ("application/cloudevents+json", 202),
+        ("", 415),
+        ("text/plain", 415),
+        ("text/json", 415),
+        ("application/x-www-form-urlencoded", 415),
+        ("application/jsonp", 415),
+        ("multipart/form-data; boundary=application/json", 415),
+    ],
+)
+def test_only_json_is_taken(world: World, content_type: str | None, status: int) -> None:
+    response = world.post(headers={} if content_type is None else {"content-type": content_type})
+    assert response.status == status
+    if status == 415:
+        assert error_of(response)["code"] == "unsupportedMediaType"
+
+
+@pytest.mark.parametrize(("size", "status"), [(LONGEST_BODY, 202), (LONGEST_BODY + 1, 413)])
+def test_a_body_of_more_than_256_kib_is_not_even_parsed(world: World, size: int, status: int) -> None:
+    body = b'{"prompt": "x"}'.ljust(size)
+    response = world.post(body)
+    assert response.status == status
+    if status == 413:
+        assert error_of(response)["code"] == "payloadTooLarge"
+
+
+@pytest.mark.parametrize(
+    ("headers", "key", "echo"),
+    [
+        ({"idempotency-key": '"a b"'}, IdempotencyKey("idempotency-key", "a b"), None),
+        ({"repeatability-request-id": "r"}, IdempotencyKey("repeatability-request-id", "r"), "accepted"),
+        ({"operation-id": ID.upper()}, IdempotencyKey("operation-id", ID), None),
+    ],
+)
+def test_a_key_goes_along_and_repeatability_is_answered(
+    world: World, headers: dict[str, str], key: IdempotencyKey, echo: str | None
+) -> None:
+    response = world.post(headers=headers)
+    assert world.options["key"] == key
+    assert response.headers.get("Repeatability-Result") == echo
+
+
+@pytest.mark.parametrize(
+    ("prefer", "waits"),
+    [
+        ("wait=10", 10),
+        ("respond-async, wait=10", 10),
+        ('wait="7"', 7),
+        ("WAIT = 3 ; x=1", 3),
+        ("wait=999", 50),  # callers give up after a minute
+        ("wait=0", 0),
+        ("wait=-1", 0),
+        ("wait=soon", 0),
+        ("await=10", 0),
+        (f"wait={'9' * 5_000}", 0),
+        ("", 0),
+    ],
+)
+def test_a_preference_to_wait_is_kept_or_ignored(world: World, prefer: str, waits: int) -> None:
+    response = world.post(headers={"prefer": prefer})
+    assert response.status == 202
+    assert world.waited == (NOON + seconds(waits) if waits else None)
+    assert response.headers.get("Preference-Applied") == (f"wait={waits}" if waits else None)
+
+
+@pytest.mark.parametrize("status", [Status.SUCCEEDED, Status.FAILED, Status.CANCELED])
+def test_who_waited_long_enough_gets_the_finished_monitor(world: World, status: Status) -> None:
+    world.record = running(status=status, images=(stored(),))
+    response = world.post(headers={"prefer": "wait=10"})
+    assert (response.status, json.loads(response.content())["status"]) == (200, status)
+    assert "Retry-After" not in response.headers
+
+
+def test_a_repeated_start_of_what_is_finished_is_202_all_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(*_: object, **__: object) -> Generation:
+        return running(status=Status.SUCCEEDED, images=(stored(),))
+
+    monkeypatch.setattr(world, "start", start)
+    response = world.post(headers={"idempotency-key": "k"})
+    assert response.status == 202  # Logic Apps polls nothing else
+    assert response.headers["Retry-After"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "code", "retry_after"),
+    [
+        (RequestError(status=429, code="tooManyRequests", message="m", retry_after=30), 429, "tooManyRequests", "30"),
+        (StorageUnavailableError("create record"), 503, "storageUnavailable", "30"),
+        (RuntimeError(PROMPT), 500, "internalError", None),
+    ],
+)
+def test_a_start_that_fails_says_whose_turn_it_is(
+    world: World, failure: Exception, status: int, code: str, retry_after: str | None
+) -> None:
+    world.failure = failure
+    response = world.post()
+    error = error_of(response)
+    assert (response.status, error["code"], response.headers.get("Retry-After")) == (status, code, retry_after)
+    assert PROMPT not in error["message"]
+
+
+# --- monitor and result
+
+SUCCEEDED = running(status=Status.SUCCEEDED, images=(stored(), failed("contentFilter")))
+FILTERED = running(status=Status.FAILED, error=GenerationError(code="contentFilter", message="No."))
+CANCELED = running(status=Status.CANCELED)
+
+
+def test_a_success_lists_every_image_in_its_place(world: World) -> None:
+    world.record = SUCCEEDED
+    body = json.loads(world.ask(MONITOR).content())
+    assert body["result"]["data"] == [
+        {
+            "url": f"https://a.blob.core.windows.net/images/{ID}/0.png?sig=1",
+            "blobUrl": f"https://a.blob.core.windows.net/images/{ID}/0.png",
+            "container": "images",
+            "blob": f"{ID}/0.png",
+            "contentType": "image/png",
+            "contentLength": 8,
+            "sha256": "0" * 64,
+            "revisedPrompt": None,
+        },
+        {"error": {"code": "contentFilter", "message": "why"}},
+    ]
+    assert "error" not in body
+
+
+@pytest.mark.parametrize("record", [new(), running(), SUCCEEDED, FILTERED, CANCELED])
+def test_the_monitor_is_always_200_and_tells_when_to_come_back(world: World, record: Generation) -> None:
+    world.record = record
+    response = world.ask(MONITOR)
+    body = json.loads(response.content())
+    assert (response.status, body["status"]) == (200, record.status)
+    assert ("Retry-After" in response.headers) is not record.status.is_terminal
+    assert ("result" in body, "error" in body) == (record is SUCCEEDED, record is FILTERED)
+    assert TOKEN not in json.dumps({name: value for name, value in body.items() if name != "urls"})
+
+
+def ended(code: str) -> Generation:
+    return running(status=Status.FAILED, error=GenerationError(code=code, message="m", innererror={"code": "i"}))
+
+
+@pytest.mark.parametrize(
+    ("record", "status", "code"),
+    [
+        (new(), 202, None),
+        (running(), 202, None),
+        (SUCCEEDED, 200, None),
+        (ended("contentFilter"), 422, "contentFilter"),  # the caller's own input
+        (ended("invalidPayload"), 422, "invalidPayload"),
+        # 424: never 408, 429 or 5xx, which Logic Apps would try again four times.
+        (ended("deadlineExceeded"), 424, "deadlineExceeded"),
+        (ended("tooManyRequests"), 424, "tooManyRequests"),
+        (ended("internalFailure"), 424, "internalFailure"),
+        (running(status=Status.FAILED), 424, "internalError"),
+        (CANCELED, 410, "canceled"),
+    ],
+)
+def test_the_result_url_turns_the_state_into_a_status(
+    world: World, record: Generation, status: int, code: str | None
+) -> None:
+    world.record = record
+    response = world.ask(RESULT)
+    body = json.loads(response.content())
+    assert response.status == status
+    assert (body["id"], body["status"]) == (ID, record.status)
+    if status == 202:
+        assert response.headers["Location"] == f"{BASE}/generations/{ID}/result?token={TOKEN}"
+        assert response.headers["Retry-After"].isdigit()
+    else:
+        assert not {"Location", "Retry-After"} & response.headers.keys()
+    if code:
+        assert error_of(response)["code"] == code
+    if status in (422, 424) and record.error:
+        assert body["error"] == {"code": code, "message": "m", "innererror": {"code": "i"}}
+
+
+@pytest.mark.parametrize(
+    ("faults", "due", "expected"),
+    [(0, 1, "5"), (0, 600, "5"), (3, 4, "5"), (3, 17.4, "17"), (3, 60, "60"), (9, 3_600, "60")],
+)
+def test_retry_after_is_whole_seconds_and_follows_upstream_trouble(
+    world: World, faults: int, due: float, expected: str
+) -> None:
+    world.record = running(faults=faults, due=NOON + seconds(due))
+    assert world.ask(MONITOR).headers["Retry-After"] == expected
+
+
+def test_a_cancel_of_what_was_deleted_meanwhile_is_404(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(_: Generation) -> None:
+        return None
+
+    world.record = running()
+    monkeypatch.setattr(world, "cancel", gone)
+    response = world.ask(CANCEL)
+    assert (response.status, error_of(response)["code"]) == (404, "notFound")
+
+
+def test_cancel_and_delete_answer_with_what_became_of_it(world: World) -> None:
+    world.record = running()
+    response = world.ask(CANCEL)
+    assert (response.status, json.loads(response.content())["status"]) == (200, "canceled")
+    for _ in range(2):
+        response = world.ask(DELETE)
+        assert (response.status, response.content()) == (204, b"")
+    assert world.record is None
+
+
+# --- whose generation it is
+
+
+@pytest.mark.parametrize("handle", [MONITOR, RESULT, CANCEL])
+@pytest.mark.parametrize(
+    "token",
+    [None, "", "wrong", TOKEN[:-1], f"{TOKEN} ", TOKEN.upper(), "\u00fc" * 22, "\ud800", "x" * 100_000, "\x00"],
+)
+def test_a_wrong_token_looks_like_an_unknown_id(world: World, handle: Handle, token: str | None) -> None:
+    unknown = error_of(world.ask(handle))
+    world.record = SUCCEEDED
+    response = world.ask(handle, token=token)
+    assert response.status == 404
+    assert error_of(response) == unknown
+    assert world.record is SUCCEEDED
+
+
+def test_a_delete_with_a_wrong_token_deletes_nothing_and_tells_nothing(world: World) -> None:
+    world.record = SUCCEEDED
+    assert world.ask(DELETE, token="wrong").status == 204
+    assert world.record is SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    "id",
+    [
+        "",
+        "1",
+        "../keys/1",
+        "..%2f..",
+        ID.upper(),
+        ID.replace("-", ""),
+        f"{{{ID}}}",
+        f"urn:uuid:{ID}",
+        f"{ID}/",
+        f"{ID}\n",
+        "f508bcf2-e651-4b4b-85a7-58ad77981ffa",  # a UUID, but none that we make
+        "\u0660" * 36,
+        "x" * 10_000,
+    ],
+)
+def test_an_id_that_is_not_ours_never_reaches_storage(world: World, id: str) -> None:  # noqa: A002
+    assert world.ask(MONITOR, id=id).status == 404
+    assert world.read_ids == []
+
+
+def test_storage_that_is_away_is_503_and_not_404(world: World) -> None:
+    world.failure = StorageUnavailableError("read record")
+    response = world.ask(RESULT)
+    assert (response.status, error_of(response)["code"]) == (503, "storageUnavailable")
+    assert response.headers["Retry-After"] == "30"
+
+
+def test_a_delete_is_not_done_while_storage_is_away(world: World) -> None:
+    world.failure = StorageUnavailableError("read record")
+    assert world.ask(DELETE).status == 503
+
+
+# --- lists
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({}, {"size": 20, "status": None, "after": None}),
+        ({"maxpagesize": "1"}, {"size": 1, "status": None, "after": None}),
+        ({"maxpagesize": "100", "status": "failed", "after": "x"}, {"size": 100, "status": "failed", "after": "x"}),
+    ],
+)
+def test_a_list_takes_its_page_from_the_query(world: World, query: dict[str, str], expected: dict[str, Any]) -> None:
+    world.record, world.next = SUCCEEDED, "a b/c"
+    response = answer(Request("GET", BASE, {}, query, {}, b""), world.api().list_generations)
+    body = json.loads(response.content())
+    assert (response.status, world.pages) == (200, [expected])
+    assert [found["id"] for found in body["value"]] == [ID]
+    assert body["nextLink"].startswith(f"{BASE}/generations?maxpagesize={expected['size']}")
+    assert body["nextLink"].endswith("&after=a+b%2Fc")
+    assert ("&status=failed&" in body["nextLink"]) is (expected["status"] is not None)
+
+
+def test_the_last_page_has_no_next_link(world: World) -> None:
+    response = answer(Request("GET", BASE, {}, {}, {}, b""), world.api().list_generations)
+    assert json.loads(response.content()) == {"value": []}
+
+
+@pytest.mark.parametrize(
+    ("query", "target"),
+    [
+        ({"maxpagesize": "0"}, "maxpagesize"),
+        ({"maxpagesize": "101"}, "maxpagesize"),
+        ({"maxpagesize": "-1"}, "maxpagesize"),
+        ({"maxpagesize": ""}, "maxpagesize"),
+        ({"maxpagesize": "\u0661"}, "maxpagesize"),
+        ({"maxpagesize": "9" * 5_000}, "maxpagesize"),
+        ({"status": "done"}, "status"),
+        ({"status": ""}, "status"),
+        ({"status": "Succeeded"}, "status"),
+    ],
+)
+def test_a_wrong_query_is_named(world: World, query: dict[str, str], target: str) -> None:
+    response = answer(Request("GET", BASE, {}, query, {}, b""), world.api().list_generations)
+    assert (response.status, error_of(response)["target"]) == (400, target)
+
+
+# --- where clients reach us
+
+
+@pytest.mark.parametrize(
+    ("settings", "url", "expected"),
+    [
+        ({}, "https://evil.example/api/generations", BASE),
+        (
+            {"PUBLIC_BASE_URL": "", "WEBSITE_HOSTNAME": "a.azurewebsites.net"},
+            "http://x/",
+            "https://a.azurewebsites.net/api",
+        ),
+        ({"PUBLIC_BASE_URL": "", "WEBSITE_HOSTNAME": "localhost:7071"}, "http://x/", "http://localhost:7071/api"),
+        ({"PUBLIC_BASE_URL": ""}, "http://localhost:7071/api/generations", "http://localhost:7071/api"),
+        ({"PUBLIC_BASE_URL": ""}, "http://127.0.0.1:7071/api/generations", "http://127.0.0.1:7071/api"),
+    ],
+)
+def test_the_urls_that_we_hand_out_are_our_own(world: World, settings: dict[str, str], url: str, expected: str) -> None:
+    world.settings = settings
+    foreign = {"host": "evil.example", "x-forwarded-host": "evil.example", "x-forwarded-proto": "gopher"}
+    response = world.post(url=url, headers=foreign)
+    assert response.headers["Location"].startswith(f"{expected}/generations/{ID}/result?")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://evil.example/api/generations",
+        "http://127.evil.example/",
+        "http://localhost@evil.example/",
+        "http://localhost.evil.example/",
+        "",
+    ],
+)
+def test_a_host_that_nobody_vouches_for_is_refused_before_anything_is_billed(world: World, url: str) -> None:
+    world.settings = {"PUBLIC_BASE_URL": ""}
+    response = world.post(url=url)
+    assert (response.status, error_of(response)["code"]) == (503, "configurationInvalid")
+    assert "PUBLIC_BASE_URL" in error_of(response)["message"]
+    assert world.asked == []

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+
+from local.host.host import GRACE
+from local.processes import Child, ChildError, python, start
+from tests.host.conftest import APPS, ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from tests.host.conftest import RunHost
+
+GUID = "018f3b1e-5f6a-7b3c-9d2e-0a1b2c3d4e5f"
+
+
+@pytest.fixture(scope="module")
+def host() -> Generator[tuple[Child, str]]:
+    """A host without any storage: HTTP functions need none."""
+    command = python("local.host", "--port", "0", "--root", str(APPS / "http"))
+    with start(command, ready=r"Ready: http", cwd=ROOT) as child:
+        yield child, child.ready_line.split()[1]
+
+
+@pytest.fixture
+def base(host: tuple[Child, str]) -> str:
+    return host[1]
+
+
+def raw(
+    base: str, method: str, path: str, headers: list[tuple[str, str]] | None = None, body: bytes = b""
+) -> tuple[http.client.HTTPResponse, bytes]:
+    """Send a request exactly as written: `requests` would normalize path and headers."""
+    connection = http.client.HTTPConnection(urlsplit(base).netloc, timeout=10)
+    connection.putrequest(method, path, skip_accept_encoding=True)
+    for name, value in headers or []:
+        connection.putheader(name, value)
+    connection.putheader("Content-Length", str(len(body)))
+    connection.endheaders(body)
+    response = connection.getresponse()
+    content = response.read()
+    connection.close()
+    return response, content
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "text"),
+    [
+        ("GET", "/api/echo/literal", 200, "literal"),  # its function's name sorts before that of {id}
+        ("POST", "/api/openai/images/generations:submit", 202, ""),  # a colon is a letter like any other
+        ("GET", f"/api/things/{GUID}", 200, GUID),
+        ("GET", f"/api/things/{GUID}?code=1", 200, GUID),
+        ("GET", "/api/unnamed", 200, "by name"),  # the route defaults to the function's name
+        ("GET", "/api/things/no-guid", 404, ""),  # the constraint fails
+        ("DELETE", f"/api/things/{GUID}", 404, ""),  # a wrong method is no match, as in Azure: not 405
+        ("GET", "/api/nowhere", 404, ""),
+        ("GET", "/unnamed", 404, ""),  # without the prefix
+        ("GET", "/api/fails", 500, ""),
+    ],
+)
+def test_routes_lead_to_their_functions(base: str, method: str, path: str, status: int, text: str) -> None:
+    response, content = raw(base, method, path)
+    assert (response.status, content.decode()) == (status, text)
+
+
+def test_the_function_sees_the_request_as_the_azure_host_sends_it(base: str) -> None:
+    path = "/api/echo/a%20b%2Fc?x=1&y=&x=2&%C3%BC=%26"
+    headers = [("X-Many", "one"), ("X-Many", "two"), ("X-Case", "Kept")]
+    _, content = raw(base, "PUT", path, headers, bytes(range(256)))
+    seen = json.loads(content)
+    assert seen["method"] == "PUT"
+    assert seen["url"] == f"http://{urlsplit(base).netloc}{path}"
+    assert seen["route"] == {"id": "a b%2Fc"}  # an encoded slash stays encoded
+    assert seen["query"] == {"x": "1,2", "ü": "&"}  # repeated keys are joined, empty ones left out
+    assert seen["headers"]["x-many"] == "one,two"
+    assert seen["headers"]["x-case"] == "Kept"
+    assert seen["body"].encode("latin-1") == bytes(range(256))
+
+
+def test_the_url_carries_the_host_the_client_named(base: str) -> None:
+    response = requests.get(f"{base}/echo/x", headers={"Host": "images.example:8443"}, timeout=10)
+    assert response.json()["url"] == "http://images.example:8443/api/echo/x"
+
+
+def test_status_headers_and_bytes_come_back_as_returned(base: str) -> None:
+    accepted = requests.post(f"{base}/openai/images/generations:submit", timeout=10)
+    assert accepted.headers["operation-location"] == "https://there"
+    assert accepted.headers["Retry-After"] == "1"
+    binary = requests.get(f"{base}/bytes", timeout=10)
+    assert binary.content == bytes(range(256))
+    assert binary.headers["Content-Type"] == "application/octet-stream"
+
+
+def test_each_cookie_is_a_header_of_its_own(base: str) -> None:
+    response, _ = raw(base, "GET", "/api/cookies")
+    assert response.headers.get_all("set-cookie") == [
+        "a=1; Path=/; HttpOnly",
+        "b=2; Max-Age=60; SameSite=Lax; Secure",
+    ]
+
+
+def test_head_is_taken_where_get_is_and_has_no_body(base: str) -> None:
+    response = requests.head(f"{base}/bytes", timeout=10)
+    assert (response.status_code, response.headers["Content-Length"], response.content) == (200, "256", b"")
+
+
+def test_a_function_that_raises_is_500_and_its_trace_is_logged(host: tuple[Child, str]) -> None:
+    child, base = host
+    assert requests.get(f"{base}/fails", timeout=10).content == b""
+    child.wait_for("ValueError: the reason it failed")
+    child.wait_for(r"fails \(GET /api/fails\) failed")
+
+
+def test_a_query_string_is_never_logged(host: tuple[Child, str]) -> None:
+    child, base = host
+    requests.get(f"{base}/echo/logged?token=s3cret", timeout=10)
+    child.wait_for(r"echo \(GET /api/echo/logged\) ok 200 \d+ ms")
+    assert "s3cret" not in child.output
+
+
+def test_sync_functions_overlap(base: str) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        calls = [pool.submit(requests.get, f"{base}/meet", timeout=20) for _ in range(2)]
+    assert [call.result().text for call in calls] == ["met", "met"]
+
+
+def test_one_worker_thread_runs_one_function_at_a_time(run_host: RunHost) -> None:
+    with run_host("http", PYTHON_THREADPOOL_THREAD_COUNT="1") as (_, base), ThreadPoolExecutor(2) as pool:
+        calls = [pool.submit(requests.get, f"{base}/meet", timeout=20) for _ in range(2)]
+    assert [call.result().status_code for call in calls] == [500, 500]
+
+
+def test_the_hosts_own_paths_answer(base: str) -> None:
+    root = base.removesuffix("/api")
+    assert requests.get(f"{root}/", timeout=10).status_code == 200
+    assert requests.get(f"{root}/admin/host/status", timeout=10).json() == {"state": "Running"}
+    assert requests.post(f"{root}/admin/functions/nothing", json={"input": ""}, timeout=10).status_code == 404
+
+
+def test_an_empty_route_prefix_puts_functions_at_the_root(run_host: RunHost) -> None:
+    with run_host("http", AzureFunctionsJobHost__extensions__http__routePrefix="") as (child, base):
+        assert urlsplit(base).path == ""
+        assert requests.get(f"{base}/unnamed", timeout=10).text == "by name"
+        assert requests.get(f"{base}/", timeout=10).status_code == 200
+        child.wait_for(rf"unnamed: \[all\] {base}/unnamed")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_idle_host_stops_at_once_and_cleanly(run_host: RunHost, number: signal.Signals) -> None:
+    with run_host("http") as (child, base):
+        session = requests.Session()
+        session.get(f"{base}/unnamed", timeout=10)  # a connection that is kept alive must not delay the end
+        started = time.monotonic()
+        child.signal(number)
+        assert child.wait() == 0
+        assert time.monotonic() - started < 2
+        session.close()
+    assert "Traceback" not in child.output
+    assert child.output.rstrip().endswith("Stopped")
+
+
+def test_a_running_function_may_end_before_the_host_stops(run_host: RunHost) -> None:
+    with run_host("http") as (child, base), ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(requests.get, f"{base}/slow/1", timeout=10)
+        child.wait_for("slow started")
+        child.signal(signal.SIGTERM)
+        assert answer.result().text == "slept"
+        assert child.wait() == 0
+
+
+def test_a_function_that_does_not_end_is_abandoned_after_the_grace(run_host: RunHost) -> None:
+    with run_host("http") as (child, base), ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(requests.get, f"{base}/slow/60", timeout=90)
+        child.wait_for("slow started")
+        child.signal(signal.SIGTERM)
+        assert child.wait(GRACE + 5) == 0
+        assert isinstance(answer.exception(), requests.ConnectionError)
+    child.wait_for("1 invocations did not end within 10 s")
+
+
+def test_a_second_signal_ends_the_host_at_once(run_host: RunHost) -> None:
+    with run_host("http") as (child, base), ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(requests.get, f"{base}/slow/60", timeout=90)
+        child.wait_for("slow started")
+        child.signal(signal.SIGTERM)
+        _until_refused(base)
+        child.signal(signal.SIGTERM)
+        assert child.wait(2) == 128 + signal.SIGTERM
+        assert isinstance(answer.exception(), requests.ConnectionError)
+
+
+def test_a_taken_port_is_named_in_the_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = python("local.host", "--port", str(port), "--root", str(APPS / "http"))
+        with pytest.raises(ChildError, match=f"error: cannot listen on port {port}"), start(command, ready="Ready:"):
+            pass
+
+
+def _until_refused(base: str) -> None:
+    """Wait until the host has stopped accepting: it has seen the signal."""
+    address = urlsplit(base)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection((address.hostname or "", address.port or 0), 1).close()
+        except OSError:
+            return
+        time.sleep(0.02)
+    pytest.fail("the host still accepts connections")
