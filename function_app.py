@@ -25,47 +25,47 @@ ANONYMOUS = func.AuthLevel.ANONYMOUS
 
 @app.route("generations", methods=["POST"])
 def start_generation(req: func.HttpRequest) -> func.HttpResponse:
-    return _answer(req, lambda app, request: app.api.start_generation(request))
+    return _answer(req, lambda app, request: app.routes.start_generation(request))
 
 
 @app.route("generations", methods=["GET"])
 def list_generations(req: func.HttpRequest) -> func.HttpResponse:
-    return _answer(req, lambda app, request: app.api.list_generations(request))
+    return _answer(req, lambda app, request: app.routes.list_generations(request))
 
 
 @app.route("generations/{id}", methods=["GET"], auth_level=ANONYMOUS)
 def get_generation(req: func.HttpRequest) -> func.HttpResponse:
-    return _answer(req, lambda app, request: app.api.get_generation(request))
+    return _answer(req, lambda app, request: app.routes.get_generation(request))
 
 
 @app.route("generations/{id}/result", methods=["GET"], auth_level=ANONYMOUS)
 def get_generation_result(req: func.HttpRequest) -> func.HttpResponse:
-    return _answer(req, lambda app, request: app.api.get_generation_result(request))
+    return _answer(req, lambda app, request: app.routes.get_generation_result(request))
 
 
 @app.route("generations/{id}/cancel", methods=["POST"], auth_level=ANONYMOUS)
 def cancel_generation(req: func.HttpRequest) -> func.HttpResponse:
-    return _answer(req, lambda app, request: app.api.cancel_generation(request))
+    return _answer(req, lambda app, request: app.routes.cancel_generation(request))
 
 
 @app.route("generations/{id}", methods=["DELETE"], auth_level=ANONYMOUS)
 def delete_generation(req: func.HttpRequest) -> func.HttpResponse:
-    return _answer(req, lambda app, request: app.api.delete_generation(request))
+    return _answer(req, lambda app, request: app.routes.delete_generation(request))
 
 
 @app.route("openai/images/generations:submit", methods=["POST"], auth_level=ANONYMOUS)
-def compat_submit(req: func.HttpRequest) -> func.HttpResponse:
-    return _answer(req, lambda app, request: app.compat.submit(request))
+def legacy_submit(req: func.HttpRequest) -> func.HttpResponse:
+    return _answer(req, lambda app, request: app.legacy.submit(request))
 
 
 @app.route("openai/operations/images/{id}", methods=["GET"], auth_level=ANONYMOUS)
-def compat_get_operation(req: func.HttpRequest) -> func.HttpResponse:
-    return _answer(req, lambda app, request: app.compat.get_operation(request))
+def legacy_get_operation(req: func.HttpRequest) -> func.HttpResponse:
+    return _answer(req, lambda app, request: app.legacy.get_operation(request))
 
 
 @app.route("openai/operations/images/{id}", methods=["DELETE"], auth_level=ANONYMOUS)
-def compat_delete_operation(req: func.HttpRequest) -> func.HttpResponse:
-    return _answer(req, lambda app, request: app.compat.delete_operation(request))
+def legacy_delete_operation(req: func.HttpRequest) -> func.HttpResponse:
+    return _answer(req, lambda app, request: app.legacy.delete_operation(request))
 
 
 @app.route("models", methods=["GET"])

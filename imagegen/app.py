@@ -11,8 +11,7 @@ from functools import cache, partial
 
 import uuid_utils
 
-from imagegen.deployments import Api as DeploymentApi
-from imagegen.deployments import Deployment
+from imagegen.deployments import Deployment, ImageApi
 from imagegen.lifecycle.generations import Lifecycle
 from imagegen.lifecycle.poller import Poller, SlotSummary, slot_end
 from imagegen.lifecycle.ports import World
@@ -32,11 +31,11 @@ from imagegen.upstream.openai_images import openai_images
 from imagegen.upstream.operations import OperationsUpstream
 from imagegen.upstream.protocol import Upstream
 from imagegen.web.health import Health
-from imagegen.web.legacy import CompatApi
+from imagegen.web.legacy import LegacyRoutes
 from imagegen.web.model_list import Models
 from imagegen.web.monitor import Monitors
 from imagegen.web.openapi import OpenApi
-from imagegen.web.routes import Api
+from imagegen.web.routes import Routes
 
 THREADS = 16
 """Generations that one instance advances at once. They wait for the network, nearly all of the time."""
@@ -47,8 +46,8 @@ class Service:
     """One app, wired."""
 
     settings: Settings
-    api: Api
-    compat: CompatApi
+    routes: Routes
+    legacy: LegacyRoutes
     health: Health
     models: Models
     openapi: OpenApi
@@ -124,7 +123,7 @@ def build(settings: Settings) -> Service:
     monitors = Monitors(links=images, retention=retention, clock=utc_now, backlog=store.count_active)
     return Service(
         settings=settings,
-        api=Api(
+        routes=Routes(
             settings=settings,
             generations=lifecycle,
             records=store,
@@ -132,7 +131,7 @@ def build(settings: Settings) -> Service:
             monitors=monitors,
             clock=utc_now,
         ),
-        compat=CompatApi(
+        legacy=LegacyRoutes(
             settings=settings,
             generations=lifecycle,
             records=store,
@@ -157,14 +156,14 @@ def build(settings: Settings) -> Service:
 
 def _upstream(deployment: Deployment, settings: Settings) -> Upstream:
     match deployment.api:
-        case DeploymentApi.OPERATIONS:
+        case ImageApi.OPERATIONS:
             origins = settings.operation_location_allowed_origins
             return OperationsUpstream(deployment, allowed_origins=origins, connections=THREADS)
-        case DeploymentApi.IMAGES:
+        case ImageApi.IMAGES:
             dialect = openai_images(deployment)
-        case DeploymentApi.FLUX:
+        case ImageApi.FLUX:
             dialect = flux(deployment)
-        case DeploymentApi.MAI:
+        case ImageApi.MAI:
             dialect = mai(deployment)
     # base64 takes four bytes for three, and the rest of an answer is small.
     most_bytes = settings.max_image_bytes * dialect.limits.most_images * 4 // 3 + (1 << 20)

@@ -14,7 +14,7 @@ from imagegen.urls import BaseUrl
 API_VERSION: Final = r"^([0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?|preview|latest)$"
 
 
-class Api(StrEnum):
+class ImageApi(StrEnum):
     """The image APIs that an endpoint can speak."""
 
     OPERATIONS = "operations"
@@ -23,7 +23,7 @@ class Api(StrEnum):
     MAI = "mai"
 
 
-_DEFAULT_VERSIONS: Final = {Api.OPERATIONS: "2023-06-01-preview", Api.FLUX: "preview"}
+_DEFAULT_VERSIONS: Final = {ImageApi.OPERATIONS: "2023-06-01-preview", ImageApi.FLUX: "preview"}
 
 
 class Deployment(BaseModel):
@@ -33,7 +33,7 @@ class Deployment(BaseModel):
 
     name: str
     """What callers write as ``model``."""
-    api: Api
+    api: ImageApi
     endpoint: str
     deployment: str
     """What the image service calls it."""
@@ -55,7 +55,7 @@ class DeploymentEntry(BaseModel):
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, extra="forbid", hide_input_in_errors=True)
 
     name: _Text
-    api: Api
+    api: ImageApi
     endpoint: BaseUrl | None = None
     deployment: _Text | None = None
     api_version: Annotated[str, Field(pattern=API_VERSION)] | None = None
@@ -69,7 +69,7 @@ class SingleDeployment(Protocol):
     @property
     def endpoint(self) -> str | None: ...
     @property
-    def api(self) -> Api: ...
+    def api(self) -> ImageApi: ...
     @property
     def api_version(self) -> str | None: ...
     @property
@@ -87,7 +87,7 @@ def resolve(settings: SingleDeployment, environment: Mapping[str, str]) -> tuple
     entries = settings.deployment_entries
     several = entries is not None
     if entries is None:
-        name = settings.deployment or (Api.OPERATIONS.value if settings.api is Api.OPERATIONS else None)
+        name = settings.deployment or (ImageApi.OPERATIONS.value if settings.api is ImageApi.OPERATIONS else None)
         if name is None:
             missing = [] if settings.endpoint else ["AZURE_OPENAI_ENDPOINT: is missing"]
             return (), [*missing, "AZURE_OPENAI_DEPLOYMENT: is missing; only AZURE_OPENAI_API 'operations' needs none"]
@@ -109,7 +109,7 @@ def resolve(settings: SingleDeployment, environment: Mapping[str, str]) -> tuple
             continue
         deployment = entry.deployment or entry.name
         path = entry.model_path or _model_path(deployment)
-        if entry.api is Api.FLUX and path is None:
+        if entry.api is ImageApi.FLUX and path is None:
             setting = f"{where}.modelPath: is missing;" if several else "AZURE_OPENAI_DEPLOYMENT:"
             known = ", ".join(sorted(_FLUX_PATHS.values()))
             problems.append(
@@ -126,7 +126,7 @@ def resolve(settings: SingleDeployment, environment: Mapping[str, str]) -> tuple
                 api_version=version or _DEFAULT_VERSIONS.get(entry.api),
                 api_key=key,
                 scope=settings.scope,
-                model_path=path if entry.api is Api.FLUX else None,
+                model_path=path if entry.api is ImageApi.FLUX else None,
             )
         )
     return tuple(found), problems

@@ -21,7 +21,7 @@ from pydantic import (
     ValidationError,
 )
 
-from imagegen.deployments import API_VERSION, Api, Deployment, DeploymentEntry, resolve
+from imagegen.deployments import API_VERSION, Deployment, DeploymentEntry, ImageApi, resolve
 from imagegen.urls import BaseUrl, origin_of
 
 ROUTE_PREFIX = "api"
@@ -78,7 +78,7 @@ class Settings(BaseModel):
     endpoint: BaseUrl | None = Field(None, alias="AZURE_OPENAI_ENDPOINT")
     api_key: SecretStr | None = Field(None, alias="AZURE_OPENAI_API_KEY")
     scope: str = Field(DEFAULT_SCOPE, alias="AZURE_OPENAI_SCOPE", pattern=r"^https://.+/\.default$")
-    api: Api = Field(Api.IMAGES, alias="AZURE_OPENAI_API")
+    api: ImageApi = Field(ImageApi.IMAGES, alias="AZURE_OPENAI_API")
     api_version: str | None = Field(None, alias="AZURE_OPENAI_API_VERSION", pattern=API_VERSION)
     deployment: str | None = Field(None, alias="AZURE_OPENAI_DEPLOYMENT")
     deployment_entries: Json[Annotated[tuple[DeploymentEntry, ...], Field(min_length=1)]] | None = Field(

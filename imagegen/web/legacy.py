@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
-from imagegen.deployments import Api
+from imagegen.deployments import ImageApi
 from imagegen.errors import FieldProblem, RequestError
 from imagegen.generation import FailedImage, Generation, GenerationRequest, Status, StoredImage, is_generation_id
 from imagegen.idempotency import read_key
@@ -31,7 +31,7 @@ class Records(Protocol):
     def read(self, generation_id: str) -> Generation | None: ...
 
 
-class CompatApi:
+class LegacyRoutes:
     """Answers as the retired service did."""
 
     def __init__(
@@ -120,7 +120,7 @@ class CompatApi:
         return image.to_json() if isinstance(image, FailedImage) else {"url": self._links.link(image)}
 
 
-def _fitting(request: GenerationRequest, api: Api) -> GenerationRequest:
+def _fitting(request: GenerationRequest, api: ImageApi) -> GenerationRequest:
     """The request, in words of the model that stands behind this API today.
 
     The retired model made pictures of 256, 512 and 1024 pixels; those that live make none below 1024.
@@ -132,7 +132,7 @@ def _fitting(request: GenerationRequest, api: Api) -> GenerationRequest:
     """
     checks = Checks(request, "dall-e-2").longest_prompt(LONGEST_PROMPT).most_images(MOST_IMAGES)
     checks.one_of("size", SIZES).raise_if_any()
-    return request if api is Api.OPERATIONS else request.model_copy(update={"size": SIZES[-1]})
+    return request if api is ImageApi.OPERATIONS else request.model_copy(update={"size": SIZES[-1]})
 
 
 def _unix(moment: datetime) -> int:

@@ -66,7 +66,7 @@ class Listing(Protocol):
     def page(self, *, size: int, status: Status | None, after: str | None) -> Page: ...
 
 
-class Api:
+class Routes:
     """Answers requests."""
 
     def __init__(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from imagegen.deployments import Api
+from imagegen.deployments import ImageApi
 from imagegen.settings import Settings, SettingsError, read_settings
 from imagegen.urls import is_loopback, origin_of
 
@@ -32,7 +32,7 @@ def problems(**given: str) -> list[str]:
 def test_four_settings_are_enough() -> None:
     settings = read_settings(NEEDED)
     [deployment] = settings.deployments
-    assert (deployment.name, deployment.deployment, deployment.api) == ("gpt-image-2", "gpt-image-2", Api.IMAGES)
+    assert (deployment.name, deployment.deployment, deployment.api) == ("gpt-image-2", "gpt-image-2", ImageApi.IMAGES)
     assert (deployment.api_version, deployment.api_key) == (None, None)  # the v1 route; signed in with Entra ID
     assert settings.repeat_lost_calls is True
     assert (settings.generations_container, settings.images_container) == ("generations", "images")
@@ -43,7 +43,7 @@ def test_the_asynchronous_api_has_no_deployment_in_its_route_and_needs_none() ->
     [deployment] = read_settings(NEEDED | {"AZURE_OPENAI_DEPLOYMENT": "", "AZURE_OPENAI_API": "operations"}).deployments
     assert (deployment.name, deployment.api, deployment.api_version) == (
         "operations",
-        Api.OPERATIONS,
+        ImageApi.OPERATIONS,
         "2023-06-01-preview",
     )
 

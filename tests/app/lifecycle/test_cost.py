@@ -36,7 +36,7 @@ def test_one_generation_costs_what_the_docs_say(caplog: pytest.LogCaptureFixture
         def generate() -> int:
             body = json.dumps({"prompt": "a lighthouse"}).encode()
             post = Request("POST", "http://localhost/api/generations", {}, {}, {}, body)
-            assert answer(post, service.api.start_generation).status == 202
+            assert answer(post, service.routes.start_generation).status == 202
             return service.poller.run(utc_now() + timedelta(seconds=30)).passes
 
         generate()  # makes the containers, which Bicep does in Azure

@@ -15,7 +15,7 @@ from azure.storage.blob import ContainerClient
 from pydantic import SecretStr
 
 from imagegen.app import new_generation_id
-from imagegen.deployments import Api, Deployment
+from imagegen.deployments import Deployment, ImageApi
 from imagegen.generation import FailedImage, Generation, GenerationRequest, Status, StoredImage
 from imagegen.lifecycle.generations import Lifecycle
 from imagegen.lifecycle.ports import World as Ports
@@ -61,7 +61,7 @@ class World:
         storage = open_storage(settings, connections=2)
         deployment = Deployment(
             name="dalle",
-            api=Api.OPERATIONS,
+            api=ImageApi.OPERATIONS,
             endpoint=self.endpoint,
             deployment="dalle",
             api_version="2023-06-01-preview",

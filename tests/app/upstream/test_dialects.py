@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from imagegen.deployments import Api, Deployment
+from imagegen.deployments import Deployment, ImageApi
 from imagegen.errors import RequestError
 from imagegen.generation import GenerationRequest
 from imagegen.upstream.direct import Dialect
@@ -17,7 +17,7 @@ from imagegen.upstream.openai_images import openai_images
 E = "https://images.example.com"
 
 
-def deployment(api: Api, name: str, version: str | None, path: str | None = None, endpoint: str = E) -> Deployment:
+def deployment(api: ImageApi, name: str, version: str | None, path: str | None = None, endpoint: str = E) -> Deployment:
     return Deployment(
         name="ours",
         api=api,
@@ -30,13 +30,13 @@ def deployment(api: Api, name: str, version: str | None, path: str | None = None
     )
 
 
-V1 = openai_images(deployment(Api.IMAGES, "gpt-image-2", None))
-SMALL = openai_images(deployment(Api.IMAGES, "gpt-image-1-mini", None))
-PREVIEW = openai_images(deployment(Api.IMAGES, "gpt-image-2", "preview"))
-DATED = openai_images(deployment(Api.IMAGES, "gpt-image-2", "2025-04-01-preview"))
-DALLE = openai_images(deployment(Api.IMAGES, "dall-e-3", "2024-10-21"))
-FLUX = flux(deployment(Api.FLUX, "FLUX.2-pro", "preview", "flux-2-pro"))
-MAI = mai(deployment(Api.MAI, "MAI-Image-2.5", None))
+V1 = openai_images(deployment(ImageApi.IMAGES, "gpt-image-2", None))
+SMALL = openai_images(deployment(ImageApi.IMAGES, "gpt-image-1-mini", None))
+PREVIEW = openai_images(deployment(ImageApi.IMAGES, "gpt-image-2", "preview"))
+DATED = openai_images(deployment(ImageApi.IMAGES, "gpt-image-2", "2025-04-01-preview"))
+DALLE = openai_images(deployment(ImageApi.IMAGES, "dall-e-3", "2024-10-21"))
+FLUX = flux(deployment(ImageApi.FLUX, "FLUX.2-pro", "preview", "flux-2-pro"))
+MAI = mai(deployment(ImageApi.MAI, "MAI-Image-2.5", None))
 EVERY = {"v1": V1, "small": SMALL, "preview": PREVIEW, "dated": DATED, "dalle": DALLE, "flux": FLUX, "mai": MAI}
 
 
@@ -46,21 +46,21 @@ EVERY = {"v1": V1, "small": SMALL, "preview": PREVIEW, "dated": DATED, "dalle": 
         (V1, f"{E}/openai/v1/images/generations"),
         (PREVIEW, f"{E}/openai/v1/images/generations?api-version=preview"),
         (
-            openai_images(deployment(Api.IMAGES, "a", "latest")),
+            openai_images(deployment(ImageApi.IMAGES, "a", "latest")),
             f"{E}/openai/v1/images/generations?api-version=latest",
         ),
         (DATED, f"{E}/openai/deployments/gpt-image-2/images/generations?api-version=2025-04-01-preview"),
         (DALLE, f"{E}/openai/deployments/dall-e-3/images/generations?api-version=2024-10-21"),
         # The name is part of a path: it must not become another one, or a query.
         (
-            openai_images(deployment(Api.IMAGES, "our images/2?", "2025-04-01-preview")),
+            openai_images(deployment(ImageApi.IMAGES, "our images/2?", "2025-04-01-preview")),
             f"{E}/openai/deployments/our%20images%2F2%3F/images/generations?api-version=2025-04-01-preview",
         ),
         (FLUX, f"{E}/providers/blackforestlabs/v1/flux-2-pro?api-version=preview"),
         (MAI, f"{E}/mai/v1/images/generations"),
         # A gateway's path stays before it.
         (
-            openai_images(deployment(Api.IMAGES, "a", None, endpoint=f"{E}/gateway")),
+            openai_images(deployment(ImageApi.IMAGES, "a", None, endpoint=f"{E}/gateway")),
             f"{E}/gateway/openai/v1/images/generations",
         ),
     ],

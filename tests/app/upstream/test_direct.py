@@ -22,7 +22,7 @@ import trustme
 from azure.core.credentials import AccessToken
 from pydantic import SecretStr
 
-from imagegen.deployments import Api, Deployment
+from imagegen.deployments import Deployment, ImageApi
 from imagegen.generation import GenerationRequest, Status
 from imagegen.upstream import direct
 from imagegen.upstream.direct import DirectUpstream
@@ -50,22 +50,24 @@ ASKED = new(request=GenerationRequest(prompt=PROMPT, size="1024x1024", quality="
 type Outcome = Produced | Ended | Throttled | Unavailable | Lost
 
 
-def deployment(endpoint: str, *, api: Api = Api.IMAGES, key: str | None = KEY) -> Deployment:
+def deployment(endpoint: str, *, api: ImageApi = ImageApi.IMAGES, key: str | None = KEY) -> Deployment:
     return Deployment(
         name="ours",
         api=api,
         endpoint=endpoint,
         deployment="gpt-image-2",
-        api_version="preview" if api is Api.FLUX else None,
+        api_version="preview" if api is ImageApi.FLUX else None,
         api_key=SecretStr(key) if key else None,
         scope="https://cognitiveservices.azure.com/.default",
-        model_path="flux-2-pro" if api is Api.FLUX else None,
+        model_path="flux-2-pro" if api is ImageApi.FLUX else None,
     )
 
 
-def upstream(endpoint: str, *, api: Api = Api.IMAGES, key: str | None = KEY, most: int = 1 << 20) -> DirectUpstream:
+def upstream(
+    endpoint: str, *, api: ImageApi = ImageApi.IMAGES, key: str | None = KEY, most: int = 1 << 20
+) -> DirectUpstream:
     where = deployment(endpoint, api=api, key=key)
-    dialect = {Api.IMAGES: openai_images, Api.FLUX: flux, Api.MAI: mai}[api](where)
+    dialect = {ImageApi.IMAGES: openai_images, ImageApi.FLUX: flux, ImageApi.MAI: mai}[api](where)
     return DirectUpstream(where, dialect, connections=2, most_bytes=most)
 
 
@@ -93,17 +95,17 @@ def hang_up(connection: socket.socket) -> None:
 @pytest.mark.parametrize(
     ("api", "target", "header"),
     [
-        (Api.IMAGES, "/openai/v1/images/generations", ("api-key", KEY)),
+        (ImageApi.IMAGES, "/openai/v1/images/generations", ("api-key", KEY)),
         (
-            Api.FLUX,
+            ImageApi.FLUX,
             "/providers/blackforestlabs/v1/flux-2-pro?api-version=preview",
             ("authorization", f"Bearer {KEY}"),
         ),
-        (Api.MAI, "/mai/v1/images/generations", ("api-key", KEY)),
+        (ImageApi.MAI, "/mai/v1/images/generations", ("api-key", KEY)),
     ],
 )
 def test_each_api_is_called_once_at_its_route_with_its_own_header(
-    server: ScriptedServer, api: Api, target: str, header: tuple[str, str]
+    server: ScriptedServer, api: ImageApi, target: str, header: tuple[str, str]
 ) -> None:
     assert images(generate(server, http(200, {"data": [{"url": SAS}]}), api=api)) == [ImageUrl(SAS)]
     [seen] = server.seen
@@ -116,9 +118,9 @@ def test_each_api_is_called_once_at_its_route_with_its_own_header(
     assert json.loads(seen.body)["prompt"] == PROMPT
 
 
-@pytest.mark.parametrize("api", [Api.IMAGES, Api.FLUX, Api.MAI])
+@pytest.mark.parametrize("api", [ImageApi.IMAGES, ImageApi.FLUX, ImageApi.MAI])
 def test_without_a_key_a_token_of_the_scope_goes_as_bearer(
-    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, api: Api
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, api: ImageApi
 ) -> None:
     class Credential:
         def get_token(self, *scopes: str, **_: Any) -> AccessToken:

@@ -14,7 +14,7 @@ import pytest
 from azure.core.credentials import AccessToken
 from pydantic import SecretStr
 
-from imagegen.deployments import Api, Deployment
+from imagegen.deployments import Deployment, ImageApi
 from imagegen.errors import RequestError
 from imagegen.generation import Generation, GenerationError, GenerationRequest, Status
 from imagegen.upstream.http import NoAnswerError, UpstreamSession, read_error
@@ -40,7 +40,7 @@ SAS = "https://images.example.com/i/0.png?se=2026-11-24&sig=s3cret%2bsignature"
 def deployment(endpoint: str, key: str | None = KEY) -> Deployment:
     return Deployment(
         name="dalle",
-        api=Api.OPERATIONS,
+        api=ImageApi.OPERATIONS,
         endpoint=endpoint,
         deployment="dalle",
         api_version=VERSION,

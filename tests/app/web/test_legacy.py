@@ -14,7 +14,7 @@ from imagegen.generation import Generation, GenerationRequest, Status, StoredIma
 from imagegen.idempotency import IdempotencyKey
 from imagegen.settings import read_settings
 from imagegen.web.http import Request, Response, answer
-from imagegen.web.legacy import CompatApi
+from imagegen.web.legacy import LegacyRoutes
 from imagegen.web.monitor import Monitors
 from tests.app.generations import ID, NOON, failed, new, running, seconds, stored
 
@@ -40,7 +40,7 @@ class World:
     key: IdempotencyKey | None = None
 
     def __post_init__(self) -> None:
-        self.compat = CompatApi(
+        self.legacy = LegacyRoutes(
             settings=read_settings(SETTINGS | {"AZURE_OPENAI_API": self.api}),
             generations=self,
             records=self,
@@ -84,11 +84,11 @@ class World:
     def submit(self, body: dict[str, Any], **headers: str) -> Response:
         sent = HEADERS | {name.replace("_", "-"): value for name, value in headers.items()}
         request = Request("POST", "https://x", sent, {"api-version": VERSION}, {}, json.dumps(body).encode())
-        return answer(request, self.compat.submit)
+        return answer(request, self.legacy.submit)
 
     def get(self, id: str = ID, **query: str) -> Response:  # noqa: A002 - as the route calls it
         request = Request("GET", "https://x", HEADERS, {"api-version": VERSION} | query, {"id": id}, b"")
-        return answer(request, self.compat.get_operation)
+        return answer(request, self.legacy.get_operation)
 
 
 @pytest.mark.parametrize(
@@ -207,13 +207,13 @@ def test_an_unknown_operation_is_404(id: str) -> None:  # noqa: A002
 def test_only_who_has_a_key_is_let_in(version: str, key: str, status: int) -> None:
     world = World(record=running())
     request = Request("GET", "https://x", {"api-key": key}, {"api-version": version}, {"id": ID}, b"")
-    assert answer(request, world.compat.get_operation).status == status
+    assert answer(request, world.legacy.get_operation).status == status
 
 
 def test_without_keys_there_is_no_old_api() -> None:
     world = World(record=running())
     settings = read_settings(SETTINGS | {"COMPAT_API_KEYS": ""})
-    compat = CompatApi(
+    legacy = LegacyRoutes(
         settings=settings,
         generations=world,
         records=world,
@@ -222,13 +222,13 @@ def test_without_keys_there_is_no_old_api() -> None:
         retention=timedelta(days=1),
     )
     request = Request("GET", "https://x", {"api-key": ""}, {"api-version": VERSION}, {"id": ID}, b"")
-    assert answer(request, compat.get_operation).status == 404
+    assert answer(request, legacy.get_operation).status == 404
 
 
 def test_a_delete_is_204_a_second_time_too() -> None:
     world = World(record=running())
     for _ in range(2):
         request = Request("DELETE", "https://x", HEADERS, {"api-version": VERSION}, {"id": ID}, b"")
-        response = answer(request, world.compat.delete_operation)
+        response = answer(request, world.legacy.delete_operation)
         assert (response.status, response.content()) == (204, b"")
     assert world.record is None

@@ -18,7 +18,7 @@ from imagegen.settings import read_settings
 from imagegen.storage.listing import Page
 from imagegen.web.http import LONGEST_BODY, Request, Response, answer
 from imagegen.web.monitor import Monitors
-from imagegen.web.routes import Api
+from imagegen.web.routes import Routes
 from tests.app.generations import ID, NOON, PROMPT, TOKEN, failed, new, running, seconds, stored
 
 BASE = "https://images.example.com/api"
@@ -30,7 +30,7 @@ SETTINGS = {
     "PUBLIC_BASE_URL": BASE,
 }
 
-type Handle = Callable[[Api, Request], Response]
+type Handle = Callable[[Routes, Request], Response]
 
 
 @dataclass
@@ -48,8 +48,8 @@ class World:
     pages: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     next: str | None = None
 
-    def api(self) -> Api:
-        return Api(
+    def api(self) -> Routes:
+        return Routes(
             settings=read_settings(SETTINGS | self.settings),
             generations=self,
             records=self,
@@ -120,8 +120,8 @@ class World:
         return answer(request, partial(handle, self.api()))
 
 
-MONITOR, RESULT = Api.get_generation, Api.get_generation_result
-CANCEL, DELETE = Api.cancel_generation, Api.delete_generation
+MONITOR, RESULT = Routes.get_generation, Routes.get_generation_result
+CANCEL, DELETE = Routes.cancel_generation, Routes.delete_generation
 
 
 @pytest.fixture
