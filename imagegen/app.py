@@ -22,7 +22,7 @@ from imagegen.storage.download import Downloader
 from imagegen.storage.images import BlobImages
 from imagegen.storage.listing import BlobListing
 from imagegen.storage.records import BlobStore
-from imagegen.storage.throttling import Brakes
+from imagegen.storage.throttling import Throttling
 from imagegen.storage.work_queue import WorkQueue, read_ids
 from imagegen.upstream.direct import DirectUpstream
 from imagegen.upstream.flux import flux
@@ -113,7 +113,7 @@ def build(settings: Settings) -> Service:
         store=store,
         images=images,
         upstreams=upstreams,
-        brakes=Brakes(storage, settings.generations_container),
+        throttling=Throttling(storage, settings.generations_container),
         queue=queue,
         clock=utc_now,
         repeat_lost_calls=settings.repeat_lost_calls,

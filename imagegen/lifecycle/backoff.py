@@ -20,10 +20,10 @@ class Waiting:
         self._world = world
         self._records = records
 
-    def braked(self, current: Versioned) -> Versioned | None:
+    def while_paused(self, current: Versioned) -> Versioned | None:
         """Written down to wait, if everybody was told to."""
         now = self._world.clock()
-        until = self._world.brakes.until(current.generation.request.model or "")
+        until = self._world.throttling.paused_until(current.generation.request.model or "")
         if until is None or until <= now:
             return None
         waiting = moves.throttled(current.generation, until, now, jitter=self._world.jitter())
@@ -33,7 +33,7 @@ class Waiting:
         """We were told to wait: nobody else has to find out."""
         now = self._world.clock()
         generation = current.generation
-        until = moves.brake_until(outcome, generation.faults, now)
+        until = moves.pause_until(outcome, generation.faults, now)
         log_event(
             "upstream.unavailable",
             level=logging.WARNING,
@@ -44,7 +44,7 @@ class Waiting:
         waiting = moves.throttled(generation, until, now, jitter=self._world.jitter())
         # The record first: one that says "calling" without a call would later count as a lost answer.
         written = self._records.write(current, waiting.changed(faults=generation.faults + 1))
-        self._world.brakes.pull(generation.request.model or "", until)
+        self._world.throttling.pause(generation.request.model or "", until)
         return written
 
     def for_upstream(self, current: Versioned, outcome: Unavailable, now: datetime) -> Versioned:

@@ -52,7 +52,7 @@ class DirectMoves:
         """Claim, call, and write down what came. Takes minutes."""
         if ended := self._ended_meanwhile(current):
             return ended
-        if waiting := self._waiting.braked(current):
+        if waiting := self._waiting.while_paused(current):
             return waiting
         claimed = self._records.write(current, moves.call_claimed(current.generation, self._world.clock()))
         generation = claimed.generation

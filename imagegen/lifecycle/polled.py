@@ -39,7 +39,7 @@ class PolledMoves:
         self._waiting = waiting
 
     def submit(self, current: Versioned, upstream: Polled) -> Versioned:
-        if waiting := self._waiting.braked(current):
+        if waiting := self._waiting.while_paused(current):
             return waiting
         generation = current.generation
         outcome = upstream.submit(generation)

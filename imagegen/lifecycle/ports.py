@@ -72,14 +72,14 @@ class Images(Protocol):
         ...
 
 
-class Brakes(Protocol):
+class Throttling(Protocol):
     """What everybody was told about quotas."""
 
-    def until(self, model: str) -> datetime | None:
+    def paused_until(self, model: str) -> datetime | None:
         """When this deployment may be called again."""
         ...
 
-    def pull(self, model: str, until: datetime) -> None:
+    def pause(self, model: str, until: datetime) -> None:
         """Nobody calls before this time."""
         ...
 
@@ -100,7 +100,7 @@ class World:
     images: Images
     upstreams: Mapping[str, Upstream]
     """By the name of the deployment, the default first."""
-    brakes: Brakes
+    throttling: Throttling
     queue: Queue
     clock: Clock
     repeat_lost_calls: bool

@@ -16,7 +16,7 @@ SHORTEST_WAIT: Final = 1.0
 LONGEST_WAIT: Final = 60.0
 """Seconds. What upstream says in Retry-After is held between these."""
 
-_LONGEST_BRAKE: Final = 3_600.0
+_LONGEST_PAUSE: Final = 3_600.0
 
 LONGEST_CALL: Final = timedelta(seconds=330)
 """How long one call of an API that answers with the images may take: 250 s are seen."""
@@ -141,10 +141,10 @@ def throttled(generation: Generation, until: datetime, now: datetime, *, jitter:
     return generation.changed(queued=False, calling=False, due=min(due, max(generation.deadline, now)))
 
 
-def brake_until(outcome: Throttled, faults: int, now: datetime) -> datetime:
+def pause_until(outcome: Throttled, faults: int, now: datetime) -> datetime:
     """Until when nobody calls: as told, however long; else twice as long with each time in a row."""
     otherwise = min(LONGEST_WAIT, 5 * 2.0 ** min(faults, 10))
-    told = otherwise if outcome.retry_after is None else min(_LONGEST_BRAKE, outcome.retry_after)
+    told = otherwise if outcome.retry_after is None else min(_LONGEST_PAUSE, outcome.retry_after)
     return now + timedelta(seconds=max(SHORTEST_WAIT, told))
 
 

@@ -22,8 +22,8 @@ _REMEMBERED_SECONDS: Final = 2.0
 """How long an instance takes what it read as true."""
 
 
-class Brakes:
-    """A blob ``brakes/{deployment}``, whose metadata says until when nobody should call. Thread-safe."""
+class Throttling:
+    """A blob ``throttling/{deployment}``, whose metadata says until when nobody should call. Thread-safe."""
 
     def __init__(
         self, service: BlobServiceClient, container: str, *, monotonic: Callable[[], float] = time.monotonic
@@ -33,7 +33,7 @@ class Brakes:
         self._lock = threading.Lock()
         self._known: dict[str, tuple[float, datetime | None]] = {}
 
-    def until(self, model: str) -> datetime | None:
+    def paused_until(self, model: str) -> datetime | None:
         """When the deployment may be called again; None when nobody said that it may not be."""
         with self._lock:
             known = self._known.get(model)
@@ -43,13 +43,13 @@ class Brakes:
         self._remember(model, until)
         return until
 
-    def pull(self, model: str, until: datetime) -> None:
+    def pause(self, model: str, until: datetime) -> None:
         """Nobody calls before this time. Of two who were told differently, the later word counts."""
         there = self._read(model)
         if there is None or there < until:
             # Not conditional: two that write at once were told nearly the same, and either is good enough.
             self._write(model, until)
-            log_event("upstream.braked", model=model, until=format_time(until))
+            log_event("upstream.paused", model=model, until=format_time(until))
         self._remember(model, max(until, there or until))
 
     def _remember(self, model: str, until: datetime | None) -> None:
@@ -57,7 +57,7 @@ class Brakes:
             self._known[model] = (self._monotonic(), until)
 
     def _read(self, model: str) -> datetime | None:
-        with storage_errors("read brake"):
+        with storage_errors("read throttling"):
             try:
                 metadata = self._container.get_blob_client(_name(model)).get_blob_properties().metadata
             except ResourceNotFoundError:
@@ -69,7 +69,7 @@ class Brakes:
 
     def _write(self, model: str, until: datetime) -> None:
         blob = self._container.get_blob_client(_name(model))
-        with storage_errors("write brake"):
+        with storage_errors("write throttling"):
             try:
                 blob.upload_blob(b"", overwrite=True, metadata={"until": format_time(until)})
             except ResourceNotFoundError:
@@ -79,4 +79,4 @@ class Brakes:
 
 def _name(model: str) -> str:
     # A deployment's name may hold what a blob's name may not.
-    return f"brakes/{hashlib.sha256(model.encode()).hexdigest()[:32]}"
+    return f"throttling/{hashlib.sha256(model.encode()).hexdigest()[:32]}"

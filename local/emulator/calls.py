@@ -20,7 +20,7 @@ from local.emulator.faults import Fault, Faults
 from local.emulator.images import Images
 from local.emulator.pictured import PICTURE, Pictured
 from local.emulator.pictures import Picture, Rendering
-from local.emulator.quota import Brakes, Quotas, Room, pause
+from local.emulator.quota import ClientThrottles, Quotas, Room, pause
 from local.emulator.spelling import Spelling
 
 _BLOCKED = (
@@ -85,7 +85,7 @@ class Calls:
         """Forget the windows and the waits."""
         options = self._emulator.options
         self._quotas = Quotas(options.quota, options.quota_window)
-        self._brakes = Brakes()
+        self._throttles = ClientThrottles()
         self._linked.clear()
 
     async def answer(self, request: Request, order: Order) -> Response:
@@ -114,7 +114,7 @@ class Calls:
         now = self._emulator.clock()
         counts = self._emulator.stats.deployment(order.deployment)
         counts.requests += 1
-        counts.impatient += self._brakes.on(order.deployment, now)
+        counts.impatient += self._throttles.on(order.deployment, now)
         room = self._quotas.take(order.deployment, now)
         if room is not None and room.wait is not None:
             raise self._throttled(order, faults, room.wait, room.headers())
@@ -140,7 +140,7 @@ class Calls:
     def _throttled(self, order: Order, faults: Faults, wait: float, headers: dict[str, str]) -> ServiceError:
         now = self._emulator.clock()
         waits = _waits(wait, faults)
-        self._brakes.told(order.deployment, waits, now)
+        self._throttles.told(order.deployment, waits, now)
         self._emulator.stats.throttled_call(order.deployment, now)
         message = (
             f"Your requests to {order.deployment} have exceeded call rate limit of your current pricing tier. "

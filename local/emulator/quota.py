@@ -49,16 +49,16 @@ class Quotas:
 
 
 @dataclass(frozen=True)
-class _Brake:
+class _Throttle:
     since: float
     until: float
 
 
-class Brakes:
+class ClientThrottles:
     """Until when each deployment's callers were told to wait."""
 
     def __init__(self) -> None:
-        self._brakes: dict[str, _Brake] = {}
+        self._throttles: dict[str, _Throttle] = {}
 
     def told(self, deployment: str, headers: dict[str, str], now: float) -> None:
         """A 429 went out with these headers; of two different waits the shorter one counts."""
@@ -69,15 +69,15 @@ class Brakes:
         ]
         if not waits:
             return
-        brake = self._brakes.get(deployment)
-        if brake is None or now >= brake.until:
-            brake = _Brake(now, now)
-        self._brakes[deployment] = _Brake(brake.since, max(brake.until, now + min(waits)))
+        throttle = self._throttles.get(deployment)
+        if throttle is None or now >= throttle.until:
+            throttle = _Throttle(now, now)
+        self._throttles[deployment] = _Throttle(throttle.since, max(throttle.until, now + min(waits)))
 
     def on(self, deployment: str, now: float) -> bool:
         """Whether a caller who comes now has not waited, though the 429 had time to reach all of the caller."""
-        brake = self._brakes.get(deployment)
-        return brake is not None and brake.since + NEWS <= now < brake.until
+        throttle = self._throttles.get(deployment)
+        return throttle is not None and throttle.since + NEWS <= now < throttle.until
 
 
 def pause(seconds: float) -> dict[str, str]:

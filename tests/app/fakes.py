@@ -215,16 +215,16 @@ class PlayedDirect:
 
 
 @dataclass
-class MemoryBrakes:
+class FakeThrottling:
     """One brake for each model."""
 
     pulled: dict[str, datetime] = field(default_factory=dict[str, datetime])
 
-    def until(self, model: str) -> datetime | None:
-        return self.pulled.get(model)
+    def paused_until(self, model: str) -> datetime | None:
+        return self.paused.get(model)
 
-    def pull(self, model: str, until: datetime) -> None:
-        self.pulled[model] = max(until, self.pulled.get(model, until))
+    def pause(self, model: str, until: datetime) -> None:
+        self.paused[model] = max(until, self.pulled.get(model, until))
 
 
 @dataclass
@@ -248,7 +248,7 @@ class World:
         self.images = MemoryImages(self.steps)
         self.upstream = PlayedUpstream(self.steps)
         self.direct = PlayedDirect(self.steps)
-        self.brakes = MemoryBrakes()
+        self.throttling = FakeThrottling()
         self.queue = MemoryQueue(self.steps)
         self.jitter = 0.0
         self.ids = 0
@@ -257,7 +257,7 @@ class World:
                 store=self.store,
                 images=self.images,
                 upstreams={"dalle": self.upstream, "gpt": self.direct},
-                brakes=self.brakes,
+                throttling=self.throttling,
                 queue=self.queue,
                 repeat_lost_calls=repeat_lost_calls,
                 clock=self.clock,

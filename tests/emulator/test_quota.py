@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message
 
 from local.emulator.app import create_app
 from local.emulator.emulator import Emulator, Options
-from local.emulator.quota import Brakes, Quotas, Room, pause
+from local.emulator.quota import ClientThrottles, Quotas, Room, pause
 
 START = 1_700_000_000.0
 
@@ -52,20 +52,20 @@ TOLD: list[tuple[dict[str, str], float, bool, str]] = [
 
 
 def test_more_429s_make_the_wait_longer_but_no_younger() -> None:
-    brakes = Brakes()
+    throttles = ClientThrottles()
     for later in (0.0, 0.4, 0.8):
-        brakes.told("d", {"retry-after": "2"}, START + later)
-    assert [brakes.on("d", START + later) for later in (0.4, 0.6, 2.7, 2.8)] == [False, True, True, False]
+        throttles.told("d", {"retry-after": "2"}, START + later)
+    assert [throttles.on("d", START + later) for later in (0.4, 0.6, 2.7, 2.8)] == [False, True, True, False]
 
 
 @pytest.mark.parametrize(("headers", "later", "expected", "reason"), TOLD, ids=[row[3] for row in TOLD])
 def test_who_comes_before_the_wait_is_over_is_impatient(
     headers: dict[str, str], later: float, expected: bool, reason: str
 ) -> None:
-    brakes = Brakes()
-    brakes.told("d", headers, START)
-    assert brakes.on("d", START + later) is expected, reason
-    assert not brakes.on("another", START)
+    throttles = ClientThrottles()
+    throttles.told("d", headers, START)
+    assert throttles.on("d", START + later) is expected, reason
+    assert not throttles.on("another", START)
 
 
 async def called(app: ASGIApp) -> dict[str, str]:

@@ -51,7 +51,7 @@ def test_one_generation_costs_what_the_docs_say(caplog: pytest.LogCaptureFixture
         "PUT done/": 1,
         "PUT image": 1,
         "GET active/": 1,
-        "HEAD brakes/": 1,
+        "HEAD throttling/": 1,
         "DELETE active/": 1,
     }
 

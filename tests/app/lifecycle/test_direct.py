@@ -334,7 +334,7 @@ def test_a_429_holds_everybody_of_that_model_until_the_time_that_was_told(world:
         start(world)
     work(world)
     assert world.direct.calls == [ID]  # one found out, for all of them
-    assert world.brakes.pulled == {"gpt": NOON + seconds(30)}
+    assert world.throttling.paused == {"gpt": NOON + seconds(30)}
     world.tick(seconds(29))
     work(world)
     assert world.direct.calls == [ID]
@@ -345,7 +345,7 @@ def test_a_429_holds_everybody_of_that_model_until_the_time_that_was_told(world:
 
 
 def test_a_brake_of_one_model_is_none_of_another(world: World) -> None:
-    world.brakes.pull("gpt", NOON + seconds(600))
+    world.throttling.pause("gpt", NOON + seconds(600))
     assert world.start().status is Status.RUNNING
     assert world.upstream.operations == [ID]
 
@@ -354,11 +354,11 @@ def test_a_429_of_the_asynchronous_api_holds_everybody_too(world: World) -> None
     world.upstream.submitted = Throttled("status 429", 30)
     started = [world.start() for _ in range(3)]
     assert world.upstream.operations == [started[0].id]
-    assert world.brakes.pulled == {"dalle": NOON + seconds(30)}
+    assert world.throttling.paused == {"dalle": NOON + seconds(30)}
 
 
 def test_after_the_brake_they_do_not_come_all_at_once(world: World) -> None:
-    world.brakes.pull("gpt", NOON + seconds(20))
+    world.throttling.pause("gpt", NOON + seconds(20))
     dues: list[float] = []
     for world.jitter in (0.0, 0.25, 0.5, 1.0):
         started = start(world)
@@ -384,11 +384,11 @@ def test_after_the_brake_they_do_not_come_all_at_once(world: World) -> None:
 def test_a_brake_holds_as_long_as_told_else_longer_with_each_time(
     told: float | None, faults: int, expected: float
 ) -> None:
-    assert moves.brake_until(Throttled("429", told), faults, NOON) == NOON + seconds(expected)
+    assert moves.pause_until(Throttled("429", told), faults, NOON) == NOON + seconds(expected)
 
 
 def test_a_deadline_holds_while_everybody_waits(world: World) -> None:
-    world.brakes.pull("gpt", NOON + seconds(3_600))
+    world.throttling.pause("gpt", NOON + seconds(3_600))
     start(world)
     work(world)
     assert world.store.active[ID].generation.due <= NOON + seconds(600)

@@ -24,7 +24,7 @@ from imagegen.storage.clients import open_storage
 from imagegen.storage.download import Downloader
 from imagegen.storage.images import BlobImages
 from imagegen.storage.records import BlobStore
-from imagegen.storage.throttling import Brakes
+from imagegen.storage.throttling import Throttling
 from imagegen.storage.work_queue import WorkQueue
 from imagegen.upstream.operations import OperationsUpstream
 from local.azurite import Azurite
@@ -82,7 +82,7 @@ class World:
                     clock=self.clock,
                 ),
                 upstreams={"dalle": OperationsUpstream(deployment, allowed_origins=[], connections=2)},
-                brakes=Brakes(storage, f"g-{name}", monotonic=lambda: self.now.timestamp()),
+                throttling=Throttling(storage, f"g-{name}", monotonic=lambda: self.now.timestamp()),
                 queue=WorkQueue(settings, connections=2),
                 repeat_lost_calls=True,
                 clock=self.clock,

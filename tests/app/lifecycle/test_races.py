@@ -26,7 +26,7 @@ from imagegen.lifecycle.ports import World
 from imagegen.storage.download import Download
 from imagegen.storage.images import BlobImages
 from imagegen.storage.records import BlobStore
-from imagegen.storage.throttling import Brakes
+from imagegen.storage.throttling import Throttling
 from imagegen.upstream.protocol import Accepted, Ended, ImageUrl, Produced, Unavailable, Working
 from local.azurite import Azurite
 from tests.app.fakes import ANY, MemoryQueue, Steps
@@ -150,7 +150,7 @@ class House:
                 store=self.store,
                 images=self.images,
                 upstreams={"dalle": self.service},
-                brakes=Brakes(client, container),
+                throttling=Throttling(client, container),
                 queue=self.queue,
                 repeat_lost_calls=True,
                 clock=lambda: self.now,

@@ -64,15 +64,15 @@ def test_a_brake_that_cannot_be_written_does_not_make_a_throttled_call_a_lost_on
     world = World(repeat_lost_calls=False)
     generation = world.start(model="gpt")
     world.direct.answers = [Throttled("status 429", 5.0)]
-    pull = world.brakes.pull
+    pause = world.throttling.pause
 
     def away(*_: object) -> None:
-        raise StorageUnavailableError("write brake")
+        raise StorageUnavailableError("write throttling")
 
-    monkeypatch.setattr(world.brakes, "pull", away)
+    monkeypatch.setattr(world.throttling, "pause", away)
     with pytest.raises(StorageUnavailableError):
         work(world)
-    monkeypatch.setattr(world.brakes, "pull", pull)
+    monkeypatch.setattr(world.throttling, "pause", pause)
     world.direct.answers = World().direct.answers
     later(world)
     found = world.store.read(generation.id)

@@ -12,7 +12,7 @@ import pytest
 from azure.storage.blob import BlobServiceClient, ContainerClient
 
 from imagegen.errors import StorageUnavailableError
-from imagegen.storage.throttling import Brakes
+from imagegen.storage.throttling import Throttling
 from local.azurite import Azurite
 from tests.app.generations import NOON, seconds
 
@@ -27,8 +27,8 @@ class Instances:
         self._container = f"b-{uuid4().hex}"
         self.now = 0.0
 
-    def new(self) -> Brakes:
-        return Brakes(self._service, self._container, monotonic=lambda: self.now)
+    def new(self) -> Throttling:
+        return Throttling(self._service, self._container, monotonic=lambda: self.now)
 
     @property
     def container(self) -> ContainerClient:
@@ -42,13 +42,13 @@ def instances(azurite: Azurite) -> Instances:
 
 
 def test_nobody_is_held_where_nobody_said_so_not_even_a_container(instances: Instances) -> None:
-    assert instances.new().until("gpt") is None
+    assert instances.new().paused_until("gpt") is None
 
 
 def test_what_one_instance_was_told_all_know(instances: Instances) -> None:
-    instances.new().pull("gpt", LATER)
-    assert instances.new().until("gpt") == LATER
-    assert instances.new().until("flux") is None
+    instances.new().pause("gpt", LATER)
+    assert instances.new().paused_until("gpt") == LATER
+    assert instances.new().paused_until("flux") is None
 
 
 @pytest.mark.parametrize(
@@ -63,73 +63,73 @@ def test_of_two_who_were_told_differently_the_later_word_counts(
     instances: Instances, first: datetime, second: datetime, expected: datetime
 ) -> None:
     one, other = instances.new(), instances.new()
-    one.pull("gpt", first)
-    other.pull("gpt", second)
-    assert other.until("gpt") == instances.new().until("gpt") == expected
+    one.pause("gpt", first)
+    other.pause("gpt", second)
+    assert other.paused_until("gpt") == instances.new().until("gpt") == expected
 
 
 def test_what_was_read_is_taken_as_true_for_two_seconds(instances: Instances) -> None:
     one, other = instances.new(), instances.new()
-    assert one.until("gpt") is None
-    other.pull("gpt", LATER)
+    assert one.paused_until("gpt") is None
+    other.pause("gpt", LATER)
     instances.now = 1.9
-    assert one.until("gpt") is None
+    assert one.paused_until("gpt") is None
     instances.now = 2.0
-    assert one.until("gpt") == LATER
+    assert one.paused_until("gpt") == LATER
 
 
 def test_what_an_instance_was_told_itself_it_need_not_read(instances: Instances) -> None:
     one = instances.new()
-    one.pull("gpt", LATER)
+    one.pause("gpt", LATER)
     instances.container.delete_container()
-    assert one.until("gpt") == LATER
+    assert one.paused_until("gpt") == LATER
 
 
 @pytest.mark.parametrize("name", ["FLUX.1-Kontext-pro", "our images/2?", "\u00fc", "a" * 128, "..", "."])
 def test_every_name_of_a_deployment_has_a_brake_of_its_own(instances: Instances, name: str) -> None:
-    instances.new().pull(name, LATER)
-    assert instances.new().until(name) == LATER
-    assert instances.new().until("gpt") is None
+    instances.new().pause(name, LATER)
+    assert instances.new().paused_until(name) == LATER
+    assert instances.new().paused_until("gpt") is None
     [blob] = instances.container.list_blob_names()
-    assert blob.startswith("brakes/")  # beside active/ and done/, where no listing looks
+    assert blob.startswith("throttling/")  # beside active/ and done/, where no listing looks
 
 
 @pytest.mark.parametrize("metadata", [{}, {"until": "soon"}, {"until": ""}])
 def test_a_brake_that_cannot_be_read_holds_nobody_and_can_be_pulled(
     instances: Instances, metadata: dict[str, str]
 ) -> None:
-    instances.new().pull("gpt", LATER)
+    instances.new().pause("gpt", LATER)
     [blob] = instances.container.list_blob_names()
     instances.container.get_blob_client(blob).set_blob_metadata(metadata)
-    assert instances.new().until("gpt") is None
-    instances.new().pull("gpt", LATER)
-    assert instances.new().until("gpt") == LATER
+    assert instances.new().paused_until("gpt") is None
+    instances.new().pause("gpt", LATER)
+    assert instances.new().paused_until("gpt") == LATER
 
 
 def test_many_who_are_told_at_once_agree_in_the_end(instances: Instances) -> None:
     all_at_once = Barrier(8)
 
-    def pull(number: int) -> None:
+    def pause(number: int) -> None:
         all_at_once.wait()
-        instances.new().pull("gpt", LATER + seconds(number / 10))
+        instances.new().pause("gpt", LATER + seconds(number / 10))
 
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(pull, range(8)))
-    found = instances.new().until("gpt")
+        list(pool.map(pause, range(8)))
+    found = instances.new().paused_until("gpt")
     assert found is not None
     assert LATER <= found <= LATER + seconds(1)  # they were told nearly the same, and either is good enough
 
 
-def _until(brakes: Brakes) -> None:
-    brakes.until("gpt")
+def _until(throttling: Throttling) -> None:
+    throttling.paused_until("gpt")
 
 
-def _pull(brakes: Brakes) -> None:
-    brakes.pull("gpt", LATER)
+def _pull(throttling: Throttling) -> None:
+    throttling.pause("gpt", LATER)
 
 
 @pytest.mark.parametrize("ask", [_until, _pull])
-def test_storage_that_is_away_is_said_to_be(ask: Callable[[Brakes], None]) -> None:
+def test_storage_that_is_away_is_said_to_be(ask: Callable[[Throttling], None]) -> None:
     service = BlobServiceClient("http://127.0.0.1:1/a", credential="c2VjcmV0", retry_total=0)
     with pytest.raises(StorageUnavailableError):
-        ask(Brakes(service, "b"))
+        ask(Throttling(service, "b"))
