@@ -14,7 +14,7 @@ import uuid_utils
 from imagegen.deployments import Deployment, ImageApi
 from imagegen.lifecycle.generations import Lifecycle
 from imagegen.lifecycle.poller import Poller, SlotSummary, slot_end
-from imagegen.lifecycle.ports import World
+from imagegen.lifecycle.ports import Ports
 from imagegen.lifecycle.transitions import COPY_SECONDS_EACH
 from imagegen.settings import Settings, read_settings
 from imagegen.storage.clients import open_storage
@@ -109,7 +109,7 @@ def build(settings: Settings) -> Service:
         clock=utc_now,
     )
     upstreams = {deployment.name: _upstream(deployment, settings) for deployment in settings.deployments}
-    world = World(
+    ports = Ports(
         store=store,
         images=images,
         upstreams=upstreams,
@@ -118,7 +118,7 @@ def build(settings: Settings) -> Service:
         clock=utc_now,
         repeat_lost_calls=settings.repeat_lost_calls,
     )
-    lifecycle = Lifecycle(world, new_id=new_generation_id, most_active=settings.max_active_generations)
+    lifecycle = Lifecycle(ports, new_id=new_generation_id, most_active=settings.max_active_generations)
     retention = timedelta(days=settings.retention_days)
     monitors = Monitors(links=images, retention=retention, clock=utc_now, backlog=store.count_active)
     return Service(

@@ -16,7 +16,7 @@ from imagegen.generation import FailedImage, GenerationError, Status, StoredImag
 from imagegen.lifecycle import transitions as moves
 from imagegen.lifecycle.backoff import Waiting
 from imagegen.lifecycle.finishing import Records
-from imagegen.lifecycle.ports import World
+from imagegen.lifecycle.ports import Ports
 from imagegen.upstream.protocol import (
     Direct,
     Ended,
@@ -35,8 +35,8 @@ _TAKE_WAITS: Final = (2.0, 5.0, 10.0)
 class DirectMoves:
     """Makes them."""
 
-    def __init__(self, world: World, records: Records, waiting: Waiting) -> None:
-        self._world = world
+    def __init__(self, ports: Ports, records: Records, waiting: Waiting) -> None:
+        self._ports = ports
         self._records = records
         self._waiting = waiting
 
@@ -44,8 +44,8 @@ class DirectMoves:
         """Ask a worker."""
         # Written before it is sent: a message that nobody wrote down would be sent with every tick. A crash between
         # the two is a lost message, and costs the time until `due`.
-        queued = self._records.write(current, moves.enqueued(current.generation, self._world.clock()))
-        self._world.queue.send([queued.generation.id])
+        queued = self._records.write(current, moves.enqueued(current.generation, self._ports.clock()))
+        self._ports.queue.send([queued.generation.id])
         return queued
 
     def call(self, current: Versioned, upstream: Direct, *, repeated: bool) -> Versioned:
@@ -54,7 +54,7 @@ class DirectMoves:
             return ended
         if waiting := self._waiting.while_paused(current):
             return waiting
-        claimed = self._records.write(current, moves.call_claimed(current.generation, self._world.clock()))
+        claimed = self._records.write(current, moves.call_claimed(current.generation, self._ports.clock()))
         generation = claimed.generation
         if repeated:
             log_event(
@@ -66,7 +66,7 @@ class DirectMoves:
             )
         # A crash from here on loses an answer that is paid for. The claim says so to whoever comes after it.
         outcome = upstream.generate(generation)
-        now = self._world.clock()
+        now = self._ports.clock()
         match outcome:
             case Produced():
                 return self._take(claimed, outcome)
@@ -76,30 +76,30 @@ class DirectMoves:
                 return self._waiting.throttled(claimed, outcome)
             case Lost(reason):
                 log_event("generation.call_lost", level=logging.WARNING, id=generation.id, reason=reason)
-                return self._records.write(claimed, moves.call_lost(generation, now, jitter=self._world.jitter()))
+                return self._records.write(claimed, moves.call_lost(generation, now, jitter=self._ports.jitter()))
             case Unavailable():
                 return self._waiting.for_upstream(claimed, outcome, now)
 
     def _ended_meanwhile(self, current: Versioned) -> Versioned | None:
         """Canceled or deleted, with the record left for whoever was at work on it: nobody must pay for it now."""
-        there = self._world.store.read(current.generation.id)
+        there = self._ports.store.read(current.generation.id)
         if there and not there.status.is_terminal:
             return None
         if there is None or there.status is not Status.SUCCEEDED:
-            self._world.images.delete_all(current.generation.id)
-        self._world.store.drop_active(current.generation.id, current.etag)
-        ended = there or moves.ended(current.generation, Status.CANCELED, None, self._world.clock())
+            self._ports.images.delete_all(current.generation.id)
+        self._ports.store.drop_active(current.generation.id, current.etag)
+        ended = there or moves.ended(current.generation, Status.CANCELED, None, self._ports.clock())
         return Versioned(ended, current.etag)
 
     def _take(self, claimed: Versioned, produced: Produced) -> Versioned:
         """Write the images of an answer, one after the other: it is the only chance to."""
         images: list[StoredImage | FailedImage] = []
-        give_up = self._world.clock() + moves.TAKE_BUDGET
+        give_up = self._ports.clock() + moves.TAKE_BUDGET
         for index, source in enumerate(produced.images):
             claimed, image = self._take_one(claimed, source, index, give_up)
             images.append(image)
         generation = claimed.generation.changed(images=tuple(images), usage=produced.usage, calling=False)
-        return self._records.end(moves.copied(generation, self._world.clock()), claimed)
+        return self._records.end(moves.copied(generation, self._ports.clock()), claimed)
 
     def _take_one(
         self, claimed: Versioned, source: ImageSource, index: int, give_up: datetime
@@ -109,9 +109,9 @@ class DirectMoves:
         # Neither can the answer be asked for again, nor its URLs: so we wait for them, within our claim.
         for wait in (*_TAKE_WAITS, None):
             claimed = self._still_ours(claimed)
-            last = wait is None or self._world.clock() >= give_up
+            last = wait is None or self._ports.clock() >= give_up
             try:
-                return claimed, self._world.images.copy(source, claimed.generation.id, index)
+                return claimed, self._ports.images.copy(source, claimed.generation.id, index)
             except StorageUnavailableError:
                 if last:
                     raise
@@ -119,12 +119,12 @@ class DirectMoves:
                 if last or not error.again:
                     log_unusable_image(claimed.generation.id, index, error, again=False)
                     return claimed, FailedImage(error=GenerationError(code=error.code, message=error.message))
-            self._world.sleep(wait or 0)
+            self._ports.sleep(wait or 0)
         raise AssertionError("the last try returns or raises")
 
     def _still_ours(self, claimed: Versioned) -> Versioned:
         """Renew a claim that would run out during the next try: who overtakes us would call, and pay, again."""
-        now = self._world.clock()
+        now = self._ports.clock()
         if claimed.generation.due - now >= moves.LONGEST_TAKE:
             return claimed
         return self._records.write(claimed, moves.claim_extended(claimed.generation, now))

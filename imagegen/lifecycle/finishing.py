@@ -10,28 +10,28 @@ from datetime import timedelta
 
 from imagegen.events import log_event
 from imagegen.generation import Generation, Status, StoredImage, Versioned
-from imagegen.lifecycle.ports import World
+from imagegen.lifecycle.ports import Ports
 
 _WORTH_WRITING = timedelta(seconds=5)
 """A ``due`` that is nearer than this is kept in mind by the worker that polls, not written."""
 
 
 class Records:
-    """The records of a world, and how they change."""
+    """The records of a ports, and how they change."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
 
     def save(self, current: Versioned, generation: Generation) -> Versioned:
         """Write what others must know; a near ``due`` alone is not worth a transaction."""
         before = current.generation
-        if generation.changed(due=before.due) == before and generation.due - self._world.clock() < _WORTH_WRITING:
+        if generation.changed(due=before.due) == before and generation.due - self._ports.clock() < _WORTH_WRITING:
             return Versioned(generation, current.etag)
         return self.write(current, generation)
 
     def write(self, current: Versioned, generation: Generation) -> Versioned:
         """Replace the record that was read. Raises ConflictError."""
-        return Versioned(generation, self._world.store.save(generation, current.etag))
+        return Versioned(generation, self._ports.store.save(generation, current.etag))
 
     def end(self, generation: Generation, current: Versioned) -> Versioned:
         """The same, of a record that was read, which is dropped. Returns the outcome that is true."""
@@ -45,20 +45,20 @@ class Records:
         etag
             Of the active record, which is dropped; None leaves it for somebody else.
         """
-        true = self._world.store.decide(generation)
+        true = self._ports.store.decide(generation)
         if true != generation:
             # Another outcome came first. Images that we wrote for ours must not stay behind it.
             log_event("generation.overtaken", id=generation.id, status=true.status if true else "deleted")
             if true is None or true.status is not Status.SUCCEEDED:
-                self._world.images.delete_all(generation.id)
+                self._ports.images.delete_all(generation.id)
         else:
             _log_outcome(generation)
             begun = generation.is_claimed or generation.lost_calls > 0 or any(generation.images)
             if generation.status is not Status.SUCCEEDED and begun:
-                self._world.images.delete_all(generation.id)
+                self._ports.images.delete_all(generation.id)
         # A crash before this line leaves both records: readers take the outcome, the next tick comes here again.
         if etag is not None:
-            self._world.store.drop_active(generation.id, etag)
+            self._ports.store.drop_active(generation.id, etag)
         return true
 
 

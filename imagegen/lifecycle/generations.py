@@ -18,7 +18,7 @@ from imagegen.lifecycle.backoff import Waiting
 from imagegen.lifecycle.direct import DirectMoves
 from imagegen.lifecycle.finishing import Records
 from imagegen.lifecycle.polled import PolledMoves
-from imagegen.lifecycle.ports import World
+from imagegen.lifecycle.ports import Ports
 from imagegen.upstream.protocol import Direct, Polled, Upstream
 
 SUBMIT_CLAIM = timedelta(seconds=45)
@@ -42,14 +42,14 @@ class Lifecycle:
         How many generations may be unfinished at once.
     """
 
-    def __init__(self, world: World, *, new_id: Callable[[datetime], str], most_active: int) -> None:
-        self._world = world
+    def __init__(self, ports: Ports, *, new_id: Callable[[datetime], str], most_active: int) -> None:
+        self._ports = ports
         self._new_id = new_id
         self._most_active = most_active
-        self._records = Records(world)
-        waiting = Waiting(world, self._records)
-        self._polled = PolledMoves(world, self._records, waiting)
-        self._direct = DirectMoves(world, self._records, waiting)
+        self._records = Records(ports)
+        waiting = Waiting(ports, self._records)
+        self._polled = PolledMoves(ports, self._records, waiting)
+        self._direct = DirectMoves(ports, self._records, waiting)
 
     def start(
         self,
@@ -82,7 +82,7 @@ class Lifecycle:
         digest = _digest(request, metadata, asked_seconds)
         request = upstream.complete(request)
         direct = isinstance(upstream, Direct)
-        now = self._world.clock()
+        now = self._ports.clock()
         own_id = self._new_id(now)
         generation = Generation(
             id=own_id,
@@ -99,17 +99,17 @@ class Lifecycle:
         if key:
             # The key is claimed before the record is written. A crash between the two leaves a key that names no
             # record: the next request with it makes the record, under the same id.
-            claim = self._world.store.claim_key(key.name, KeyClaim(id=generation.id, digest=digest))
+            claim = self._ports.store.claim_key(key.name, KeyClaim(id=generation.id, digest=digest))
             if claim.digest != digest:
                 raise key.reused()
-            if claim.id != own_id and (existing := self._world.store.read(claim.id)):
+            if claim.id != own_id and (existing := self._ports.store.read(claim.id)):
                 return existing
             generation = generation.changed(id=claim.id)
         self._admit(generation, is_ours=generation.id == own_id)
-        created = self._world.store.create(generation)
+        created = self._ports.store.create(generation)
         if created is None or generation.id != own_id:
             # Another request with this key may have been faster; then it submits, we do not.
-            there = self._world.store.read(generation.id) or generation
+            there = self._ports.store.read(generation.id) or generation
             if created is None or there.token != generation.token:
                 return there
         log_event("generation.started", id=generation.id, model=request.model, n=request.n, size=request.size)
@@ -117,7 +117,7 @@ class Lifecycle:
         # with it, and a caller who was told otherwise would start, and pay for, another one.
         try:
             if direct:
-                self._world.queue.send([generation.id])
+                self._ports.queue.send([generation.id])
                 return generation
             return self._advance(created).generation
         except StorageUnavailableError:
@@ -127,18 +127,18 @@ class Lifecycle:
             return generation
 
     def _choose(self, model: str | None) -> Upstream:
-        upstream = self._world.upstreams.get(model if model is not None else next(iter(self._world.upstreams)))
+        upstream = self._ports.upstreams.get(model if model is not None else next(iter(self._ports.upstreams)))
         if upstream is None:
-            names = ", ".join(f"'{name}'" for name in self._world.upstreams)
+            names = ", ".join(f"'{name}'" for name in self._ports.upstreams)
             problem = FieldProblem("model", f"is not configured; leave it out or use one of {names}")
             raise RequestError.for_fields([problem])
         return upstream
 
     def _admit(self, generation: Generation, *, is_ours: bool) -> None:
-        if self._world.store.count_active() >= self._most_active:
+        if self._ports.store.count_active() >= self._most_active:
             if generation.key and is_ours:
                 # Nothing was started: the key must not stand for it.
-                self._world.store.drop_key(generation.key, generation.id)
+                self._ports.store.drop_key(generation.key, generation.id)
             raise RequestError(
                 status=429,
                 code="tooManyRequests",
@@ -151,8 +151,8 @@ class Lifecycle:
         """Make `canceled` the outcome, unless there is one. Returns it with its outcome; None if it was deleted."""
         if generation.status.is_terminal:
             return generation
-        active = self._world.store.read_active(generation.id)
-        outcome = moves.ended(active.generation if active else generation, Status.CANCELED, None, self._world.clock())
+        active = self._ports.store.read_active(generation.id)
+        outcome = moves.ended(active.generation if active else generation, Status.CANCELED, None, self._ports.clock())
         # A record that is being copied stays active: its worker, or the timer after it, finds the outcome and removes
         # the images that it wrote. Any other record is dropped here, unless somebody writes it in this moment.
         return self._records.finish(outcome, active.etag if active and not active.generation.is_claimed else None)
@@ -160,28 +160,28 @@ class Lifecycle:
     def delete(self, generation: Generation) -> None:
         """Cancel if need be, then remove images, key and record. After a crash anywhere in it, delete again."""
         self.cancel(generation)
-        self._world.images.delete_all(generation.id)
+        self._ports.images.delete_all(generation.id)
         if generation.key:
-            self._world.store.drop_key(generation.key, generation.id)
+            self._ports.store.drop_key(generation.key, generation.id)
         # Last, because the token goes with it: until here the caller can try again.
-        self._world.store.bury(generation.id)
+        self._ports.store.bury(generation.id)
         log_event("generation.deleted", id=generation.id)
 
     def wait(self, generation: Generation, until: datetime) -> Generation:
         """Move it on, beside the timer, until it is finished or this time comes. Returns it as it stands then."""
-        current = self._world.store.read_active(generation.id)
-        while current and not current.generation.status.is_terminal and (now := self._world.clock()) < until:
+        current = self._ports.store.read_active(generation.id)
+        while current and not current.generation.status.is_terminal and (now := self._ports.clock()) < until:
             due = current.generation.due if until - now > _LAST_SECONDS else until
             if (left := (min(due, until) - now).total_seconds()) <= 0:
                 after = self._advance(current)
                 # Where ours was not the move that counted, what we hold is out of date.
-                current = after if after is not current else self._world.store.read_active(generation.id)
+                current = after if after is not current else self._ports.store.read_active(generation.id)
                 continue
-            self._world.sleep(min(left, _WATCH_SECONDS))
+            self._ports.sleep(min(left, _WATCH_SECONDS))
             if left > _WATCH_SECONDS:
                 # Somebody else may be at work on it.
-                current = self._world.store.read_active(generation.id)
-        return self._world.store.read(generation.id) or generation
+                current = self._ports.store.read_active(generation.id)
+        return self._ports.store.read(generation.id) or generation
 
     def advance(self, current: Versioned, *, may_call: bool = False) -> Versioned | None:
         """Make the next move of this generation. Returns it as it stands then, or None when it needs no more work.
@@ -201,19 +201,19 @@ class Lifecycle:
 
     def work(self, generation_id: str, *, may_call: bool = True) -> None:
         """What a message asks for: the next move, if it is due or if nobody took it yet."""
-        current = self._world.store.read_active(generation_id)
-        if current and (current.generation.queued or current.generation.due <= self._world.clock()):
+        current = self._ports.store.read_active(generation_id)
+        if current and (current.generation.queued or current.generation.due <= self._ports.clock()):
             self._advance(current, may_call=may_call)
 
     def _advance(self, current: Versioned, *, may_call: bool = False) -> Versioned:
         generation = current.generation
-        upstream = self._world.upstreams.get(generation.request.model or "")
-        now = self._world.clock()
+        upstream = self._ports.upstreams.get(generation.request.model or "")
+        now = self._ports.clock()
         try:
             if upstream is None:
                 return self._records.end(moves.model_removed(generation, now), current)
             direct = isinstance(upstream, Direct)
-            repeat = self._world.repeat_lost_calls
+            repeat = self._ports.repeat_lost_calls
             move = moves.next_move(generation, now, direct=direct, may_call=may_call, repeat_lost_calls=repeat)
             match move, upstream:
                 case moves.Finish(finished), _:

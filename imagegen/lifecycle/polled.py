@@ -12,7 +12,7 @@ from imagegen.generation import FailedImage, Generation, GenerationError, Stored
 from imagegen.lifecycle import transitions as moves
 from imagegen.lifecycle.backoff import Waiting
 from imagegen.lifecycle.finishing import Records
-from imagegen.lifecycle.ports import World
+from imagegen.lifecycle.ports import Ports
 from imagegen.upstream.protocol import (
     Accepted,
     Ended,
@@ -33,8 +33,8 @@ _VANISHED: Final = ImageRefused(
 class PolledMoves:
     """Makes them."""
 
-    def __init__(self, world: World, records: Records, waiting: Waiting) -> None:
-        self._world = world
+    def __init__(self, ports: Ports, records: Records, waiting: Waiting) -> None:
+        self._ports = ports
         self._records = records
         self._waiting = waiting
 
@@ -43,7 +43,7 @@ class PolledMoves:
             return waiting
         generation = current.generation
         outcome = upstream.submit(generation)
-        now = self._world.clock()
+        now = self._ports.clock()
         # A crash here loses the answer: the next submit carries the same Operation-Id and gets the same operation.
         match outcome:
             case Accepted():
@@ -57,8 +57,8 @@ class PolledMoves:
 
     def poll(self, current: Versioned, upstream: Polled) -> Versioned:
         generation = current.generation
-        outcome = upstream.poll(generation, self._world.clock())
-        now = self._world.clock()
+        outcome = upstream.poll(generation, self._ports.clock())
+        now = self._ports.clock()
         match outcome:
             case Produced():
                 return self._copy(current, outcome)
@@ -74,7 +74,7 @@ class PolledMoves:
                 return self._waiting.for_upstream(current, outcome, now)
 
     def _copy(self, current: Versioned, produced: Produced) -> Versioned:
-        now = self._world.clock()
+        now = self._ports.clock()
         sources = tuple(produced.images)
         if moves.is_hopeless(current.generation, now):
             return self._records.end(moves.copy_given_up(current.generation, len(sources), now), current)
@@ -88,7 +88,7 @@ class PolledMoves:
             for index, (image, source) in enumerate(zip_longest(known, sources[: len(known)], fillvalue=_VANISHED))
         )
         generation = claimed.generation.changed(images=images)
-        now = self._world.clock()
+        now = self._ports.clock()
         if None in images:
             return self._records.write(claimed, moves.copied_in_part(generation, now))
         return self._records.end(moves.copied(generation, now), claimed)
@@ -99,8 +99,8 @@ class PolledMoves:
         if isinstance(source, ImageRefused):
             return FailedImage(error=source.error)
         try:
-            return self._world.images.copy(source, generation.id, index)
+            return self._ports.images.copy(source, generation.id, index)
         except ImageUnusableError as error:
-            again = error.again and moves.may_copy_again(generation, expires, self._world.clock())
+            again = error.again and moves.may_copy_again(generation, expires, self._ports.clock())
             log_unusable_image(generation.id, index, error, again=again)
             return None if again else FailedImage(error=GenerationError(code=error.code, message=error.message))

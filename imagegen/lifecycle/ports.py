@@ -1,4 +1,4 @@
-"""What the state machine asks of the world: plain protocols, so that its tests need neither Azure nor a clock."""
+"""What the state machine asks of the ports: plain protocols, so that its tests need neither Azure nor a clock."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Queue(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class World:
+class Ports:
     """All of it, and what the operator wants."""
 
     store: Store

@@ -12,7 +12,7 @@ from imagegen.errors import ConflictError, ImageUnusableError
 from imagegen.generation import Generation, GenerationRequest, KeyClaim, StoredImage, Versioned
 from imagegen.idempotency import IdempotencyKey
 from imagegen.lifecycle.generations import Lifecycle
-from imagegen.lifecycle.ports import World as Ports
+from imagegen.lifecycle.ports import Ports
 from imagegen.upstream.protocol import (
     Accepted,
     Ended,
@@ -40,7 +40,7 @@ class Death(BaseException):
 
 @dataclass
 class Steps:
-    """Everything that reaches the world outside, in order; a step can fail before it did its work, or after it."""
+    """Everything that reaches the app outside, in order; a step can fail before it did its work, or after it."""
 
     taken: list[str] = field(default_factory=list[str])
     fail_at: int | None = None
@@ -218,13 +218,13 @@ class PlayedDirect:
 class FakeThrottling:
     """One brake for each model."""
 
-    pulled: dict[str, datetime] = field(default_factory=dict[str, datetime])
+    paused: dict[str, datetime] = field(default_factory=dict[str, datetime])
 
     def paused_until(self, model: str) -> datetime | None:
         return self.paused.get(model)
 
     def pause(self, model: str, until: datetime) -> None:
-        self.paused[model] = max(until, self.pulled.get(model, until))
+        self.paused[model] = max(until, self.paused.get(model, until))
 
 
 @dataclass
@@ -238,7 +238,7 @@ class MemoryQueue:
         self.steps.take("send", lambda: self.messages.append(list(ids)))
 
 
-class World:
+class FakeApp:
     """One app. After a Death it goes on as another process would: with what was written, and nothing else."""
 
     def __init__(self, *, most_active: int = 100, repeat_lost_calls: bool = True) -> None:

@@ -25,7 +25,7 @@ from imagegen.upstream.protocol import (
     Throttled,
     Unavailable,
 )
-from tests.app.fakes import Death, Outcome, World
+from tests.app.fakes import Death, Outcome, FakeApp
 from tests.app.generations import ID, NOON, PROMPT, new, seconds, stored
 
 KEY = IdempotencyKey("idempotency-key", "order-4711")
@@ -34,79 +34,79 @@ CLAIM = moves.LONGEST_CALL + moves.CALL_SLACK
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def app() -> FakeApp:
+    return FakeApp()
 
 
-def start(world: World, **options: Any) -> Generation:
-    return world.start(model="gpt", **options)
+def start(app: FakeApp, **options: Any) -> Generation:
+    return app.start(model="gpt", **options)
 
 
-def work(world: World) -> None:
+def work(app: FakeApp) -> None:
     """What the queue's workers do: take every message that is there."""
-    while world.queue.messages:
-        for generation_id in world.queue.messages.pop(0):
-            world.lifecycle.work(generation_id)
+    while app.queue.messages:
+        for generation_id in app.queue.messages.pop(0):
+            app.lifecycle.work(generation_id)
 
 
-def settle(world: World) -> None:
+def settle(app: FakeApp) -> None:
     """Timer and workers, turn about, until nothing is left. Bounded."""
     for _ in range(60):
-        work(world)
-        if not world.store.active:
+        work(app)
+        if not app.store.active:
             return
-        world.tick(seconds(60))
-    pytest.fail(f"still active: {world.store.active}")
+        app.tick(seconds(60))
+    pytest.fail(f"still active: {app.store.active}")
 
 
-def done(world: World, generation_id: str = ID) -> Generation:
-    found = world.store.read(generation_id)
+def done(app: FakeApp, generation_id: str = ID) -> Generation:
+    found = app.store.read(generation_id)
     assert found is not None
     return found
 
 
-def given(world: World, **changes: Any) -> Versioned:
+def given(app: FakeApp, **changes: Any) -> Versioned:
     request = new().request.model_copy(update={"model": "gpt"})
-    return world.given(new(request=request, **changes))
+    return app.given(new(request=request, **changes))
 
 
 # --- the way of one generation
 
 
-def test_the_call_has_no_place_in_the_request_that_starts_it(world: World) -> None:
-    started = start(world)
+def test_the_call_has_no_place_in_the_request_that_starts_it(app: FakeApp) -> None:
+    started = start(app)
     assert (started.status, started.queued) == (Status.NOT_RUNNING, True)
-    assert (world.direct.calls, world.queue.messages) == ([], [[ID]])
-    assert world.steps.taken == ["create", "send"]  # recorded before anybody is asked to work on it
+    assert (app.direct.calls, app.queue.messages) == ([], [[ID]])
+    assert app.steps.taken == ["create", "send"]  # recorded before anybody is asked to work on it
 
 
-def test_the_claim_is_written_before_the_call(world: World) -> None:
-    start(world)
-    world.steps.taken.clear()
-    work(world)
-    assert world.steps.taken == ["save", "generate", "copy 0", "copy 1", "decide", "drop_active"]
-    assert (done(world).status, done(world).images) == (Status.SUCCEEDED, (stored(0), stored(1)))
-    assert world.images.copied == [b"0", b"1"]
+def test_the_claim_is_written_before_the_call(app: FakeApp) -> None:
+    start(app)
+    app.steps.taken.clear()
+    work(app)
+    assert app.steps.taken == ["save", "generate", "copy 0", "copy 1", "decide", "drop_active"]
+    assert (done(app).status, done(app).images) == (Status.SUCCEEDED, (stored(0), stored(1)))
+    assert app.images.copied == [b"0", b"1"]
 
 
-def test_the_claim_says_who_calls_and_until_when_nobody_else_may(world: World) -> None:
-    start(world)
-    world.direct.answers = [Unavailable("500")]
-    world.steps.fail_at = 3  # in the call
+def test_the_claim_says_who_calls_and_until_when_nobody_else_may(app: FakeApp) -> None:
+    start(app)
+    app.direct.answers = [Unavailable("500")]
+    app.steps.fail_at = 3  # in the call
     with pytest.raises(Death):
-        work(world)
-    claimed = world.store.active[ID].generation
+        work(app)
+    claimed = app.store.active[ID].generation
     assert (claimed.status, claimed.calling, claimed.queued, claimed.lost_calls) == (Status.RUNNING, True, False, 0)
     assert claimed.due == NOON + CLAIM
     assert seconds(250 + 30) <= moves.LONGEST_CALL  # the slowest that was seen, and its transfer
 
 
-def test_the_tokens_are_kept_in_the_record(world: World) -> None:
-    world.direct.answers = [Produced((ImageBytes(b"0"),), usage={"total_tokens": 3})]
-    start(world)
-    work(world)
-    assert done(world).usage == {"total_tokens": 3}
-    assert not done(world).calling
+def test_the_tokens_are_kept_in_the_record(app: FakeApp) -> None:
+    app.direct.answers = [Produced((ImageBytes(b"0"),), usage={"total_tokens": 3})]
+    start(app)
+    work(app)
+    assert done(app).usage == {"total_tokens": 3}
+    assert not done(app).calling
 
 
 @pytest.mark.parametrize(
@@ -134,62 +134,62 @@ def test_the_tokens_are_kept_in_the_record(world: World) -> None:
     ],
 )
 def test_the_outcome_is_that_of_all_images_together(
-    world: World,
+    app: FakeApp,
     answer: Outcome,
     unusable: dict[int, ImageUnusableError],
     images: tuple[type, ...],
     status: Status,
     code: str | None,
 ) -> None:
-    world.direct.answers, world.images.unusable = [answer], unusable
-    start(world)
-    work(world)
-    assert (done(world).status, done(world).error and done(world).error.code) == (status, code)  # pyright: ignore[reportOptionalMemberAccess]
-    assert tuple(type(image) for image in done(world).images) == images
-    assert world.direct.calls == [ID]
+    app.direct.answers, app.images.unusable = [answer], unusable
+    start(app)
+    work(app)
+    assert (done(app).status, done(app).error and done(app).error.code) == (status, code)  # pyright: ignore[reportOptionalMemberAccess]
+    assert tuple(type(image) for image in done(app).images) == images
+    assert app.direct.calls == [ID]
 
 
 # --- two at once
 
 
-def test_two_workers_with_one_message_make_one_call(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_workers_with_one_message_make_one_call(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
     """The platform may deliver a message twice, and the timer may send a second one."""
-    start(world)
-    stale = world.store.active[ID]
-    generate = world.direct.generate
+    start(app)
+    stale = app.store.active[ID]
+    generate = app.direct.generate
 
     def meanwhile(generation: Generation) -> Outcome:
-        world.lifecycle.work(ID)  # sees the claim
-        world.lifecycle.advance(stale, may_call=True)  # read before it, writes after it
-        world.tick(CLAIM - seconds(1))
+        app.lifecycle.work(ID)  # sees the claim
+        app.lifecycle.advance(stale, may_call=True)  # read before it, writes after it
+        app.tick(CLAIM - seconds(1))
         return generate(generation)
 
-    monkeypatch.setattr(world.direct, "generate", meanwhile)
-    work(world)
-    assert (world.direct.calls, done(world).status) == ([ID], Status.SUCCEEDED)
+    monkeypatch.setattr(app.direct, "generate", meanwhile)
+    work(app)
+    assert (app.direct.calls, done(app).status) == ([ID], Status.SUCCEEDED)
 
 
-def test_a_message_that_comes_late_calls_nobody(world: World) -> None:
-    start(world)
-    world.queue.messages *= 3
-    work(world)
-    assert world.direct.calls == [ID]
+def test_a_message_that_comes_late_calls_nobody(app: FakeApp) -> None:
+    start(app)
+    app.queue.messages *= 3
+    work(app)
+    assert app.direct.calls == [ID]
 
 
 # --- lost messages
 
 
-def test_a_message_that_is_lost_is_sent_again_by_the_timer(world: World) -> None:
-    start(world)
-    world.queue.messages.clear()
-    world.tick(SUBMIT_CLAIM - seconds(1))
-    assert world.queue.messages == []
-    world.tick(seconds(1))
-    assert world.queue.messages == [[ID]]
-    world.tick(seconds(60))
-    assert world.queue.messages == [[ID]]  # not with every tick
-    settle(world)
-    assert (world.direct.calls, done(world).status) == ([ID], Status.SUCCEEDED)
+def test_a_message_that_is_lost_is_sent_again_by_the_timer(app: FakeApp) -> None:
+    start(app)
+    app.queue.messages.clear()
+    app.tick(SUBMIT_CLAIM - seconds(1))
+    assert app.queue.messages == []
+    app.tick(seconds(1))
+    assert app.queue.messages == [[ID]]
+    app.tick(seconds(60))
+    assert app.queue.messages == [[ID]]  # not with every tick
+    settle(app)
+    assert (app.direct.calls, done(app).status) == ([ID], Status.SUCCEEDED)
 
 
 @pytest.mark.parametrize("failure", [Death, StorageUnavailableError])
@@ -197,34 +197,34 @@ def test_a_message_that_is_lost_is_sent_again_by_the_timer(world: World) -> None
 @pytest.mark.parametrize("step", range(4))
 def test_a_crash_before_the_call_costs_time_alone(step: int, fail_after: bool, failure: type[BaseException]) -> None:
     """Key, record, message, claim: each may be written or not, and the answer may be lost."""
-    world = World()
-    world.steps.fail_at, world.steps.fail_after, world.steps.failure = step, fail_after, failure
+    app = FakeApp()
+    app.steps.fail_at, app.steps.fail_after, app.steps.failure = step, fail_after, failure
     try:
-        start(world, key=KEY)
-        settle(world)
+        start(app, key=KEY)
+        settle(app)
     except (Death, StorageUnavailableError):
-        assert world.direct.calls == []
-    again = start(world, key=KEY)
-    settle(world)
-    assert (world.direct.calls, done(world, again.id).status) == ([again.id], Status.SUCCEEDED)
+        assert app.direct.calls == []
+    again = start(app, key=KEY)
+    settle(app)
+    assert (app.direct.calls, done(app, again.id).status) == ([again.id], Status.SUCCEEDED)
 
 
-def test_a_queue_that_is_away_does_not_make_a_start_fail(world: World) -> None:
-    world.steps.fail_at, world.steps.failure = 1, StorageUnavailableError
-    assert start(world).status is Status.NOT_RUNNING
-    settle(world)
-    assert world.direct.calls == [ID]
+def test_a_queue_that_is_away_does_not_make_a_start_fail(app: FakeApp) -> None:
+    app.steps.fail_at, app.steps.failure = 1, StorageUnavailableError
+    assert start(app).status is Status.NOT_RUNNING
+    settle(app)
+    assert app.direct.calls == [ID]
 
 
 @pytest.mark.parametrize("fail_after", [False, True])
-def test_a_timer_that_dies_while_it_sends_leaves_it_to_a_later_one(world: World, fail_after: bool) -> None:
-    given(world)
-    world.steps.fail_at, world.steps.fail_after = 1, fail_after  # save, send
+def test_a_timer_that_dies_while_it_sends_leaves_it_to_a_later_one(app: FakeApp, fail_after: bool) -> None:
+    given(app)
+    app.steps.fail_at, app.steps.fail_after = 1, fail_after  # save, send
     with pytest.raises(Death):
-        world.tick()
-    assert world.store.active[ID].generation.due == NOON + moves.MESSAGE_LOST
-    settle(world)
-    assert world.direct.calls == [ID]
+        app.tick()
+    assert app.store.active[ID].generation.due == NOON + moves.MESSAGE_LOST
+    settle(app)
+    assert app.direct.calls == [ID]
 
 
 # --- lost calls
@@ -232,20 +232,20 @@ def test_a_timer_that_dies_while_it_sends_leaves_it_to_a_later_one(world: World,
 
 @pytest.mark.parametrize("fail_after", [False, True])
 def test_a_worker_that_dies_in_its_call_is_overtaken_when_its_claim_runs_out(
-    world: World, caplog: pytest.LogCaptureFixture, fail_after: bool
+    app: FakeApp, caplog: pytest.LogCaptureFixture, fail_after: bool
 ) -> None:
-    start(world)
-    world.steps.fail_at, world.steps.fail_after = 3, fail_after
+    start(app)
+    app.steps.fail_at, app.steps.fail_after = 3, fail_after
     with pytest.raises(Death):
-        work(world)
-    billed = len(world.direct.calls)
-    world.tick(CLAIM - seconds(1))
-    assert world.queue.messages == []
-    world.tick(seconds(1))
-    assert world.queue.messages == [[ID]]
-    work(world)
-    assert len(world.direct.calls) == billed + 1
-    assert (done(world).status, done(world).lost_calls) == (Status.SUCCEEDED, 1)
+        work(app)
+    billed = len(app.direct.calls)
+    app.tick(CLAIM - seconds(1))
+    assert app.queue.messages == []
+    app.tick(seconds(1))
+    assert app.queue.messages == [[ID]]
+    work(app)
+    assert len(app.direct.calls) == billed + 1
+    assert (done(app).status, done(app).lost_calls) == (Status.SUCCEEDED, 1)
     assert "generation.call_repeated" in caplog.text
     assert "billed twice" in caplog.text
 
@@ -253,58 +253,58 @@ def test_a_worker_that_dies_in_its_call_is_overtaken_when_its_claim_runs_out(
 def test_a_worker_that_dies_in_its_call_is_the_end_where_calls_are_not_repeated(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    world = World(repeat_lost_calls=False)
-    start(world)
-    world.steps.fail_at, world.steps.fail_after = 3, True
+    app = FakeApp(repeat_lost_calls=False)
+    start(app)
+    app.steps.fail_at, app.steps.fail_after = 3, True
     with pytest.raises(Death):
-        work(world)
-    settle(world)
-    error = done(world).error
+        work(app)
+    settle(app)
+    error = done(app).error
     assert error
-    assert (done(world).status, error.code, error.is_refusal) == (Status.FAILED, "outcomeUnknown", False)
+    assert (done(app).status, error.code, error.is_refusal) == (Status.FAILED, "outcomeUnknown", False)
     assert "REPEAT_LOST_CALLS" in error.message
-    assert (len(world.direct.calls), "call_repeated" in caplog.text) == (1, False)
+    assert (len(app.direct.calls), "call_repeated" in caplog.text) == (1, False)
 
 
 def test_a_lost_answer_is_the_end_where_calls_are_not_repeated() -> None:
-    world = World(repeat_lost_calls=False)
-    world.direct.answers = [Lost("status 504")]
-    start(world)
-    settle(world)
-    assert done(world).error
-    assert done(world).error.code == "outcomeUnknown"  # pyright: ignore[reportOptionalMemberAccess]
-    assert world.direct.calls == [ID]
+    app = FakeApp(repeat_lost_calls=False)
+    app.direct.answers = [Lost("status 504")]
+    start(app)
+    settle(app)
+    assert done(app).error
+    assert done(app).error.code == "outcomeUnknown"  # pyright: ignore[reportOptionalMemberAccess]
+    assert app.direct.calls == [ID]
 
 
 def test_a_lost_answer_is_asked_for_again_and_the_log_says_what_it_may_cost(
-    world: World, caplog: pytest.LogCaptureFixture
+    app: FakeApp, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world.direct.answers = [Lost("status 504"), Produced((ImageBytes(b"0"),))]
-    start(world)
-    settle(world)
-    assert (done(world).status, done(world).lost_calls) == (Status.SUCCEEDED, 1)
+    app.direct.answers = [Lost("status 504"), Produced((ImageBytes(b"0"),))]
+    start(app)
+    settle(app)
+    assert (done(app).status, done(app).lost_calls) == (Status.SUCCEEDED, 1)
     logged = [record.getMessage().split()[0] for record in caplog.records if record.levelno == logging.WARNING]
     assert logged == ["generation.call_lost", "generation.call_repeated"]
 
 
-def test_what_did_nothing_is_repeated_without_a_word_of_bills(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    world.direct.answers = [Unavailable("status 503"), Throttled("status 429", 5), Produced((ImageBytes(b"0"),))]
-    start(world)
-    settle(world)
-    assert (done(world).status, done(world).lost_calls) == (Status.SUCCEEDED, 0)
+def test_what_did_nothing_is_repeated_without_a_word_of_bills(app: FakeApp, caplog: pytest.LogCaptureFixture) -> None:
+    app.direct.answers = [Unavailable("status 503"), Throttled("status 429", 5), Produced((ImageBytes(b"0"),))]
+    start(app)
+    settle(app)
+    assert (done(app).status, done(app).lost_calls) == (Status.SUCCEEDED, 0)
     assert "billed" not in caplog.text
 
 
-def test_three_answers_that_are_lost_are_enough(world: World) -> None:
-    world.direct.answers = [Lost("no answer")]
-    start(world)
-    settle(world)
-    assert done(world).error
-    assert done(world).error.code == "outcomeUnknown"  # pyright: ignore[reportOptionalMemberAccess]
-    assert len(world.direct.calls) == moves.MOST_LOST_CALLS == 3
+def test_three_answers_that_are_lost_are_enough(app: FakeApp) -> None:
+    app.direct.answers = [Lost("no answer")]
+    start(app)
+    settle(app)
+    assert done(app).error
+    assert done(app).error.code == "outcomeUnknown"  # pyright: ignore[reportOptionalMemberAccess]
+    assert len(app.direct.calls) == moves.MOST_LOST_CALLS == 3
 
 
-def test_three_workers_that_die_in_their_calls_are_enough(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_three_workers_that_die_in_their_calls_are_enough(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the call itself may cause: an answer that takes all memory."""
     calls: list[str] = []
 
@@ -312,60 +312,60 @@ def test_three_workers_that_die_in_their_calls_are_enough(world: World, monkeypa
         calls.append(generation.id)
         raise Death
 
-    monkeypatch.setattr(world.direct, "generate", die)
-    world.lifecycle.start(new().request.model_copy(update={"model": "gpt"}), metadata={}, timeout=seconds(86_400))
+    monkeypatch.setattr(app.direct, "generate", die)
+    app.lifecycle.start(new().request.model_copy(update={"model": "gpt"}), metadata={}, timeout=seconds(86_400))
     for _ in range(20):
         try:
-            settle(world)
+            settle(app)
         except Death:
             continue
         break
-    assert done(world).error
-    assert done(world).error.code == "outcomeUnknown"  # pyright: ignore[reportOptionalMemberAccess]
+    assert done(app).error
+    assert done(app).error.code == "outcomeUnknown"  # pyright: ignore[reportOptionalMemberAccess]
     assert len(calls) == moves.MOST_LOST_CALLS
 
 
 # --- quotas
 
 
-def test_a_429_holds_everybody_of_that_model_until_the_time_that_was_told(world: World) -> None:
-    world.direct.answers = [Throttled("status 429", 30), Produced((ImageBytes(b"0"),))]
+def test_a_429_holds_everybody_of_that_model_until_the_time_that_was_told(app: FakeApp) -> None:
+    app.direct.answers = [Throttled("status 429", 30), Produced((ImageBytes(b"0"),))]
     for _ in range(5):
-        start(world)
-    work(world)
-    assert world.direct.calls == [ID]  # one found out, for all of them
-    assert world.throttling.paused == {"gpt": NOON + seconds(30)}
-    world.tick(seconds(29))
-    work(world)
-    assert world.direct.calls == [ID]
-    settle(world)
-    assert [found.status for found in world.store.done.values() if found] == [Status.SUCCEEDED] * 5
-    assert len(world.direct.calls) == 1 + 5
-    assert all(found.lost_calls == 0 for found in world.store.done.values() if found)
+        start(app)
+    work(app)
+    assert app.direct.calls == [ID]  # one found out, for all of them
+    assert app.throttling.paused == {"gpt": NOON + seconds(30)}
+    app.tick(seconds(29))
+    work(app)
+    assert app.direct.calls == [ID]
+    settle(app)
+    assert [found.status for found in app.store.done.values() if found] == [Status.SUCCEEDED] * 5
+    assert len(app.direct.calls) == 1 + 5
+    assert all(found.lost_calls == 0 for found in app.store.done.values() if found)
 
 
-def test_a_brake_of_one_model_is_none_of_another(world: World) -> None:
-    world.throttling.pause("gpt", NOON + seconds(600))
-    assert world.start().status is Status.RUNNING
-    assert world.upstream.operations == [ID]
+def test_a_brake_of_one_model_is_none_of_another(app: FakeApp) -> None:
+    app.throttling.pause("gpt", NOON + seconds(600))
+    assert app.start().status is Status.RUNNING
+    assert app.upstream.operations == [ID]
 
 
-def test_a_429_of_the_asynchronous_api_holds_everybody_too(world: World) -> None:
-    world.upstream.submitted = Throttled("status 429", 30)
-    started = [world.start() for _ in range(3)]
-    assert world.upstream.operations == [started[0].id]
-    assert world.throttling.paused == {"dalle": NOON + seconds(30)}
+def test_a_429_of_the_asynchronous_api_holds_everybody_too(app: FakeApp) -> None:
+    app.upstream.submitted = Throttled("status 429", 30)
+    started = [app.start() for _ in range(3)]
+    assert app.upstream.operations == [started[0].id]
+    assert app.throttling.paused == {"dalle": NOON + seconds(30)}
 
 
-def test_after_the_brake_they_do_not_come_all_at_once(world: World) -> None:
-    world.throttling.pause("gpt", NOON + seconds(20))
+def test_after_the_brake_they_do_not_come_all_at_once(app: FakeApp) -> None:
+    app.throttling.pause("gpt", NOON + seconds(20))
     dues: list[float] = []
-    for world.jitter in (0.0, 0.25, 0.5, 1.0):
-        started = start(world)
-        work(world)
-        dues.append((world.store.active[started.id].generation.due - NOON).total_seconds())
+    for app.jitter in (0.0, 0.25, 0.5, 1.0):
+        started = start(app)
+        work(app)
+        dues.append((app.store.active[started.id].generation.due - NOON).total_seconds())
     assert dues == [20, 25, 30, 40]  # spread over as long again
-    assert world.direct.calls == []
+    assert app.direct.calls == []
 
 
 @pytest.mark.parametrize(
@@ -387,41 +387,41 @@ def test_a_brake_holds_as_long_as_told_else_longer_with_each_time(
     assert moves.pause_until(Throttled("429", told), faults, NOON) == NOON + seconds(expected)
 
 
-def test_a_deadline_holds_while_everybody_waits(world: World) -> None:
-    world.throttling.pause("gpt", NOON + seconds(3_600))
-    start(world)
-    work(world)
-    assert world.store.active[ID].generation.due <= NOON + seconds(600)
-    world.tick(seconds(599))
-    work(world)
-    assert not done(world).status.is_terminal
-    world.tick(seconds(1))
-    work(world)
-    assert done(world).error
-    assert done(world).error.code == "deadlineExceeded"  # pyright: ignore[reportOptionalMemberAccess]
-    assert world.direct.calls == []
+def test_a_deadline_holds_while_everybody_waits(app: FakeApp) -> None:
+    app.throttling.pause("gpt", NOON + seconds(3_600))
+    start(app)
+    work(app)
+    assert app.store.active[ID].generation.due <= NOON + seconds(600)
+    app.tick(seconds(599))
+    work(app)
+    assert not done(app).status.is_terminal
+    app.tick(seconds(1))
+    work(app)
+    assert done(app).error
+    assert done(app).error.code == "deadlineExceeded"  # pyright: ignore[reportOptionalMemberAccess]
+    assert app.direct.calls == []
 
 
-def test_a_deadline_that_passes_in_the_queue_calls_nobody(world: World) -> None:
-    start(world)
-    world.clock.now += seconds(600)
-    work(world)
-    assert (done(world).status, world.direct.calls) == (Status.FAILED, [])
+def test_a_deadline_that_passes_in_the_queue_calls_nobody(app: FakeApp) -> None:
+    start(app)
+    app.clock.now += seconds(600)
+    work(app)
+    assert (done(app).status, app.direct.calls) == (Status.FAILED, [])
 
 
-def test_images_that_come_after_the_deadline_are_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_come_after_the_deadline_are_kept(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are paid for."""
-    generate = world.direct.generate
+    generate = app.direct.generate
 
     def slow(generation: Generation) -> Outcome:
-        world.clock.now += seconds(250)
+        app.clock.now += seconds(250)
         return generate(generation)
 
-    monkeypatch.setattr(world.direct, "generate", slow)
-    start(world)
-    world.clock.now += seconds(590)
-    work(world)
-    assert done(world).status is Status.SUCCEEDED
+    monkeypatch.setattr(app.direct, "generate", slow)
+    start(app)
+    app.clock.now += seconds(590)
+    work(app)
+    assert done(app).status is Status.SUCCEEDED
 
 
 # --- images of an answer that cannot be asked for again
@@ -429,109 +429,109 @@ def test_images_that_come_after_the_deadline_are_kept(world: World, monkeypatch:
 
 @pytest.mark.parametrize("times", [1, 2, 3])
 def test_storage_that_fails_for_a_while_costs_no_second_call(
-    world: World, monkeypatch: pytest.MonkeyPatch, times: int
+    app: FakeApp, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
     failures = [StorageUnavailableError("write image")] * times
-    copy = world.images.copy
+    copy = app.images.copy
 
     def sometimes(source: ImageSource, generation_id: str, index: int) -> StoredImage:
         if index == 1 and failures:
             raise failures.pop()
         return copy(source, generation_id, index)
 
-    monkeypatch.setattr(world.images, "copy", sometimes)
-    start(world)
-    work(world)
-    assert (world.direct.calls, done(world).status) == ([ID], Status.SUCCEEDED)
-    assert done(world).images == (stored(0), stored(1))
-    assert world.clock.now == NOON + seconds(sum((2, 5, 10)[:times]))
+    monkeypatch.setattr(app.images, "copy", sometimes)
+    start(app)
+    work(app)
+    assert (app.direct.calls, done(app).status) == ([ID], Status.SUCCEEDED)
+    assert done(app).images == (stored(0), stored(1))
+    assert app.clock.now == NOON + seconds(sum((2, 5, 10)[:times]))
 
 
-def test_storage_that_stays_away_leaves_the_claim_to_run_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    copy = world.images.copy
+def test_storage_that_stays_away_leaves_the_claim_to_run_out(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = app.images.copy
 
     def away(*_: Any) -> StoredImage:
         raise StorageUnavailableError("write image")
 
-    monkeypatch.setattr(world.images, "copy", away)
-    start(world)
+    monkeypatch.setattr(app.images, "copy", away)
+    start(app)
     with pytest.raises(StorageUnavailableError):  # the message comes again, and finds the claim
-        work(world)
-    world.lifecycle.work(ID)
-    assert world.direct.calls == [ID]
-    monkeypatch.setattr(world.images, "copy", copy)
-    settle(world)
-    assert (world.direct.calls, done(world).status, done(world).lost_calls) == ([ID, ID], Status.SUCCEEDED, 1)
+        work(app)
+    app.lifecycle.work(ID)
+    assert app.direct.calls == [ID]
+    monkeypatch.setattr(app.images, "copy", copy)
+    settle(app)
+    assert (app.direct.calls, done(app).status, done(app).lost_calls) == ([ID, ID], Status.SUCCEEDED, 1)
 
 
-def test_a_claim_is_extended_while_images_are_taken(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_claim_is_extended_while_images_are_taken(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten slow ones: who overtook us in between would call, and be billed, again."""
-    copy = world.images.copy
+    copy = app.images.copy
     left: list[float] = []
 
     def slow(source: ImageSource, generation_id: str, index: int) -> StoredImage:
-        left.append((world.store.active[ID].generation.due - world.clock.now).total_seconds())
-        world.clock.now += seconds(140)
-        world.tick()
+        left.append((app.store.active[ID].generation.due - app.clock.now).total_seconds())
+        app.clock.now += seconds(140)
+        app.tick()
         return copy(source, generation_id, index)
 
-    monkeypatch.setattr(world.images, "copy", slow)
-    world.direct.answers = [Produced(tuple(ImageBytes(b"%d" % number) for number in range(10)))]
-    start(world)
-    work(world)
+    monkeypatch.setattr(app.images, "copy", slow)
+    app.direct.answers = [Produced(tuple(ImageBytes(b"%d" % number) for number in range(10)))]
+    start(app)
+    work(app)
     assert min(left) >= moves.LONGEST_TAKE.total_seconds()
-    assert (world.direct.calls, len(done(world).images)) == ([ID], 10)
+    assert (app.direct.calls, len(done(app).images)) == ([ID], 10)
 
 
-def test_one_image_is_taken_before_the_next_is_decoded(world: World) -> None:
+def test_one_image_is_taken_before_the_next_is_decoded(app: FakeApp) -> None:
     def images() -> Iterator[ImageSource]:
         for number in range(3):
-            assert len(world.images.copied) == number
+            assert len(app.images.copied) == number
             yield ImageBytes(b"%d" % number)
 
-    world.direct.answers = [Produced(images())]
-    start(world)
-    work(world)
-    assert world.images.copied == [b"0", b"1", b"2"]
+    app.direct.answers = [Produced(images())]
+    start(app)
+    work(app)
+    assert app.images.copied == [b"0", b"1", b"2"]
 
 
 # --- cancel, removed models
 
 
-def test_what_is_canceled_while_it_waits_is_not_called(world: World) -> None:
-    started = start(world)
-    world.lifecycle.cancel(started)
-    settle(world)
-    assert (world.direct.calls, done(world).status) == ([], Status.CANCELED)
+def test_what_is_canceled_while_it_waits_is_not_called(app: FakeApp) -> None:
+    started = start(app)
+    app.lifecycle.cancel(started)
+    settle(app)
+    assert (app.direct.calls, done(app).status) == ([], Status.CANCELED)
 
 
 @pytest.mark.parametrize("delete", [False, True])
 def test_what_is_canceled_or_deleted_in_its_call_leaves_no_image(
-    world: World, monkeypatch: pytest.MonkeyPatch, delete: bool
+    app: FakeApp, monkeypatch: pytest.MonkeyPatch, delete: bool
 ) -> None:
-    generate = world.direct.generate
+    generate = app.direct.generate
 
     def meanwhile(generation: Generation) -> Outcome:
-        (world.lifecycle.delete if delete else world.lifecycle.cancel)(generation)
+        (app.lifecycle.delete if delete else app.lifecycle.cancel)(generation)
         return generate(generation)
 
-    monkeypatch.setattr(world.direct, "generate", meanwhile)
-    start(world)
-    work(world)
-    settle(world)
-    found = world.store.read(ID)
+    monkeypatch.setattr(app.direct, "generate", meanwhile)
+    start(app)
+    work(app)
+    settle(app)
+    found = app.store.read(ID)
     assert found is None if delete else (found and found.status is Status.CANCELED)
-    assert (world.images.blobs, world.direct.calls, world.store.active) == (set(), [ID], {})
+    assert (app.images.blobs, app.direct.calls, app.store.active) == (set(), [ID], {})
 
 
-def test_what_was_canceled_in_a_call_that_died_is_not_called_again(world: World) -> None:
-    start(world)
-    world.steps.fail_at = 3
+def test_what_was_canceled_in_a_call_that_died_is_not_called_again(app: FakeApp) -> None:
+    start(app)
+    app.steps.fail_at = 3
     with pytest.raises(Death):
-        work(world)
-    world.lifecycle.cancel(world.store.active[ID].generation)
-    settle(world)
-    assert (world.direct.calls, done(world).status) == ([], Status.CANCELED)
+        work(app)
+    app.lifecycle.cancel(app.store.active[ID].generation)
+    settle(app)
+    assert (app.direct.calls, done(app).status) == ([], Status.CANCELED)
 
 
 @pytest.mark.parametrize(
@@ -542,14 +542,14 @@ def test_what_was_canceled_in_a_call_that_died_is_not_called_again(world: World)
         {"status": Status.RUNNING, "operation_location": "https://images.example.com/1"},
     ],
 )
-def test_a_generation_of_a_model_that_was_removed_ends_with_its_name(world: World, changes: dict[str, Any]) -> None:
+def test_a_generation_of_a_model_that_was_removed_ends_with_its_name(app: FakeApp, changes: dict[str, Any]) -> None:
     request = new().request.model_copy(update={"model": "gone"})
-    world.given(new(request=request, **changes))
-    world.tick()
-    error = done(world).error
+    app.given(new(request=request, **changes))
+    app.tick()
+    error = done(app).error
     assert error
     assert (error.code, "'gone'" in error.message, error.is_refusal) == ("modelRemoved", True, False)
-    assert world.direct.calls == world.upstream.operations == []
+    assert app.direct.calls == app.upstream.operations == []
 
 
 # --- the decisions alone
@@ -584,15 +584,15 @@ def test_the_next_move_of_a_direct_model(
         assert move == expected
 
 
-def test_nothing_that_is_logged_on_the_way_is_a_secret(world: World, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_that_is_logged_on_the_way_is_a_secret(app: FakeApp, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    world.direct.answers = [
+    app.direct.answers = [
         Lost("no answer"),
         Throttled("status 429", 1),
         Produced((ImageUrl("https://x?sig=s3cret"),)),
     ]
-    started = start(world, key=KEY)
-    settle(world)
-    assert done(world).status is Status.SUCCEEDED
+    started = start(app, key=KEY)
+    settle(app)
+    assert done(app).status is Status.SUCCEEDED
     for secret in (PROMPT, started.token, KEY.value, "s3cret"):
         assert secret not in caplog.text

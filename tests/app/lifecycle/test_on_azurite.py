@@ -18,7 +18,7 @@ from imagegen.app import new_generation_id
 from imagegen.deployments import Deployment, ImageApi
 from imagegen.generation import FailedImage, Generation, GenerationRequest, Status, StoredImage
 from imagegen.lifecycle.generations import Lifecycle
-from imagegen.lifecycle.ports import World as Ports
+from imagegen.lifecycle.ports import Ports
 from imagegen.settings import read_settings
 from imagegen.storage.clients import open_storage
 from imagegen.storage.download import Downloader
@@ -40,7 +40,7 @@ def endpoint() -> Generator[str]:
 
 
 @dataclass
-class World:
+class FakeApp:
     """One app, whose clock jumps to the next moment at which there is something to do."""
 
     azurite: Azurite
@@ -116,8 +116,8 @@ class World:
 
 
 @pytest.fixture
-def world(azurite: Azurite, endpoint: str) -> World:
-    return World(azurite, endpoint)
+def app(azurite: Azurite, endpoint: str) -> FakeApp:
+    return FakeApp(azurite, endpoint)
 
 
 def emulated(endpoint: str, generation: Generation) -> dict[str, Any]:
@@ -150,11 +150,11 @@ def emulated(endpoint: str, generation: Generation) -> dict[str, Any]:
         "[image-empty:2]",
     ],
 )
-def test_a_fault_that_passes_costs_time_and_nothing_else(world: World, endpoint: str, fault: str) -> None:
-    done = world.generate(f"a lighthouse {fault}", n=2)
+def test_a_fault_that_passes_costs_time_and_nothing_else(app: FakeApp, endpoint: str, fault: str) -> None:
+    done = app.generate(f"a lighthouse {fault}", n=2)
     assert (done.status, done.error) == (Status.SUCCEEDED, None)
-    assert [image.blob for image in done.images if isinstance(image, StoredImage)] == world.blobs()
-    assert len(world.blobs()) == 2
+    assert [image.blob for image in done.images if isinstance(image, StoredImage)] == app.blobs()
+    assert len(app.blobs()) == 2
     counted = emulated(endpoint, done)
     assert counted["operation_id_header"] == done.id
     assert counted["image_gets"] == (2 if "image" not in fault else 6)  # what was copied is not fetched again
@@ -185,38 +185,38 @@ def test_a_fault_that_passes_costs_time_and_nothing_else(world: World, endpoint:
     ],
 )
 def test_a_fault_that_stays_ends_with_its_reason_and_leaves_no_image(
-    world: World, fault: str, status: Status, code: str | None
+    app: FakeApp, fault: str, status: Status, code: str | None
 ) -> None:
-    done = world.generate(f"a lighthouse {fault}")
+    done = app.generate(f"a lighthouse {fault}")
     assert (done.status, done.error.code if done.error else None) == (status, code)
-    assert world.blobs() == []
+    assert app.blobs() == []
 
 
-def test_one_refused_image_does_not_cost_the_others(world: World) -> None:
-    done = world.generate("a lighthouse [image-error:1]", n=3)
+def test_one_refused_image_does_not_cost_the_others(app: FakeApp) -> None:
+    done = app.generate("a lighthouse [image-error:1]", n=3)
     assert done.status is Status.SUCCEEDED
     assert [type(image) for image in done.images] == [StoredImage, FailedImage, StoredImage]
-    assert world.blobs() == [f"{done.id}/0.png", f"{done.id}/2.png"]
+    assert app.blobs() == [f"{done.id}/0.png", f"{done.id}/2.png"]
 
 
 @pytest.mark.parametrize(("fault", "extension"), [("[image-jpeg]", "jpg"), ("[image-webp]", "webp")])
-def test_an_image_is_called_what_it_is(world: World, fault: str, extension: str) -> None:
-    done = world.generate(f"a lighthouse {fault}")
-    assert world.blobs() == [f"{done.id}/0.{extension}"]
+def test_an_image_is_called_what_it_is(app: FakeApp, fault: str, extension: str) -> None:
+    done = app.generate(f"a lighthouse {fault}")
+    assert app.blobs() == [f"{done.id}/0.{extension}"]
 
 
 def test_a_wrong_key_is_said_in_words_that_name_the_setting(azurite: Azurite, endpoint: str) -> None:
-    done = World(azurite, endpoint, deployment_key="wr0ng").generate("a lighthouse")
+    done = FakeApp(azurite, endpoint, deployment_key="wr0ng").generate("a lighthouse")
     assert done.error is not None
     assert "AZURE_OPENAI_API_KEY" in done.error.message
     assert "wr0ng" not in done.model_dump_json()
 
 
 def test_nothing_that_is_logged_on_the_way_is_a_secret(
-    world: World, endpoint: str, caplog: pytest.LogCaptureFixture
+    app: FakeApp, endpoint: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
-        done = world.generate("a prompt of somebody's own [poll-500:1] [image-403:1]")
+        done = app.generate("a prompt of somebody's own [poll-500:1] [image-403:1]")
     assert done.status is Status.SUCCEEDED
     assert "generation.succeeded" in caplog.text
     for secret in ("somebody", KEY, done.token, "sig=", "AccountKey", endpoint):

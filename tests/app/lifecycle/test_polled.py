@@ -20,54 +20,54 @@ from imagegen.generation import (
 from imagegen.idempotency import IdempotencyKey
 from imagegen.lifecycle.generations import SUBMIT_CLAIM
 from imagegen.upstream.protocol import Ended, ImageRefused, ImageUrl, Produced, Unavailable, Working
-from tests.app.fakes import TWO, Death, World
+from tests.app.fakes import TWO, Death, FakeApp
 from tests.app.generations import ID, NOON, OPERATION, PROMPT, new, running, seconds, stored
 
 KEY = IdempotencyKey("idempotency-key", "order-4711")
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def app() -> FakeApp:
+    return FakeApp()
 
 
 # --- the way of one generation
 
 
-def test_a_generation_goes_its_way_in_this_order(world: World) -> None:
-    started = world.start()
+def test_a_generation_goes_its_way_in_this_order(app: FakeApp) -> None:
+    started = app.start()
     assert (started.status, started.operation_location) == (Status.RUNNING, OPERATION)
-    assert world.steps.taken == ["create", f"submit {ID}", "save"]  # recorded before it can be billed
+    assert app.steps.taken == ["create", f"submit {ID}", "save"]  # recorded before it can be billed
     assert (started.deadline - started.created, started.metadata) == (seconds(600), {"order": "1"})
 
-    world.settle()
-    assert world.steps.taken[3:] == ["poll", "save", "copy 0", "copy 1", "decide", "drop_active"]
-    done = world.store.read(ID)
+    app.settle()
+    assert app.steps.taken[3:] == ["poll", "save", "copy 0", "copy 1", "decide", "drop_active"]
+    done = app.store.read(ID)
     assert done is not None
     assert (done.status, done.images, done.error) == (Status.SUCCEEDED, (stored(0), stored(1)), None)
 
 
-def test_the_new_record_keeps_the_timer_off_until_the_submit_must_be_over(world: World) -> None:
-    world.steps.fail_at = 1
+def test_the_new_record_keeps_the_timer_off_until_the_submit_must_be_over(app: FakeApp) -> None:
+    app.steps.fail_at = 1
     with pytest.raises(Death):
-        world.start()
-    world.tick(SUBMIT_CLAIM - seconds(1))
-    assert world.steps.taken == ["create", f"submit {ID}"]
-    world.tick(seconds(1))
-    assert world.steps.taken[2:] == [f"submit {ID}", "save"]
+        app.start()
+    app.tick(SUBMIT_CLAIM - seconds(1))
+    assert app.steps.taken == ["create", f"submit {ID}"]
+    app.tick(seconds(1))
+    assert app.steps.taken[2:] == [f"submit {ID}", "save"]
 
 
-def test_tokens_cannot_be_guessed(world: World) -> None:
-    tokens = {world.start().token for _ in range(5)}
+def test_tokens_cannot_be_guessed(app: FakeApp) -> None:
+    tokens = {app.start().token for _ in range(5)}
     assert len(tokens) == 5
     assert all(len(token) >= 22 for token in tokens)  # 128 bits
 
 
 def _steps_of_a_whole_life() -> list[str]:
-    world = World()
-    world.start(key=KEY)
-    world.settle()
-    return world.steps.taken
+    app = FakeApp()
+    app.start(key=KEY)
+    app.settle()
+    return app.steps.taken
 
 
 LIFE = _steps_of_a_whole_life()
@@ -79,53 +79,53 @@ LIFE = _steps_of_a_whole_life()
 def test_a_crash_at_any_step_loses_nothing_and_doubles_nothing(
     step: int, fail_after: bool, failure: type[BaseException]
 ) -> None:
-    world = World()
-    world.steps.fail_at, world.steps.fail_after, world.steps.failure = step, fail_after, failure
+    app = FakeApp()
+    app.steps.fail_at, app.steps.fail_after, app.steps.failure = step, fail_after, failure
     try:
-        world.start(key=KEY)
-        world.settle()
+        app.start(key=KEY)
+        app.settle()
     except (Death, StorageUnavailableError):
         # Never billed without a record.
-        assert all(world.store.read(billed) for billed in world.upstream.operations)
+        assert all(app.store.read(billed) for billed in app.upstream.operations)
 
     # Its caller, who may have had no answer, asks with the same key until he has one; the timer ticks on.
     for _ in range(2):
-        world.start(key=KEY)
-        world.settle()
+        app.start(key=KEY)
+        app.settle()
 
-    [billed] = world.upstream.operations
-    done = world.store.read(billed)
+    [billed] = app.upstream.operations
+    done = app.store.read(billed)
     assert done is not None
     assert (done.status, done.images) == (Status.SUCCEEDED, (stored(0), stored(1)))
-    assert world.images.blobs == {f"{billed}/0", f"{billed}/1"}
-    assert (list(world.store.done), world.store.active) == ([billed], {})
+    assert app.images.blobs == {f"{billed}/0", f"{billed}/1"}
+    assert (list(app.store.done), app.store.active) == ([billed], {})
 
 
-def test_a_start_whose_submit_cannot_be_written_down_was_still_a_start(world: World) -> None:
-    world.steps.fail_at, world.steps.failure = 2, StorageUnavailableError
-    assert world.start().status is Status.NOT_RUNNING
-    world.settle()
-    assert world.upstream.operations == [ID]
+def test_a_start_whose_submit_cannot_be_written_down_was_still_a_start(app: FakeApp) -> None:
+    app.steps.fail_at, app.steps.failure = 2, StorageUnavailableError
+    assert app.start().status is Status.NOT_RUNNING
+    app.settle()
+    assert app.upstream.operations == [ID]
 
 
-def test_a_request_that_the_model_cannot_do_leaves_no_trace(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_the_model_cannot_do_leaves_no_trace(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: GenerationRequest) -> GenerationRequest:
         raise RequestError(status=400, code="invalidPayload", message="no")
 
-    monkeypatch.setattr(world.upstream, "complete", refuse)
+    monkeypatch.setattr(app.upstream, "complete", refuse)
     with pytest.raises(RequestError):
-        world.start(key=KEY)
-    assert (world.steps.taken, world.store.keys) == ([], {})
+        app.start(key=KEY)
+    assert (app.steps.taken, app.store.keys) == ([], {})
 
 
-def test_a_model_that_is_not_configured_is_named_with_those_that_are(world: World) -> None:
+def test_a_model_that_is_not_configured_is_named_with_those_that_are(app: FakeApp) -> None:
     with pytest.raises(RequestError) as caught:
-        world.start(key=KEY, model="other")
+        app.start(key=KEY, model="other")
     [problem] = caught.value.problems
     assert (caught.value.status, problem.field) == (400, "model")
     assert problem.message.endswith("use one of 'dalle', 'gpt'")
     assert "other" not in problem.message
-    assert (world.steps.taken, world.store.keys) == ([], {})
+    assert (app.steps.taken, app.store.keys) == ([], {})
 
 
 # --- outcomes
@@ -142,11 +142,11 @@ NO_IMAGE = ImageUnusableError("imageTooLarge", "big", again=False)
         (Ended(Status.CANCELED), Status.CANCELED, None),
     ],
 )
-def test_what_upstream_refuses_ends_at_once(world: World, submitted: Ended, status: Status, code: str | None) -> None:
-    world.upstream.submitted = submitted
-    started = world.start()
+def test_what_upstream_refuses_ends_at_once(app: FakeApp, submitted: Ended, status: Status, code: str | None) -> None:
+    app.upstream.submitted = submitted
+    started = app.start()
     assert (started.status, started.error.code if started.error else None) == (status, code)
-    assert world.steps.taken == ["create", f"submit {ID}", "decide", "drop_active"]
+    assert app.steps.taken == ["create", f"submit {ID}", "decide", "drop_active"]
 
 
 @pytest.mark.parametrize(
@@ -173,34 +173,34 @@ def test_what_upstream_refuses_ends_at_once(world: World, submitted: Ended, stat
     ],
 )
 def test_the_outcome_is_that_of_all_images_together(
-    world: World,
+    app: FakeApp,
     polled: Produced | Ended,
     unusable: dict[int, ImageUnusableError],
     images: tuple[type, ...],
     status: Status,
     code: str | None,
 ) -> None:
-    world.upstream.polled, world.images.unusable = polled, unusable
-    world.start()
-    world.settle()
-    done = world.store.read(ID)
+    app.upstream.polled, app.images.unusable = polled, unusable
+    app.start()
+    app.settle()
+    done = app.store.read(ID)
     assert done is not None
     assert (done.status, done.error.code if done.error else None) == (status, code)
     assert tuple(type(image) for image in done.images) == images
 
 
-def test_an_image_that_was_copied_is_not_copied_again_for_another_that_was_not(world: World) -> None:
-    world.images.unusable = {1: LOST}
-    world.start()
-    world.tick(seconds(1))
-    assert world.steps.taken[-4:] == ["save", "copy 0", "copy 1", "save"]
-    kept = world.store.active[ID].generation
+def test_an_image_that_was_copied_is_not_copied_again_for_another_that_was_not(app: FakeApp) -> None:
+    app.images.unusable = {1: LOST}
+    app.start()
+    app.tick(seconds(1))
+    assert app.steps.taken[-4:] == ["save", "copy 0", "copy 1", "save"]
+    kept = app.store.active[ID].generation
     assert (kept.images, kept.copy_attempts) == ((stored(0), None), 1)
 
-    world.images.unusable = {}
-    world.steps.taken.clear()
-    world.settle()
-    assert world.steps.taken == ["poll", "save", "copy 1", "decide", "drop_active"]
+    app.images.unusable = {}
+    app.steps.taken.clear()
+    app.settle()
+    assert app.steps.taken == ["poll", "save", "copy 1", "decide", "drop_active"]
 
 
 @pytest.mark.parametrize(
@@ -214,15 +214,15 @@ def test_an_image_that_was_copied_is_not_copied_again_for_another_that_was_not(w
     ],
 )
 def test_the_deadline_ends_what_upstream_has_not(
-    world: World, record: Generation, polled: Working | Produced | Ended | Unavailable, status: Status, code: str | None
+    app: FakeApp, record: Generation, polled: Working | Produced | Ended | Unavailable, status: Status, code: str | None
 ) -> None:
-    world.given(record)
-    world.upstream.polled = polled
-    world.tick(record.deadline - NOON)
-    done = world.store.read(ID)
+    app.given(record)
+    app.upstream.polled = polled
+    app.tick(record.deadline - NOON)
+    done = app.store.read(ID)
     assert done is not None
     assert (done.status, done.error.code if done.error else None) == (status, code)
-    assert world.upstream.operations == []
+    assert app.upstream.operations == []
 
 
 # --- what is worth a write
@@ -240,34 +240,34 @@ def test_the_deadline_ends_what_upstream_has_not(
     ],
 )
 def test_only_what_others_must_know_is_written(
-    world: World, record: Generation, polled: Working | Unavailable, due_in: float, writes: int
+    app: FakeApp, record: Generation, polled: Working | Unavailable, due_in: float, writes: int
 ) -> None:
-    current = world.given(record)
-    world.upstream.polled = polled
-    after = world.lifecycle.advance(current)
+    current = app.given(record)
+    app.upstream.polled = polled
+    after = app.lifecycle.advance(current)
     assert after is not None
     assert after.generation.due == NOON + seconds(due_in)
-    assert world.steps.taken == ["poll"] + ["save"] * writes
-    assert after.etag == world.store.active[ID].etag  # so that the next move can be made without reading it
+    assert app.steps.taken == ["poll"] + ["save"] * writes
+    assert after.etag == app.store.active[ID].etag  # so that the next move can be made without reading it
 
 
 # --- two at once
 
 
-def test_who_lost_the_claim_does_not_copy(world: World) -> None:
-    current = world.given(running())
-    world.store.save(current.generation, current.etag)  # somebody else's move
-    world.steps.taken.clear()
-    after = world.lifecycle.advance(current)
+def test_who_lost_the_claim_does_not_copy(app: FakeApp) -> None:
+    current = app.given(running())
+    app.store.save(current.generation, current.etag)  # somebody else's move
+    app.steps.taken.clear()
+    after = app.lifecycle.advance(current)
     assert after == current
-    assert world.steps.taken == ["poll", "save"]
+    assert app.steps.taken == ["poll", "save"]
 
 
-def test_a_submit_that_was_overtaken_walks_away(world: World) -> None:
-    current = world.given(new())
-    winner = world.store.save(running(), current.etag)
-    assert world.lifecycle.advance(current) == current
-    assert world.store.active[ID] == Versioned(running(), winner)
+def test_a_submit_that_was_overtaken_walks_away(app: FakeApp) -> None:
+    current = app.given(new())
+    winner = app.store.save(running(), current.etag)
+    assert app.lifecycle.advance(current) == current
+    assert app.store.active[ID] == Versioned(running(), winner)
 
 
 @pytest.mark.parametrize(
@@ -280,48 +280,48 @@ def test_a_submit_that_was_overtaken_walks_away(world: World) -> None:
     ],
 )
 def test_images_do_not_stay_behind_an_outcome_that_has_none(
-    world: World, first: Generation | None, images_stay: bool
+    app: FakeApp, first: Generation | None, images_stay: bool
 ) -> None:
-    current = world.given(running())
-    world.store.done[ID] = first
-    assert world.lifecycle.advance(current) is None or first is None
-    assert world.images.blobs == ({f"{ID}/0", f"{ID}/1"} if images_stay else set())
-    assert world.store.done[ID] == first  # the first outcome stays
-    assert world.store.active == {}
+    current = app.given(running())
+    app.store.done[ID] = first
+    assert app.lifecycle.advance(current) is None or first is None
+    assert app.images.blobs == ({f"{ID}/0", f"{ID}/1"} if images_stay else set())
+    assert app.store.done[ID] == first  # the first outcome stays
+    assert app.store.active == {}
 
 
 # --- idempotency, limits
 
 
-def test_the_same_key_is_the_same_generation(world: World) -> None:
-    first = world.start(key=KEY)
-    again = world.start(key=KEY)
+def test_the_same_key_is_the_same_generation(app: FakeApp) -> None:
+    first = app.start(key=KEY)
+    again = app.start(key=KEY)
     assert (again.id, again.token) == (first.id, first.token)
-    assert world.upstream.operations == [ID]
-    world.settle()
-    assert world.start(key=KEY).status is Status.SUCCEEDED
+    assert app.upstream.operations == [ID]
+    app.settle()
+    assert app.start(key=KEY).status is Status.SUCCEEDED
 
 
 @pytest.mark.parametrize(
     ("header", "status"), [("idempotency-key", 422), ("repeatability-request-id", 422), ("operation-id", 400)]
 )
-def test_the_same_key_for_another_request_is_refused(world: World, header: str, status: int) -> None:
-    world.start(key=KEY)
+def test_the_same_key_for_another_request_is_refused(app: FakeApp, header: str, status: int) -> None:
+    app.start(key=KEY)
     with pytest.raises(RequestError) as caught:
-        world.start(key=IdempotencyKey(header, KEY.value), prompt="another")
+        app.start(key=IdempotencyKey(header, KEY.value), prompt="another")
     assert (caught.value.status, caught.value.code) == (status, "idempotencyKeyReused")
-    assert world.upstream.operations == [ID]
+    assert app.upstream.operations == [ID]
 
 
 def test_more_than_the_limit_is_refused_and_a_repetition_is_not() -> None:
-    world = World(most_active=1)
-    world.start(key=KEY)
+    app = FakeApp(most_active=1)
+    app.start(key=KEY)
     with pytest.raises(RequestError) as caught:
-        world.start()
+        app.start()
     assert (caught.value.status, caught.value.retry_after) == (429, 30)
-    assert world.start(key=KEY).id == ID
-    world.settle()
-    world.start()
+    assert app.start(key=KEY).id == ID
+    app.settle()
+    app.start()
 
 
 # --- cancel, delete
@@ -335,78 +335,78 @@ def test_more_than_the_limit_is_refused_and_a_repetition_is_not() -> None:
         (running(copy_attempts=1), True),  # whoever copies it must find out, and clean up
     ],
 )
-def test_cancel_is_an_outcome_at_once(world: World, record: Generation, stays_active: bool) -> None:
-    world.given(record)
-    canceled = world.lifecycle.cancel(record)
+def test_cancel_is_an_outcome_at_once(app: FakeApp, record: Generation, stays_active: bool) -> None:
+    app.given(record)
+    canceled = app.lifecycle.cancel(record)
     assert canceled is not None
     assert canceled.status is Status.CANCELED
-    assert (ID in world.store.active) is stays_active
-    world.settle()
-    assert world.store.done[ID] == canceled
-    assert world.images.blobs == set()
+    assert (ID in app.store.active) is stays_active
+    app.settle()
+    assert app.store.done[ID] == canceled
+    assert app.images.blobs == set()
 
 
 @pytest.mark.parametrize("status", [Status.SUCCEEDED, Status.FAILED, Status.CANCELED])
-def test_what_has_ended_is_not_canceled(world: World, status: Status) -> None:
+def test_what_has_ended_is_not_canceled(app: FakeApp, status: Status) -> None:
     ended = running().changed(status=status)
-    assert world.lifecycle.cancel(ended) is ended
-    assert world.steps.taken == []
+    assert app.lifecycle.cancel(ended) is ended
+    assert app.steps.taken == []
 
 
 @pytest.mark.parametrize("fail_after", [False, True])
 @pytest.mark.parametrize("step", [None, *range(5)])
-def test_a_delete_that_is_repeated_leaves_nothing(world: World, step: int | None, fail_after: bool) -> None:
-    started = world.start(key=KEY)
-    world.images.blobs = {f"{ID}/0"}
-    world.steps.taken.clear()
-    world.steps.fail_at, world.steps.fail_after = step, fail_after
+def test_a_delete_that_is_repeated_leaves_nothing(app: FakeApp, step: int | None, fail_after: bool) -> None:
+    started = app.start(key=KEY)
+    app.images.blobs = {f"{ID}/0"}
+    app.steps.taken.clear()
+    app.steps.fail_at, app.steps.fail_after = step, fail_after
     try:
-        world.lifecycle.delete(started)
+        app.lifecycle.delete(started)
         assert step is None
     except Death:
-        if found := world.store.read(ID):  # else its caller is told that it is gone, which is true
-            world.lifecycle.delete(found)
-    world.settle()
-    assert (world.store.read(ID), world.store.active) == (None, {})
-    assert (world.images.blobs, world.store.keys) == (set(), {})
-    assert world.start(key=KEY).id != ID  # the key is free
+        if found := app.store.read(ID):  # else its caller is told that it is gone, which is true
+            app.lifecycle.delete(found)
+    app.settle()
+    assert (app.store.read(ID), app.store.active) == (None, {})
+    assert (app.images.blobs, app.store.keys) == (set(), {})
+    assert app.start(key=KEY).id != ID  # the key is free
 
 
-def test_a_deleted_generation_does_not_come_back(world: World) -> None:
-    current = world.given(running(copy_attempts=1))
-    world.lifecycle.delete(current.generation)
-    world.settle()  # its worker comes late
-    assert (world.store.read(ID), world.images.blobs) == (None, set())
+def test_a_deleted_generation_does_not_come_back(app: FakeApp) -> None:
+    current = app.given(running(copy_attempts=1))
+    app.lifecycle.delete(current.generation)
+    app.settle()  # its worker comes late
+    assert (app.store.read(ID), app.images.blobs) == (None, set())
 
 
 # --- Prefer: wait
 
 
-def test_who_waits_gets_the_outcome_as_soon_as_it_is_there(world: World) -> None:
-    started = world.start()
-    finished = world.lifecycle.wait(started, NOON + seconds(50))
+def test_who_waits_gets_the_outcome_as_soon_as_it_is_there(app: FakeApp) -> None:
+    started = app.start()
+    finished = app.lifecycle.wait(started, NOON + seconds(50))
     assert finished.status is Status.SUCCEEDED
-    assert world.clock.now == started.due  # and no moment later
+    assert app.clock.now == started.due  # and no moment later
 
 
 @pytest.mark.parametrize("polled", [Working(None), Working(30), Unavailable("500")])
-def test_who_waits_in_vain_is_told_on_time_and_does_not_hammer(world: World, polled: Working | Unavailable) -> None:
-    world.upstream.polled = polled
-    assert world.lifecycle.wait(world.start(), NOON + seconds(20)).status is Status.RUNNING
-    assert world.clock.now == NOON + seconds(20)
-    assert world.steps.taken.count("poll") <= 20
+def test_who_waits_in_vain_is_told_on_time_and_does_not_hammer(app: FakeApp, polled: Working | Unavailable) -> None:
+    app.upstream.polled = polled
+    assert app.lifecycle.wait(app.start(), NOON + seconds(20)).status is Status.RUNNING
+    assert app.clock.now == NOON + seconds(20)
+    assert app.steps.taken.count("poll") <= 20
 
 
-def test_who_waits_beside_another_worker_leaves_it_to_him(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    started = world.start()
-    world.clock.now = started.due
-    stale = world.store.active[ID]
+def test_who_waits_beside_another_worker_leaves_it_to_him(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = app.start()
+    app.clock.now = started.due
+    stale = app.store.active[ID]
     claimed = running(due=NOON + seconds(70), copy_attempts=1)
-    world.store.save(claimed, stale.etag)
-    monkeypatch.setattr(world.store, "read_active", _once(stale, world.store.read_active))
-    world.steps.taken.clear()
-    assert world.lifecycle.wait(started, NOON + seconds(20)).status is Status.RUNNING
-    assert world.steps.taken == ["poll", "save"]  # one move, which lost; then only looks
+    app.store.save(claimed, stale.etag)
+    monkeypatch.setattr(app.store, "read_active", _once(stale, app.store.read_active))
+    app.steps.taken.clear()
+    assert app.lifecycle.wait(started, NOON + seconds(20)).status is Status.RUNNING
+    assert app.steps.taken == ["poll", "save"]  # one move, which lost; then only looks
 
 
 def _once(first: Versioned, then: Callable[[str], Versioned | None]) -> Callable[[str], Versioned | None]:
@@ -418,15 +418,15 @@ def _once(first: Versioned, then: Callable[[str], Versioned | None]) -> Callable
 
 
 def test_the_log_tells_the_story_without_prompt_token_key_or_url(
-    world: World, caplog: pytest.LogCaptureFixture
+    app: FakeApp, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    world.images.unusable = {1: LOST}
-    world.upstream.polled = Unavailable("status 503")
-    started = world.start(key=KEY)
-    world.tick(seconds(5))
-    world.upstream.polled = TWO
-    world.settle()
+    app.images.unusable = {1: LOST}
+    app.upstream.polled = Unavailable("status 503")
+    started = app.start(key=KEY)
+    app.tick(seconds(5))
+    app.upstream.polled = TWO
+    app.settle()
     assert [record.getMessage().split()[0] for record in caplog.records] == [
         "generation.started",
         "upstream.unavailable",

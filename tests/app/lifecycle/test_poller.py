@@ -26,7 +26,7 @@ def name(number: int) -> str:
 
 
 @dataclass
-class World:
+class FakeApp:
     """Records, a clock, and a lifecycle whose moves are played."""
 
     now: datetime = NOON
@@ -88,78 +88,78 @@ class World:
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def app() -> FakeApp:
+    return FakeApp()
 
 
-def test_a_slot_with_nothing_to_do_costs_one_listing(world: World) -> None:
-    assert world.run() == SlotSummary(passes=1)
-    assert (world.listings, world.now) == ([0], NOON)
+def test_a_slot_with_nothing_to_do_costs_one_listing(app: FakeApp) -> None:
+    assert app.run() == SlotSummary(passes=1)
+    assert (app.listings, app.now) == ([0], NOON)
 
 
-def test_a_slot_ends_early_when_nothing_is_left(world: World) -> None:
-    world.add(1)
-    world.add(2)
-    assert world.run() == SlotSummary(passes=2, moves=2, oldest_seconds=None)
-    assert world.listings == [0, 1]
+def test_a_slot_ends_early_when_nothing_is_left(app: FakeApp) -> None:
+    app.add(1)
+    app.add(2)
+    assert app.run() == SlotSummary(passes=2, moves=2, oldest_seconds=None)
+    assert app.listings == [0, 1]
 
 
-def test_what_is_due_after_the_slot_is_left_to_the_next_one(world: World) -> None:
-    world.add(1, due=61)
-    done = world.run(60)
-    assert (done.passes, done.moves, done.left, world.now) == (1, 0, 1, NOON)
+def test_what_is_due_after_the_slot_is_left_to_the_next_one(app: FakeApp) -> None:
+    app.add(1, due=61)
+    done = app.run(60)
+    assert (done.passes, done.moves, done.left, app.now) == (1, 0, 1, NOON)
 
 
-def test_what_is_due_in_the_slot_is_moved_then_and_not_before(world: World) -> None:
-    world.add(1, due=3)
-    world.add(2, due=5.5)
-    world.run()
-    assert world.advanced == [(3, name(1)), (6, name(2))]
+def test_what_is_due_in_the_slot_is_moved_then_and_not_before(app: FakeApp) -> None:
+    app.add(1, due=3)
+    app.add(2, due=5.5)
+    app.run()
+    assert app.advanced == [(3, name(1)), (6, name(2))]
 
 
-def test_a_slot_stops_at_its_end_whatever_is_left(world: World) -> None:
-    world.add(1)
-    world.move = lambda current: current  # due again at once, for ever
-    done = world.run(10)
-    assert world.listings == [float(second) for second in range(10)]
+def test_a_slot_stops_at_its_end_whatever_is_left(app: FakeApp) -> None:
+    app.add(1)
+    app.move = lambda current: current  # due again at once, for ever
+    done = app.run(10)
+    assert app.listings == [float(second) for second in range(10)]
     assert (done.moves, done.left) == (10, 1)
-    assert world.now <= NOON + seconds(10)
+    assert app.now <= NOON + seconds(10)
 
 
-def test_a_due_that_only_this_worker_knows_is_kept_to(world: World) -> None:
+def test_a_due_that_only_this_worker_knows_is_kept_to(app: FakeApp) -> None:
     """A near `due` is not written: the listing goes on to show the old one."""
-    world.add(1)
-    world.move = lambda current: Versioned(current.generation.changed(due=world.now + seconds(4)), current.etag)
-    world.run(10)
-    assert [when for when, _ in world.advanced] == [0, 4, 8]
-    assert world.read == [name(1)]  # what was seen last is still current: not read again
+    app.add(1)
+    app.move = lambda current: Versioned(current.generation.changed(due=app.now + seconds(4)), current.etag)
+    app.run(10)
+    assert [when for when, _ in app.advanced] == [0, 4, 8]
+    assert app.read == [name(1)]  # what was seen last is still current: not read again
 
 
-def test_a_record_that_somebody_else_wrote_is_read_again(world: World) -> None:
-    world.add(1)
+def test_a_record_that_somebody_else_wrote_is_read_again(app: FakeApp) -> None:
+    app.add(1)
 
     def move(current: Versioned) -> Versioned | None:
-        if len(world.advanced) == 1:
-            world.write(running(id=name(1), due=NOON + seconds(2), faults=7), "theirs")
+        if len(app.advanced) == 1:
+            app.write(running(id=name(1), due=NOON + seconds(2), faults=7), "theirs")
             return Versioned(current.generation.changed(due=NOON + seconds(9)), current.etag)
         assert current.generation.faults == 7
-        return world.active.pop(current.generation.id) and None
+        return app.active.pop(current.generation.id) and None
 
-    world.move = move
-    world.run()
-    assert world.advanced == [(0, name(1)), (2, name(1))]  # their due counts, not the one that we remembered
-    assert world.read == [name(1), name(1)]
+    app.move = move
+    app.run()
+    assert app.advanced == [(0, name(1)), (2, name(1))]  # their due counts, not the one that we remembered
+    assert app.read == [name(1), name(1)]
 
 
-def test_a_record_that_is_gone_when_it_is_read_needs_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.add(1)
+def test_a_record_that_is_gone_when_it_is_read_needs_nothing(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    app.add(1)
 
     def gone(generation_id: str) -> None:
-        world.active.clear()
+        app.active.clear()
 
-    monkeypatch.setattr(world, "read_active", gone)
-    done = world.run()
-    assert (done.moves, done.failures, world.advanced) == (1, 0, [])
+    monkeypatch.setattr(app, "read_active", gone)
+    done = app.run()
+    assert (done.moves, done.failures, app.advanced) == (1, 0, [])
 
 
 @pytest.mark.parametrize(
@@ -170,107 +170,107 @@ def test_a_record_that_is_gone_when_it_is_read_needs_nothing(world: World, monke
     ],
 )
 def test_one_that_fails_neither_stops_the_others_nor_is_hammered(
-    world: World, caplog: pytest.LogCaptureFixture, error: Exception, again: list[float]
+    app: FakeApp, caplog: pytest.LogCaptureFixture, error: Exception, again: list[float]
 ) -> None:
     for number in (1, 2, 3):
-        world.add(number)
+        app.add(number)
 
     def move(current: Versioned) -> None:
         if current.generation.id == name(1):
             raise error
-        del world.active[current.generation.id]
+        del app.active[current.generation.id]
 
-    world.move = move
-    done = world.run(14 if len(again) == 3 else 70)
-    assert [when for when, found in world.advanced if found == name(1)] == again
-    assert [found for _, found in world.advanced].count(name(2)) == 1
-    assert list(world.active) == [name(1)]
+    app.move = move
+    done = app.run(14 if len(again) == 3 else 70)
+    assert [when for when, found in app.advanced if found == name(1)] == again
+    assert [found for _, found in app.advanced].count(name(2)) == 1
+    assert list(app.active) == [name(1)]
     assert (done.failures, done.left) == (len(again), 1)
     assert PROMPT not in caplog.text
     assert TOKEN not in caplog.text
 
 
-def test_an_unforeseen_failure_is_logged_with_its_place(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    world.add(1)
+def test_an_unforeseen_failure_is_logged_with_its_place(app: FakeApp, caplog: pytest.LogCaptureFixture) -> None:
+    app.add(1)
 
     def move(_: Versioned) -> None:
         raise RuntimeError(PROMPT)
 
-    world.move = move
+    app.move = move
     with caplog.at_level(logging.ERROR):
-        world.run(5)
+        app.run(5)
     [record] = caplog.records
     assert record.getMessage().startswith(f"generation.stuck id={name(1)} error=RuntimeError at=test_poller.py:")
 
 
-def test_records_that_cannot_be_listed_fail_the_slot_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_that_cannot_be_listed_fail_the_slot_at_once(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
     def unavailable() -> None:
         raise StorageUnavailableError("list records")
 
-    monkeypatch.setattr(world, "list_active", unavailable)
+    monkeypatch.setattr(app, "list_active", unavailable)
     with pytest.raises(StorageUnavailableError):
-        world.run()
+        app.run()
 
 
-def test_every_one_of_many_is_moved_once(world: World) -> None:
+def test_every_one_of_many_is_moved_once(app: FakeApp) -> None:
     for number in range(10):
-        world.add(number)
-    done = world.run(threads=4)
-    assert sorted(found for _, found in world.advanced) == [name(number) for number in range(10)]
+        app.add(number)
+    done = app.run(threads=4)
+    assert sorted(found for _, found in app.advanced) == [name(number) for number in range(10)]
     assert (done.moves, done.failures, done.left) == (10, 0, 0)
 
 
-def test_what_is_more_than_one_instance_should_take_goes_to_the_queue_in_batches(world: World) -> None:
+def test_what_is_more_than_one_instance_should_take_goes_to_the_queue_in_batches(app: FakeApp) -> None:
     for number in range(45):
-        world.active[f"id-{number:02}"] = Versioned(running(id=f"id-{number:02}"), "1")
-    done = world.run(10, most=3)
-    assert sorted({found for when, found in world.advanced if when == 0}) == ["id-00", "id-01", "id-02"]
-    first = [ids for when, ids in world.sent if when == 0]
+        app.active[f"id-{number:02}"] = Versioned(running(id=f"id-{number:02}"), "1")
+    done = app.run(10, most=3)
+    assert sorted({found for when, found in app.advanced if when == 0}) == ["id-00", "id-01", "id-02"]
+    first = [ids for when, ids in app.sent if when == 0]
     assert [len(ids) for ids in first] == [20, 20, 2]
     assert sorted(found for ids in first for found in ids) == [f"id-{number:02}" for number in range(3, 45)]
     assert (done.passed_on, done.failures) == (42, 0)
 
 
-def test_what_was_passed_on_is_left_to_the_workers_for_a_while(world: World) -> None:
-    world.add(1)
-    world.add(2)
-    world.move = lambda current: current  # due again at once, for ever
-    world.run(45, most=1)
-    assert world.sent[0] == (0, [name(2)])
-    times = [when for when, ids in world.sent if ids == [name(2)]]
+def test_what_was_passed_on_is_left_to_the_workers_for_a_while(app: FakeApp) -> None:
+    app.add(1)
+    app.add(2)
+    app.move = lambda current: current  # due again at once, for ever
+    app.run(45, most=1)
+    assert app.sent[0] == (0, [name(2)])
+    times = [when for when, ids in app.sent if ids == [name(2)]]
     assert min(after - before for before, after in pairwise(times)) >= 20
 
 
-def test_what_the_workers_finished_is_not_passed_on_again(world: World) -> None:
-    world.add(1)
-    world.add(2)
-    send = world.send
+def test_what_the_workers_finished_is_not_passed_on_again(app: FakeApp) -> None:
+    app.add(1)
+    app.add(2)
+    send = app.send
 
     def take(ids: Sequence[str]) -> None:
         send(ids)
         for found in ids:
-            del world.active[found]
+            del app.active[found]
 
-    world.send = take  # type: ignore[method-assign]
-    assert world.run(60, most=1) == SlotSummary(passes=2, moves=1, passed_on=1, left=0, oldest_seconds=None)
-    assert world.sent == [(0, [name(2)])]
+    app.send = take  # type: ignore[method-assign]
+    assert app.run(60, most=1) == SlotSummary(passes=2, moves=1, passed_on=1, left=0, oldest_seconds=None)
+    assert app.sent == [(0, [name(2)])]
 
 
-def test_those_under_way_count_and_a_slot_never_has_more(world: World) -> None:
+def test_those_under_way_count_and_a_slot_never_has_more(app: FakeApp) -> None:
     for number in range(9):
-        world.add(number)
-    done = world.run(60, threads=4, most=5)
-    assert (done.moves, done.passed_on, len(world.sent)) == (9, 4, 1)
+        app.add(number)
+    done = app.run(60, threads=4, most=5)
+    assert (done.moves, done.passed_on, len(app.sent)) == (9, 4, 1)
 
 
-def test_a_queue_that_is_away_fails_the_slot_and_loses_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_queue_that_is_away_fails_the_slot_and_loses_nothing(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
     def unavailable(_: Sequence[str]) -> None:
         raise StorageUnavailableError("send message")
 
-    world.add(1)
-    world.add(2)
-    monkeypatch.setattr(world, "send", unavailable)
-    done = world.run(most=1)
+    app.add(1)
+    app.add(2)
+    monkeypatch.setattr(app, "send", unavailable)
+    done = app.run(most=1)
     assert (done.moves > 0, done.failures > 0, done.passed_on) == (True, True, 0)
 
 
@@ -306,8 +306,8 @@ def test_no_slot_is_longer_than_the_longest() -> None:
     assert slot_end("0 0 0 1 1 *", NOON) - NOON == LONGEST_SLOT == timedelta(minutes=5)
 
 
-def test_the_moves_of_the_last_pass_are_made_though_they_wait_for_a_thread(world: World) -> None:
+def test_the_moves_of_the_last_pass_are_made_though_they_wait_for_a_thread(app: FakeApp) -> None:
     for number in range(1, 6):
-        world.add(number)
-    done = world.run(1, threads=1, most=5)  # a schedule of two seconds: each slot is one pass
+        app.add(number)
+    done = app.run(1, threads=1, most=5)  # a schedule of two seconds: each slot is one pass
     assert (done.passes, done.moves) == (1, 5)

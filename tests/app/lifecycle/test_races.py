@@ -22,7 +22,7 @@ from imagegen.errors import RequestError
 from imagegen.generation import Generation, GenerationRequest, KeyClaim, Status, Versioned
 from imagegen.idempotency import IdempotencyKey
 from imagegen.lifecycle.generations import Lifecycle
-from imagegen.lifecycle.ports import World
+from imagegen.lifecycle.ports import FakeApp
 from imagegen.storage.download import Download
 from imagegen.storage.images import BlobImages
 from imagegen.storage.records import BlobStore
@@ -146,7 +146,7 @@ class House:
             clock=lambda: self.now,
         )
         self.lifecycle = Lifecycle(
-            World(
+            FakeApp(
                 store=self.store,
                 images=self.images,
                 upstreams={"dalle": self.service},

@@ -48,7 +48,7 @@ class Checked:
 
 
 @dataclass
-class World:
+class Harness:
     now: float = 0.0
     storage_away: bool = False
     upstreams: dict[str, Checked] = field(default_factory=lambda: {name: Checked() for name in "abc"})
@@ -75,7 +75,7 @@ def body(response: Response) -> dict[str, object]:
 
 
 def test_an_app_that_is_able_to_work_says_how_it_is_set_up_and_no_more() -> None:
-    response = World().get()
+    response = Harness().get()
     assert (response.status, dict(response.headers)) == (200, {})
     assert body(response) == {
         "status": "healthy",
@@ -102,10 +102,10 @@ def test_an_app_that_is_able_to_work_says_how_it_is_set_up_and_no_more() -> None
 def test_everything_that_is_wrong_is_said_at_once(
     problems: dict[str, str], storage_away: bool, upstream: str | None, storage: str | None
 ) -> None:
-    world = World(storage_away=storage_away)
+    harness = Harness(storage_away=storage_away)
     for name, problem in problems.items():
-        world.upstreams[name].problem = problem
-    response = world.get()
+        harness.upstreams[name].problem = problem
+    response = harness.get()
     assert (response.status, response.headers["Retry-After"]) == (503, "30")
     said = body(response)
     assert said["status"] == "unhealthy"
@@ -117,19 +117,19 @@ def test_everything_that_is_wrong_is_said_at_once(
 
 @pytest.mark.parametrize("problem", [None, "answered 401"])
 def test_an_answer_is_given_again_for_15_seconds_whatever_it_was(problem: str | None) -> None:
-    world = World()
-    world.upstreams["a"].problem = problem
-    first = world.get()
-    world.upstreams["a"].problem = None if problem else "answered 401"
-    for world.now in (0.0, 7.5, 15.0):
-        assert world.get() is first
-    assert [upstream.asked for upstream in world.upstreams.values()] == [1, 1, 1]
-    world.now = 15.1
-    assert world.get().status != first.status
-    assert [upstream.asked for upstream in world.upstreams.values()] == [2, 2, 2]
+    harness = Harness()
+    harness.upstreams["a"].problem = problem
+    first = harness.get()
+    harness.upstreams["a"].problem = None if problem else "answered 401"
+    for harness.now in (0.0, 7.5, 15.0):
+        assert harness.get() is first
+    assert [upstream.asked for upstream in harness.upstreams.values()] == [1, 1, 1]
+    harness.now = 15.1
+    assert harness.get().status != first.status
+    assert [upstream.asked for upstream in harness.upstreams.values()] == [2, 2, 2]
 
 
 def test_one_that_is_slow_does_not_keep_the_others_waiting() -> None:
     together = threading.Barrier(3, timeout=10)
-    world = World(upstreams={name: Checked(together=together) for name in "abc"})
-    assert world.get().status == 200
+    harness = Harness(upstreams={name: Checked(together=together) for name in "abc"})
+    assert harness.get().status == 200

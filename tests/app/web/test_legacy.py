@@ -31,7 +31,7 @@ HEADERS = {"api-key": "second-key"}
 
 
 @dataclass
-class World:
+class Harness:
     """The old API over played records."""
 
     api: str = "images"
@@ -108,10 +108,10 @@ class World:
     ],
 )
 def test_a_size_is_fitted_to_the_model_of_today(api: str, asked: str | None, taken: str | None) -> None:
-    world = World(api)
-    response = world.submit({"prompt": "x", "n": 2, "user": "someone"} | ({"size": asked} if asked else {}))
+    harness = Harness(api)
+    response = harness.submit({"prompt": "x", "n": 2, "user": "someone"} | ({"size": asked} if asked else {}))
     assert response.status == 202
-    [request] = world.asked
+    [request] = harness.asked
     assert (request.size, request.n, request.user, request.model) == (taken, 2, "someone", None)
 
 
@@ -130,20 +130,20 @@ def test_a_size_is_fitted_to_the_model_of_today(api: str, asked: str | None, tak
 )
 @pytest.mark.parametrize("api", ["images", "operations"])
 def test_what_the_old_api_did_not_take_is_refused_as_ever(api: str, body: dict[str, Any], target: str) -> None:
-    world = World(api)
-    response = world.submit(body)
+    harness = Harness(api)
+    response = harness.submit(body)
     assert (response.status, json.loads(response.content())["error"]["target"]) == (400, target)
-    assert world.asked == []
+    assert harness.asked == []
 
 
 def test_an_accepted_request_looks_as_it_did_then() -> None:
-    world = World()
+    harness = Harness()
     operation_id = str(UUID(int=7))
-    response = world.submit({"prompt": "x"}, operation_id=operation_id, idempotency_key="not of that API")
+    response = harness.submit({"prompt": "x"}, operation_id=operation_id, idempotency_key="not of that API")
     assert json.loads(response.content()) == {"id": ID, "status": "notRunning"}  # whatever has happened since
     location = f"https://images.example.com/api/openai/operations/images/{ID}?api-version={VERSION}"
     assert response.headers["operation-location"] == location
-    assert world.key == IdempotencyKey("operation-id", operation_id)
+    assert harness.key == IdempotencyKey("operation-id", operation_id)
 
 
 @pytest.mark.parametrize(
@@ -177,18 +177,18 @@ def test_an_accepted_request_looks_as_it_did_then() -> None:
     ],
 )
 def test_an_operation_looks_as_it_did_then(record: Generation, expected: dict[str, Any]) -> None:
-    response = World(record=record).get()
+    response = Harness(record=record).get()
     assert json.loads(response.content()) == {"id": ID, "created": int(NOON.timestamp()), **expected}
     assert ("Retry-After" in response.headers) is not record.status.is_terminal
 
 
 def test_an_id_is_taken_in_either_case() -> None:
-    assert World(record=running()).get(ID.upper()).status == 200
+    assert Harness(record=running()).get(ID.upper()).status == 200
 
 
 @pytest.mark.parametrize("id", ["", "x", str(UUID(int=7)), "../keys/1", ID.replace("-", ""), f"{{{ID}}}"])
 def test_an_unknown_operation_is_404(id: str) -> None:  # noqa: A002
-    assert World(record=running()).get(id).status == 404
+    assert Harness(record=running()).get(id).status == 404
 
 
 @pytest.mark.parametrize(
@@ -205,20 +205,20 @@ def test_an_unknown_operation_is_404(id: str) -> None:  # noqa: A002
     ],
 )
 def test_only_who_has_a_key_is_let_in(version: str, key: str, status: int) -> None:
-    world = World(record=running())
+    harness = Harness(record=running())
     request = Request("GET", "https://x", {"api-key": key}, {"api-version": version}, {"id": ID}, b"")
-    assert answer(request, world.legacy.get_operation).status == status
+    assert answer(request, harness.legacy.get_operation).status == status
 
 
 def test_without_keys_there_is_no_old_api() -> None:
-    world = World(record=running())
+    harness = Harness(record=running())
     settings = read_settings(SETTINGS | {"COMPAT_API_KEYS": ""})
     legacy = LegacyRoutes(
         settings=settings,
-        generations=world,
-        records=world,
-        links=world,
-        monitors=Monitors(links=world, retention=timedelta(days=1), clock=lambda: NOON, backlog=lambda: 0),
+        generations=harness,
+        records=harness,
+        links=harness,
+        monitors=Monitors(links=harness, retention=timedelta(days=1), clock=lambda: NOON, backlog=lambda: 0),
         retention=timedelta(days=1),
     )
     request = Request("GET", "https://x", {"api-key": ""}, {"api-version": VERSION}, {"id": ID}, b"")
@@ -226,9 +226,9 @@ def test_without_keys_there_is_no_old_api() -> None:
 
 
 def test_a_delete_is_204_a_second_time_too() -> None:
-    world = World(record=running())
+    harness = Harness(record=running())
     for _ in range(2):
         request = Request("DELETE", "https://x", HEADERS, {"api-version": VERSION}, {"id": ID}, b"")
-        response = answer(request, world.legacy.delete_operation)
+        response = answer(request, harness.legacy.delete_operation)
         assert (response.status, response.content()) == (204, b"")
-    assert world.record is None
+    assert harness.record is None

@@ -34,7 +34,7 @@ type Handle = Callable[[Routes, Request], Response]
 
 
 @dataclass
-class World:
+class Harness:
     """The API over played records and a played state machine."""
 
     record: Generation | None = None
@@ -125,8 +125,8 @@ CANCEL, DELETE = Routes.cancel_generation, Routes.delete_generation
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def harness() -> Harness:
+    return Harness()
 
 
 def error_of(response: Response) -> dict[str, Any]:
@@ -141,8 +141,8 @@ def error_of(response: Response) -> dict[str, Any]:
 # --- POST /generations
 
 
-def test_a_start_says_where_to_look_and_when(world: World) -> None:
-    response = world.post({"prompt": PROMPT, "metadata": {"order": "1"}, "timeoutSeconds": 90})
+def test_a_start_says_where_to_look_and_when(harness: Harness) -> None:
+    response = harness.post({"prompt": PROMPT, "metadata": {"order": "1"}, "timeoutSeconds": 90})
     monitor = f"{BASE}/generations/{ID}?token={TOKEN}"
     result = f"{BASE}/generations/{ID}/result?token={TOKEN}"
     assert response.status == 202
@@ -162,14 +162,14 @@ def test_a_start_says_where_to_look_and_when(world: World) -> None:
     assert body["expiresDateTime"] == "2026-12-23T12:00:00.000Z"
     assert "result" not in body
     assert "error" not in body
-    assert world.options == {"metadata": {"order": "1"}, "timeout": seconds(90), "key": None}
+    assert harness.options == {"metadata": {"order": "1"}, "timeout": seconds(90), "key": None}
 
 
-def test_what_is_left_out_has_the_default_of_the_settings(world: World) -> None:
-    world.settings = {"GENERATION_TIMEOUT_SECONDS": "77"}
-    world.post({"prompt": "x"})
-    assert world.asked == [GenerationRequest(prompt="x")]
-    assert world.options["timeout"] == seconds(77)
+def test_what_is_left_out_has_the_default_of_the_settings(harness: Harness) -> None:
+    harness.settings = {"GENERATION_TIMEOUT_SECONDS": "77"}
+    harness.post({"prompt": "x"})
+    assert harness.asked == [GenerationRequest(prompt="x")]
+    assert harness.options["timeout"] == seconds(77)
 
 
 @pytest.mark.parametrize(
@@ -192,10 +192,10 @@ def test_what_is_left_out_has_the_default_of_the_settings(world: World) -> None:
         {"prompt": "x", "metadata": {str(number): "" for number in range(16)}},
     ],
 )
-def test_everything_that_the_contract_allows_is_taken(world: World, body: dict[str, Any]) -> None:
-    assert world.post(body).status == 202
+def test_everything_that_the_contract_allows_is_taken(harness: Harness, body: dict[str, Any]) -> None:
+    assert harness.post(body).status == 202
     taken = {name: value for name, value in body.items() if name not in ("metadata", "timeoutSeconds")}
-    assert world.asked[0].model_dump(exclude_unset=True) == taken
+    assert harness.asked[0].model_dump(exclude_unset=True) == taken
 
 
 @pytest.mark.parametrize(
@@ -242,17 +242,17 @@ def test_everything_that_the_contract_allows_is_taken(world: World, body: dict[s
     ],
 )
 def test_what_is_wrong_with_a_field_is_said_by_its_name(
-    world: World, body: dict[str, Any], target: str, message: str
+    harness: Harness, body: dict[str, Any], target: str, message: str
 ) -> None:
-    response = world.post(json.dumps(body).encode())
+    response = harness.post(json.dumps(body).encode())
     error = error_of(response)
     assert (response.status, error["code"], error["target"]) == (400, "invalidPayload", target)
     assert message in error["message"]
-    assert world.asked == []
+    assert harness.asked == []
 
 
-def test_every_wrong_field_is_named_at_once(world: World) -> None:
-    error = error_of(world.post({"n": 0, "metadata": {"k": 1}, "sise": "1x1"}))
+def test_every_wrong_field_is_named_at_once(harness: Harness) -> None:
+    error = error_of(harness.post({"n": 0, "metadata": {"k": 1}, "sise": "1x1"}))
     assert [detail["target"] for detail in error["details"]] == ["prompt", "n", "metadata.k", "sise"]
 
 
@@ -276,21 +276,21 @@ def test_every_wrong_field_is_named_at_once(world: World) -> None:
         b"[" * 100_000,
     ],
 )
-def test_what_is_not_json_is_400_and_not_a_crash(world: World, body: bytes) -> None:
-    response = world.post(body)
+def test_what_is_not_json_is_400_and_not_a_crash(harness: Harness, body: bytes) -> None:
+    response = harness.post(body)
     assert (response.status, error_of(response)["code"]) == (400, "invalidJson")
 
 
 @pytest.mark.parametrize("body", [b"[]", b'[{"prompt": "x"}]', b'"x"', b"1", b"null", b"true"])
-def test_json_that_is_no_object_is_told_what_to_send(world: World, body: bytes) -> None:
-    response = world.post(body)
+def test_json_that_is_no_object_is_told_what_to_send(harness: Harness, body: bytes) -> None:
+    response = harness.post(body)
     assert (response.status, error_of(response)["code"]) == (400, "invalidPayload")
     assert '{"prompt": ' in error_of(response)["message"]
 
 
-def test_of_a_name_that_comes_twice_the_last_one_counts(world: World) -> None:
-    world.post(b'{"prompt": "first", "prompt": "last"}')
-    assert world.asked[0].prompt == "last"
+def test_of_a_name_that_comes_twice_the_last_one_counts(harness: Harness) -> None:
+    harness.post(b'{"prompt": "first", "prompt": "last"}')
+    assert harness.asked[0].prompt == "last"
 
 
 @pytest.mark.parametrize(
@@ -308,17 +308,17 @@ def test_of_a_name_that_comes_twice_the_last_one_counts(world: World) -> None:
         ("multipart/form-data; boundary=application/json", 415),
     ],
 )
-def test_only_json_is_taken(world: World, content_type: str | None, status: int) -> None:
-    response = world.post(headers={} if content_type is None else {"content-type": content_type})
+def test_only_json_is_taken(harness: Harness, content_type: str | None, status: int) -> None:
+    response = harness.post(headers={} if content_type is None else {"content-type": content_type})
     assert response.status == status
     if status == 415:
         assert error_of(response)["code"] == "unsupportedMediaType"
 
 
 @pytest.mark.parametrize(("size", "status"), [(LONGEST_BODY, 202), (LONGEST_BODY + 1, 413)])
-def test_a_body_of_more_than_256_kib_is_not_even_parsed(world: World, size: int, status: int) -> None:
+def test_a_body_of_more_than_256_kib_is_not_even_parsed(harness: Harness, size: int, status: int) -> None:
     body = b'{"prompt": "x"}'.ljust(size)
-    response = world.post(body)
+    response = harness.post(body)
     assert response.status == status
     if status == 413:
         assert error_of(response)["code"] == "payloadTooLarge"
@@ -333,10 +333,10 @@ def test_a_body_of_more_than_256_kib_is_not_even_parsed(world: World, size: int,
     ],
 )
 def test_a_key_goes_along_and_repeatability_is_answered(
-    world: World, headers: dict[str, str], key: IdempotencyKey, echo: str | None
+    harness: Harness, headers: dict[str, str], key: IdempotencyKey, echo: str | None
 ) -> None:
-    response = world.post(headers=headers)
-    assert world.options["key"] == key
+    response = harness.post(headers=headers)
+    assert harness.options["key"] == key
     assert response.headers.get("Repeatability-Result") == echo
 
 
@@ -356,29 +356,29 @@ def test_a_key_goes_along_and_repeatability_is_answered(
         ("", 0),
     ],
 )
-def test_a_preference_to_wait_is_kept_or_ignored(world: World, prefer: str, waits: int) -> None:
-    response = world.post(headers={"prefer": prefer})
+def test_a_preference_to_wait_is_kept_or_ignored(harness: Harness, prefer: str, waits: int) -> None:
+    response = harness.post(headers={"prefer": prefer})
     assert response.status == 202
-    assert world.waited == (NOON + seconds(waits) if waits else None)
+    assert harness.waited == (NOON + seconds(waits) if waits else None)
     assert response.headers.get("Preference-Applied") == (f"wait={waits}" if waits else None)
 
 
 @pytest.mark.parametrize("status", [Status.SUCCEEDED, Status.FAILED, Status.CANCELED])
-def test_who_waited_long_enough_gets_the_finished_monitor(world: World, status: Status) -> None:
-    world.record = running(status=status, images=(stored(),))
-    response = world.post(headers={"prefer": "wait=10"})
+def test_who_waited_long_enough_gets_the_finished_monitor(harness: Harness, status: Status) -> None:
+    harness.record = running(status=status, images=(stored(),))
+    response = harness.post(headers={"prefer": "wait=10"})
     assert (response.status, json.loads(response.content())["status"]) == (200, status)
     assert "Retry-After" not in response.headers
 
 
 def test_a_repeated_start_of_what_is_finished_is_202_all_the_same(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def start(*_: object, **__: object) -> Generation:
         return running(status=Status.SUCCEEDED, images=(stored(),))
 
-    monkeypatch.setattr(world, "start", start)
-    response = world.post(headers={"idempotency-key": "k"})
+    monkeypatch.setattr(harness, "start", start)
+    response = harness.post(headers={"idempotency-key": "k"})
     assert response.status == 202  # Logic Apps polls nothing else
     assert response.headers["Retry-After"] == "1"
 
@@ -392,10 +392,10 @@ def test_a_repeated_start_of_what_is_finished_is_202_all_the_same(
     ],
 )
 def test_a_start_that_fails_says_whose_turn_it_is(
-    world: World, failure: Exception, status: int, code: str, retry_after: str | None
+    harness: Harness, failure: Exception, status: int, code: str, retry_after: str | None
 ) -> None:
-    world.failure = failure
-    response = world.post()
+    harness.failure = failure
+    response = harness.post()
     error = error_of(response)
     assert (response.status, error["code"], response.headers.get("Retry-After")) == (status, code, retry_after)
     assert PROMPT not in error["message"]
@@ -408,9 +408,9 @@ FILTERED = running(status=Status.FAILED, error=GenerationError(code="contentFilt
 CANCELED = running(status=Status.CANCELED)
 
 
-def test_a_success_lists_every_image_in_its_place(world: World) -> None:
-    world.record = SUCCEEDED
-    body = json.loads(world.ask(MONITOR).content())
+def test_a_success_lists_every_image_in_its_place(harness: Harness) -> None:
+    harness.record = SUCCEEDED
+    body = json.loads(harness.ask(MONITOR).content())
     assert body["result"]["data"] == [
         {
             "url": f"https://a.blob.core.windows.net/images/{ID}/0.png?sig=1",
@@ -428,9 +428,9 @@ def test_a_success_lists_every_image_in_its_place(world: World) -> None:
 
 
 @pytest.mark.parametrize("record", [new(), running(), SUCCEEDED, FILTERED, CANCELED])
-def test_the_monitor_is_always_200_and_tells_when_to_come_back(world: World, record: Generation) -> None:
-    world.record = record
-    response = world.ask(MONITOR)
+def test_the_monitor_is_always_200_and_tells_when_to_come_back(harness: Harness, record: Generation) -> None:
+    harness.record = record
+    response = harness.ask(MONITOR)
     body = json.loads(response.content())
     assert (response.status, body["status"]) == (200, record.status)
     assert ("Retry-After" in response.headers) is not record.status.is_terminal
@@ -459,10 +459,10 @@ def ended(code: str) -> Generation:
     ],
 )
 def test_the_result_url_turns_the_state_into_a_status(
-    world: World, record: Generation, status: int, code: str | None
+    harness: Harness, record: Generation, status: int, code: str | None
 ) -> None:
-    world.record = record
-    response = world.ask(RESULT)
+    harness.record = record
+    response = harness.ask(RESULT)
     body = json.loads(response.content())
     assert response.status == status
     assert (body["id"], body["status"]) == (ID, record.status)
@@ -482,30 +482,30 @@ def test_the_result_url_turns_the_state_into_a_status(
     [(0, 1, "5"), (0, 600, "5"), (3, 4, "5"), (3, 17.4, "17"), (3, 60, "60"), (9, 3_600, "60")],
 )
 def test_retry_after_is_whole_seconds_and_follows_upstream_trouble(
-    world: World, faults: int, due: float, expected: str
+    harness: Harness, faults: int, due: float, expected: str
 ) -> None:
-    world.record = running(faults=faults, due=NOON + seconds(due))
-    assert world.ask(MONITOR).headers["Retry-After"] == expected
+    harness.record = running(faults=faults, due=NOON + seconds(due))
+    assert harness.ask(MONITOR).headers["Retry-After"] == expected
 
 
-def test_a_cancel_of_what_was_deleted_meanwhile_is_404(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cancel_of_what_was_deleted_meanwhile_is_404(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(_: Generation) -> None:
         return None
 
-    world.record = running()
-    monkeypatch.setattr(world, "cancel", gone)
-    response = world.ask(CANCEL)
+    harness.record = running()
+    monkeypatch.setattr(harness, "cancel", gone)
+    response = harness.ask(CANCEL)
     assert (response.status, error_of(response)["code"]) == (404, "notFound")
 
 
-def test_cancel_and_delete_answer_with_what_became_of_it(world: World) -> None:
-    world.record = running()
-    response = world.ask(CANCEL)
+def test_cancel_and_delete_answer_with_what_became_of_it(harness: Harness) -> None:
+    harness.record = running()
+    response = harness.ask(CANCEL)
     assert (response.status, json.loads(response.content())["status"]) == (200, "canceled")
     for _ in range(2):
-        response = world.ask(DELETE)
+        response = harness.ask(DELETE)
         assert (response.status, response.content()) == (204, b"")
-    assert world.record is None
+    assert harness.record is None
 
 
 # --- whose generation it is
@@ -516,19 +516,19 @@ def test_cancel_and_delete_answer_with_what_became_of_it(world: World) -> None:
     "token",
     [None, "", "wrong", TOKEN[:-1], f"{TOKEN} ", TOKEN.upper(), "\u00fc" * 22, "\ud800", "x" * 100_000, "\x00"],
 )
-def test_a_wrong_token_looks_like_an_unknown_id(world: World, handle: Handle, token: str | None) -> None:
-    unknown = error_of(world.ask(handle))
-    world.record = SUCCEEDED
-    response = world.ask(handle, token=token)
+def test_a_wrong_token_looks_like_an_unknown_id(harness: Harness, handle: Handle, token: str | None) -> None:
+    unknown = error_of(harness.ask(handle))
+    harness.record = SUCCEEDED
+    response = harness.ask(handle, token=token)
     assert response.status == 404
     assert error_of(response) == unknown
-    assert world.record is SUCCEEDED
+    assert harness.record is SUCCEEDED
 
 
-def test_a_delete_with_a_wrong_token_deletes_nothing_and_tells_nothing(world: World) -> None:
-    world.record = SUCCEEDED
-    assert world.ask(DELETE, token="wrong").status == 204
-    assert world.record is SUCCEEDED
+def test_a_delete_with_a_wrong_token_deletes_nothing_and_tells_nothing(harness: Harness) -> None:
+    harness.record = SUCCEEDED
+    assert harness.ask(DELETE, token="wrong").status == 204
+    assert harness.record is SUCCEEDED
 
 
 @pytest.mark.parametrize(
@@ -549,21 +549,21 @@ def test_a_delete_with_a_wrong_token_deletes_nothing_and_tells_nothing(world: Wo
         "x" * 10_000,
     ],
 )
-def test_an_id_that_is_not_ours_never_reaches_storage(world: World, id: str) -> None:  # noqa: A002
-    assert world.ask(MONITOR, id=id).status == 404
-    assert world.read_ids == []
+def test_an_id_that_is_not_ours_never_reaches_storage(harness: Harness, id: str) -> None:  # noqa: A002
+    assert harness.ask(MONITOR, id=id).status == 404
+    assert harness.read_ids == []
 
 
-def test_storage_that_is_away_is_503_and_not_404(world: World) -> None:
-    world.failure = StorageUnavailableError("read record")
-    response = world.ask(RESULT)
+def test_storage_that_is_away_is_503_and_not_404(harness: Harness) -> None:
+    harness.failure = StorageUnavailableError("read record")
+    response = harness.ask(RESULT)
     assert (response.status, error_of(response)["code"]) == (503, "storageUnavailable")
     assert response.headers["Retry-After"] == "30"
 
 
-def test_a_delete_is_not_done_while_storage_is_away(world: World) -> None:
-    world.failure = StorageUnavailableError("read record")
-    assert world.ask(DELETE).status == 503
+def test_a_delete_is_not_done_while_storage_is_away(harness: Harness) -> None:
+    harness.failure = StorageUnavailableError("read record")
+    assert harness.ask(DELETE).status == 503
 
 
 # --- lists
@@ -577,19 +577,21 @@ def test_a_delete_is_not_done_while_storage_is_away(world: World) -> None:
         ({"maxpagesize": "100", "status": "failed", "after": "x"}, {"size": 100, "status": "failed", "after": "x"}),
     ],
 )
-def test_a_list_takes_its_page_from_the_query(world: World, query: dict[str, str], expected: dict[str, Any]) -> None:
-    world.record, world.next = SUCCEEDED, "a b/c"
-    response = answer(Request("GET", BASE, {}, query, {}, b""), world.api().list_generations)
+def test_a_list_takes_its_page_from_the_query(
+    harness: Harness, query: dict[str, str], expected: dict[str, Any]
+) -> None:
+    harness.record, harness.next = SUCCEEDED, "a b/c"
+    response = answer(Request("GET", BASE, {}, query, {}, b""), harness.api().list_generations)
     body = json.loads(response.content())
-    assert (response.status, world.pages) == (200, [expected])
+    assert (response.status, harness.pages) == (200, [expected])
     assert [found["id"] for found in body["value"]] == [ID]
     assert body["nextLink"].startswith(f"{BASE}/generations?maxpagesize={expected['size']}")
     assert body["nextLink"].endswith("&after=a+b%2Fc")
     assert ("&status=failed&" in body["nextLink"]) is (expected["status"] is not None)
 
 
-def test_the_last_page_has_no_next_link(world: World) -> None:
-    response = answer(Request("GET", BASE, {}, {}, {}, b""), world.api().list_generations)
+def test_the_last_page_has_no_next_link(harness: Harness) -> None:
+    response = answer(Request("GET", BASE, {}, {}, {}, b""), harness.api().list_generations)
     assert json.loads(response.content()) == {"value": []}
 
 
@@ -607,8 +609,8 @@ def test_the_last_page_has_no_next_link(world: World) -> None:
         ({"status": "Succeeded"}, "status"),
     ],
 )
-def test_a_wrong_query_is_named(world: World, query: dict[str, str], target: str) -> None:
-    response = answer(Request("GET", BASE, {}, query, {}, b""), world.api().list_generations)
+def test_a_wrong_query_is_named(harness: Harness, query: dict[str, str], target: str) -> None:
+    response = answer(Request("GET", BASE, {}, query, {}, b""), harness.api().list_generations)
     assert (response.status, error_of(response)["target"]) == (400, target)
 
 
@@ -629,10 +631,12 @@ def test_a_wrong_query_is_named(world: World, query: dict[str, str], target: str
         ({"PUBLIC_BASE_URL": ""}, "http://127.0.0.1:7071/api/generations", "http://127.0.0.1:7071/api"),
     ],
 )
-def test_the_urls_that_we_hand_out_are_our_own(world: World, settings: dict[str, str], url: str, expected: str) -> None:
-    world.settings = settings
+def test_the_urls_that_we_hand_out_are_our_own(
+    harness: Harness, settings: dict[str, str], url: str, expected: str
+) -> None:
+    harness.settings = settings
     foreign = {"host": "evil.example", "x-forwarded-host": "evil.example", "x-forwarded-proto": "gopher"}
-    response = world.post(url=url, headers=foreign)
+    response = harness.post(url=url, headers=foreign)
     assert response.headers["Location"].startswith(f"{expected}/generations/{ID}/result?")
 
 
@@ -646,9 +650,9 @@ def test_the_urls_that_we_hand_out_are_our_own(world: World, settings: dict[str,
         "",
     ],
 )
-def test_a_host_that_nobody_vouches_for_is_refused_before_anything_is_billed(world: World, url: str) -> None:
-    world.settings = {"PUBLIC_BASE_URL": ""}
-    response = world.post(url=url)
+def test_a_host_that_nobody_vouches_for_is_refused_before_anything_is_billed(harness: Harness, url: str) -> None:
+    harness.settings = {"PUBLIC_BASE_URL": ""}
+    response = harness.post(url=url)
     assert (response.status, error_of(response)["code"]) == (503, "configurationInvalid")
     assert "PUBLIC_BASE_URL" in error_of(response)["message"]
-    assert world.asked == []
+    assert harness.asked == []
