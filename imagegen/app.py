@@ -21,7 +21,7 @@ from imagegen.storage.clients import open_storage
 from imagegen.storage.download import Downloader
 from imagegen.storage.images import BlobImages
 from imagegen.storage.listing import BlobListing
-from imagegen.storage.records import BlobStore
+from imagegen.storage.records import BlobRecords
 from imagegen.storage.throttling import Throttling
 from imagegen.storage.work_queue import WorkQueue, read_ids
 from imagegen.upstream.direct import DirectUpstream
@@ -30,11 +30,11 @@ from imagegen.upstream.mai import mai
 from imagegen.upstream.openai_images import openai_images
 from imagegen.upstream.operations import OperationsUpstream
 from imagegen.upstream.protocol import Upstream
-from imagegen.web.health import Health
+from imagegen.web.health import HealthRoute
 from imagegen.web.legacy import LegacyRoutes
-from imagegen.web.model_list import Models
+from imagegen.web.model_list import ModelListRoute
 from imagegen.web.monitor import Monitors
-from imagegen.web.openapi import OpenApi
+from imagegen.web.openapi import OpenApiRoute
 from imagegen.web.routes import Routes
 
 THREADS = 16
@@ -48,9 +48,9 @@ class Service:
     settings: Settings
     routes: Routes
     legacy: LegacyRoutes
-    health: Health
-    models: Models
-    openapi: OpenApi
+    health: HealthRoute
+    models: ModelListRoute
+    openapi: OpenApiRoute
     poller: Poller
     lifecycle: Lifecycle
 
@@ -94,7 +94,7 @@ def build(settings: Settings) -> Service:
     """Everything for these settings. Opens no connection yet."""
     storage = open_storage(settings, connections=THREADS)
     queue = WorkQueue(settings, connections=THREADS)
-    store = BlobStore(storage, settings.generations_container)
+    records = BlobRecords(storage, settings.generations_container)
     images = BlobImages(
         storage,
         settings.images_container,
@@ -110,7 +110,7 @@ def build(settings: Settings) -> Service:
     )
     upstreams = {deployment.name: _upstream(deployment, settings) for deployment in settings.deployments}
     ports = Ports(
-        store=store,
+        records=records,
         images=images,
         upstreams=upstreams,
         throttling=Throttling(storage, settings.generations_container),
@@ -120,30 +120,30 @@ def build(settings: Settings) -> Service:
     )
     lifecycle = Lifecycle(ports, new_id=new_generation_id, most_active=settings.max_active_generations)
     retention = timedelta(days=settings.retention_days)
-    monitors = Monitors(links=images, retention=retention, clock=utc_now, backlog=store.count_active)
+    monitors = Monitors(links=images, retention=retention, clock=utc_now, backlog=records.count_active)
     return Service(
         settings=settings,
         routes=Routes(
             settings=settings,
             generations=lifecycle,
-            records=store,
-            listing=BlobListing(storage, settings.generations_container, store, threads=THREADS),
+            records=records,
+            listing=BlobListing(storage, settings.generations_container, records, threads=THREADS),
             monitors=monitors,
             clock=utc_now,
         ),
         legacy=LegacyRoutes(
             settings=settings,
             generations=lifecycle,
-            records=store,
+            records=records,
             links=images,
             monitors=monitors,
             retention=retention,
         ),
-        health=Health(settings=settings, store=store, upstreams=upstreams, monotonic=time.monotonic),
-        models=Models(settings.deployments, upstreams),
-        openapi=OpenApi(settings),
+        health=HealthRoute(settings=settings, storage=records, upstreams=upstreams, monotonic=time.monotonic),
+        models=ModelListRoute(settings.deployments, upstreams),
+        openapi=OpenApiRoute(settings),
         poller=Poller(
-            store=store,
+            records=records,
             lifecycle=lifecycle,
             clock=utc_now,
             queue=queue,

@@ -40,7 +40,7 @@ class Status(StrEnum):
         return self in (Status.SUCCEEDED, Status.FAILED, Status.CANCELED)
 
 
-class Value(BaseModel):
+class JsonModel(BaseModel):
     """Written in camelCase. A field that this version does not know is left unread: records outlive versions."""
 
     model_config = ConfigDict(
@@ -64,7 +64,7 @@ def _whole(value: object) -> object:
 Whole = Annotated[int, BeforeValidator(_whole)]
 
 
-class GenerationError(Value):
+class GenerationError(JsonModel):
     """Why a generation, or one image of it, failed. Source: Microsoft REST guidelines, 7.10.2."""
 
     code: str
@@ -81,7 +81,7 @@ class GenerationError(Value):
 _REFUSALS = frozenset({"contentFilter", "invalidPayload"})
 
 
-class StoredImage(Value):
+class StoredImage(JsonModel):
     """An image in our own container."""
 
     container: str
@@ -94,13 +94,13 @@ class StoredImage(Value):
     revised_prompt: str | None = None
 
 
-class FailedImage(Value):
+class FailedImage(JsonModel):
     """The place of an image that was refused, or that could not be copied."""
 
     error: GenerationError
 
 
-class GenerationRequest(Value):
+class GenerationRequest(JsonModel):
     """What is to be generated. Source: ``POST /generations`` in the contract."""
 
     prompt: str = Field(min_length=1, max_length=32_000)
@@ -145,7 +145,7 @@ class StartRequest(GenerationRequest):
         )
 
 
-class Generation(Value):
+class Generation(JsonModel):
     """The record of one generation: all the state that there is."""
 
     id: str
@@ -196,7 +196,7 @@ class Generation(Value):
         return done_key(self.id)
 
 
-class KeyClaim(Value):
+class KeyClaim(JsonModel):
     """What an idempotency key stands for."""
 
     id: str

@@ -82,12 +82,12 @@ class DirectMoves:
 
     def _ended_meanwhile(self, current: Versioned) -> Versioned | None:
         """Canceled or deleted, with the record left for whoever was at work on it: nobody must pay for it now."""
-        there = self._ports.store.read(current.generation.id)
+        there = self._ports.records.read(current.generation.id)
         if there and not there.status.is_terminal:
             return None
         if there is None or there.status is not Status.SUCCEEDED:
             self._ports.images.delete_all(current.generation.id)
-        self._ports.store.drop_active(current.generation.id, current.etag)
+        self._ports.records.drop_active(current.generation.id, current.etag)
         ended = there or moves.ended(current.generation, Status.CANCELED, None, self._ports.clock())
         return Versioned(ended, current.etag)
 

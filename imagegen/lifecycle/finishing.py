@@ -31,7 +31,7 @@ class Records:
 
     def write(self, current: Versioned, generation: Generation) -> Versioned:
         """Replace the record that was read. Raises ConflictError."""
-        return Versioned(generation, self._ports.store.save(generation, current.etag))
+        return Versioned(generation, self._ports.records.save(generation, current.etag))
 
     def end(self, generation: Generation, current: Versioned) -> Versioned:
         """The same, of a record that was read, which is dropped. Returns the outcome that is true."""
@@ -45,7 +45,7 @@ class Records:
         etag
             Of the active record, which is dropped; None leaves it for somebody else.
         """
-        true = self._ports.store.decide(generation)
+        true = self._ports.records.write_outcome(generation)
         if true != generation:
             # Another outcome came first. Images that we wrote for ours must not stay behind it.
             log_event("generation.overtaken", id=generation.id, status=true.status if true else "deleted")
@@ -58,7 +58,7 @@ class Records:
                 self._ports.images.delete_all(generation.id)
         # A crash before this line leaves both records: readers take the outcome, the next tick comes here again.
         if etag is not None:
-            self._ports.store.drop_active(generation.id, etag)
+            self._ports.records.drop_active(generation.id, etag)
         return true
 
 

@@ -99,17 +99,17 @@ class Lifecycle:
         if key:
             # The key is claimed before the record is written. A crash between the two leaves a key that names no
             # record: the next request with it makes the record, under the same id.
-            claim = self._ports.store.claim_key(key.name, KeyClaim(id=generation.id, digest=digest))
+            claim = self._ports.records.claim_key(key.name, KeyClaim(id=generation.id, digest=digest))
             if claim.digest != digest:
                 raise key.reused()
-            if claim.id != own_id and (existing := self._ports.store.read(claim.id)):
+            if claim.id != own_id and (existing := self._ports.records.read(claim.id)):
                 return existing
             generation = generation.changed(id=claim.id)
         self._admit(generation, is_ours=generation.id == own_id)
-        created = self._ports.store.create(generation)
+        created = self._ports.records.create(generation)
         if created is None or generation.id != own_id:
             # Another request with this key may have been faster; then it submits, we do not.
-            there = self._ports.store.read(generation.id) or generation
+            there = self._ports.records.read(generation.id) or generation
             if created is None or there.token != generation.token:
                 return there
         log_event("generation.started", id=generation.id, model=request.model, n=request.n, size=request.size)
@@ -135,10 +135,10 @@ class Lifecycle:
         return upstream
 
     def _admit(self, generation: Generation, *, is_ours: bool) -> None:
-        if self._ports.store.count_active() >= self._most_active:
+        if self._ports.records.count_active() >= self._most_active:
             if generation.key and is_ours:
                 # Nothing was started: the key must not stand for it.
-                self._ports.store.drop_key(generation.key, generation.id)
+                self._ports.records.drop_key(generation.key, generation.id)
             raise RequestError(
                 status=429,
                 code="tooManyRequests",
@@ -151,7 +151,7 @@ class Lifecycle:
         """Make `canceled` the outcome, unless there is one. Returns it with its outcome; None if it was deleted."""
         if generation.status.is_terminal:
             return generation
-        active = self._ports.store.read_active(generation.id)
+        active = self._ports.records.read_active(generation.id)
         outcome = moves.ended(active.generation if active else generation, Status.CANCELED, None, self._ports.clock())
         # A record that is being copied stays active: its worker, or the timer after it, finds the outcome and removes
         # the images that it wrote. Any other record is dropped here, unless somebody writes it in this moment.
@@ -162,26 +162,26 @@ class Lifecycle:
         self.cancel(generation)
         self._ports.images.delete_all(generation.id)
         if generation.key:
-            self._ports.store.drop_key(generation.key, generation.id)
+            self._ports.records.drop_key(generation.key, generation.id)
         # Last, because the token goes with it: until here the caller can try again.
-        self._ports.store.bury(generation.id)
+        self._ports.records.write_tombstone(generation.id)
         log_event("generation.deleted", id=generation.id)
 
     def wait(self, generation: Generation, until: datetime) -> Generation:
         """Move it on, beside the timer, until it is finished or this time comes. Returns it as it stands then."""
-        current = self._ports.store.read_active(generation.id)
+        current = self._ports.records.read_active(generation.id)
         while current and not current.generation.status.is_terminal and (now := self._ports.clock()) < until:
             due = current.generation.due if until - now > _LAST_SECONDS else until
             if (left := (min(due, until) - now).total_seconds()) <= 0:
                 after = self._advance(current)
                 # Where ours was not the move that counted, what we hold is out of date.
-                current = after if after is not current else self._ports.store.read_active(generation.id)
+                current = after if after is not current else self._ports.records.read_active(generation.id)
                 continue
             self._ports.sleep(min(left, _WATCH_SECONDS))
             if left > _WATCH_SECONDS:
                 # Somebody else may be at work on it.
-                current = self._ports.store.read_active(generation.id)
-        return self._ports.store.read(generation.id) or generation
+                current = self._ports.records.read_active(generation.id)
+        return self._ports.records.read(generation.id) or generation
 
     def advance(self, current: Versioned, *, may_call: bool = False) -> Versioned | None:
         """Make the next move of this generation. Returns it as it stands then, or None when it needs no more work.
@@ -201,7 +201,7 @@ class Lifecycle:
 
     def work(self, generation_id: str, *, may_call: bool = True) -> None:
         """What a message asks for: the next move, if it is due or if nobody took it yet."""
-        current = self._ports.store.read_active(generation_id)
+        current = self._ports.records.read_active(generation_id)
         if current and (current.generation.queued or current.generation.due <= self._ports.clock()):
             self._advance(current, may_call=may_call)
 

@@ -48,7 +48,7 @@ def slot_end(schedule: str, now: datetime) -> datetime:
     return min(end, now + LONGEST_SLOT)
 
 
-class ActiveStore(Protocol):
+class ActiveRecords(Protocol):
     def list_active(self) -> list[ActiveEntry]: ...
     def read_active(self, generation_id: str) -> Versioned | None: ...
 
@@ -102,7 +102,7 @@ class Poller:
     def __init__(
         self,
         *,
-        store: ActiveStore,
+        records: ActiveRecords,
         lifecycle: Lifecycle,
         clock: Clock,
         queue: Queue,
@@ -110,7 +110,7 @@ class Poller:
         most: int,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._store = store
+        self._records = records
         self._lifecycle = lifecycle
         self._clock = clock
         self._queue = queue
@@ -140,7 +140,7 @@ class Poller:
 
     def _pass(self, slot: _Slot, pool: ThreadPoolExecutor) -> bool:
         """One listing, and a move for each generation that is due. Returns whether there is more to do."""
-        entries = self._store.list_active()
+        entries = self._records.list_active()
         now = self._clock()
         slot.summary.passes += 1
         slot.summary.left = len(entries)
@@ -169,7 +169,7 @@ class Poller:
                 slot.not_before[entry.id] = now + _PASSED_ON_WAIT
 
     def _move(self, entry: ActiveEntry, known: Versioned | None) -> Versioned | None:
-        current = known if known and known.etag == entry.etag else self._store.read_active(entry.id)
+        current = known if known and known.etag == entry.etag else self._records.read_active(entry.id)
         return self._lifecycle.advance(current) if current else None
 
     def _pause(self, slot: _Slot) -> None:

@@ -16,7 +16,7 @@ type Clock = Callable[[], datetime]
 """The time now, aware, UTC."""
 
 
-class Store(Protocol):
+class Records(Protocol):
     """Where records live."""
 
     def create(self, generation: Generation) -> Versioned | None:
@@ -35,7 +35,7 @@ class Store(Protocol):
         """Replace the record that has this ETag; returns the new one. Raises ConflictError."""
         ...
 
-    def decide(self, generation: Generation) -> Generation | None:
+    def write_outcome(self, generation: Generation) -> Generation | None:
         """Write this outcome, unless there is one; returns the one that is true, None when it was deleted."""
         ...
 
@@ -43,7 +43,7 @@ class Store(Protocol):
         """Remove the record from the active ones if nobody wrote it since."""
         ...
 
-    def bury(self, generation_id: str) -> None:
+    def write_tombstone(self, generation_id: str) -> None:
         """Replace the outcome with a tombstone."""
         ...
 
@@ -96,7 +96,7 @@ class Queue(Protocol):
 class Ports:
     """All of it, and what the operator wants."""
 
-    store: Store
+    records: Records
     images: Images
     upstreams: Mapping[str, Upstream]
     """By the name of the deployment, the default first."""

@@ -45,7 +45,7 @@ class ActiveEntry:
     status: str
 
 
-class BlobStore:
+class BlobRecords:
     """The records of one app. Thread-safe.
 
     Parameters
@@ -109,7 +109,7 @@ class BlobStore:
                     return there.etag
                 raise ConflictError(generation.id) from None
 
-    def decide(self, generation: Generation) -> Generation | None:
+    def write_outcome(self, generation: Generation) -> Generation | None:
         """Write this outcome to ``done/``, unless there is one; returns the one that is true, None when deleted."""
         done = self._container.get_blob_client(f"{_DONE}{generation.done_key}")
         with storage_errors("finish record"):
@@ -131,14 +131,14 @@ class BlobStore:
         with storage_errors("drop record"), suppress(ResourceNotFoundError, ResourceModifiedError):
             self._active(generation_id).delete_blob(etag=etag, match_condition=MatchConditions.IfNotModified)
 
-    def bury(self, generation_id: str) -> None:
+    def write_tombstone(self, generation_id: str) -> None:
         """Put a tombstone where the finished record was.
 
         It holds nothing of what was deleted. It stays so that a worker that comes late finds an outcome there, and
         does not bring the generation back; the rule that ends old records ends it too.
         """
         done = self._container.get_blob_client(f"{_DONE}{done_key(generation_id)}")
-        with storage_errors("bury record"):
+        with storage_errors("write_tombstone record"):
             done.upload_blob(
                 json.dumps({"id": generation_id, "status": _DELETED}),
                 overwrite=True,

@@ -16,20 +16,25 @@ _REMEMBERED_SECONDS: Final = 15.0
 """How long an answer is given again: who asks often must not make us ask often."""
 
 
-class Store(Protocol):
+class StorageCheck(Protocol):
     def check(self) -> None:
         """Raises StorageUnavailableError when storage does not answer."""
         ...
 
 
-class Health:
+class HealthRoute:
     """``GET /health``: 200 or 503."""
 
     def __init__(
-        self, *, settings: Settings, store: Store, upstreams: Mapping[str, Upstream], monotonic: Callable[[], float]
+        self,
+        *,
+        settings: Settings,
+        storage: StorageCheck,
+        upstreams: Mapping[str, Upstream],
+        monotonic: Callable[[], float],
     ) -> None:
         self._settings = settings
-        self._store = store
+        self._storage = storage
         self._upstreams = upstreams
         self._monotonic = monotonic
         self._lock = threading.Lock()
@@ -68,7 +73,7 @@ class Health:
 
     def _storage_problem(self) -> str | None:
         try:
-            self._store.check()
+            self._storage.check()
         except StorageUnavailableError:
             return "does not answer, or refuses the app; its log says which"
         return None

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from imagegen.deployments import Deployment
-from imagegen.generation import Value
+from imagegen.generation import JsonModel
 from imagegen.upstream.protocol import Upstream
 from imagegen.web.http import Request, Response
 
 
-class Model(Value):
+class Model(JsonModel):
     """One deployment, and what it takes."""
 
     name: str
@@ -28,11 +28,11 @@ class Model(Value):
     """Beside prompt, n, size and model."""
 
 
-class ModelList(Value):
+class ModelList(JsonModel):
     value: list[Model]
 
 
-class Models:
+class ModelListRoute:
     """Answers with the list."""
 
     def __init__(self, deployments: tuple[Deployment, ...], upstreams: Mapping[str, Upstream]) -> None:

@@ -16,11 +16,11 @@ from imagegen.generation import (
     Generation,
     GenerationError,
     GenerationRequest,
+    JsonModel,
     Metadata,
     Status,
     StoredImage,
     Time,
-    Value,
 )
 
 _RETRY_AFTER_SECONDS: Final = 5
@@ -39,7 +39,7 @@ class Links(Protocol):
         ...
 
 
-class MonitorUrls(Value):
+class MonitorUrls(JsonModel):
     """Where a caller can go. The token in each is all that it takes."""
 
     monitor: str = Field(alias="self")
@@ -47,7 +47,7 @@ class MonitorUrls(Value):
     cancel: str
 
 
-class MonitorImage(Value):
+class MonitorImage(JsonModel):
     """An image in Blob Storage."""
 
     url: str
@@ -62,11 +62,11 @@ class MonitorImage(Value):
     revised_prompt: str | None
 
 
-class MonitorResult(Value):
+class MonitorResult(JsonModel):
     data: list[MonitorImage | FailedImage]
 
 
-class Monitor(Value):
+class Monitor(JsonModel):
     """A generation as its caller sees it."""
 
     id: str

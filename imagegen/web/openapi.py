@@ -8,7 +8,7 @@ from typing import Any, Final
 from pydantic import ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
-from imagegen.generation import GenerationError, StartRequest, Status, Value
+from imagegen.generation import GenerationError, JsonModel, StartRequest, Status
 from imagegen.settings import Settings
 from imagegen.web.http import Request, Response, base_url
 from imagegen.web.model_list import ModelList
@@ -25,11 +25,11 @@ class ErrorDetail(GenerationError):  # noqa: N818 - not an exception
     """Each problem, where there are several."""
 
 
-class ErrorBody(Value):
+class ErrorBody(JsonModel):
     error: ErrorDetail
 
 
-class EndedBody(Value):
+class EndedBody(JsonModel):
     """A generation that ended without a result."""
 
     error: GenerationError
@@ -37,13 +37,13 @@ class EndedBody(Value):
     status: Status
 
 
-class MonitorList(Value):
+class MonitorList(JsonModel):
     value: list[Monitor]
     next_link: str | None = None
     """Where the next page is; left out on the last."""
 
 
-class OldSubmitRequest(Value):
+class OldSubmitRequest(JsonModel):
     """The body of the retired API."""
 
     model_config = ConfigDict(extra="forbid")
@@ -54,22 +54,22 @@ class OldSubmitRequest(Value):
     user: str | None = Field(default=None, min_length=1, max_length=256)
 
 
-class OldAccepted(Value):
+class OldAccepted(JsonModel):
     id: str
     status: Status
 
 
-class OldImage(Value):
+class OldImage(JsonModel):
     url: str | None = None
     error: GenerationError | None = None
 
 
-class OldResult(Value):
+class OldResult(JsonModel):
     created: int
     data: list[OldImage]
 
 
-class OldOperation(Value):
+class OldOperation(JsonModel):
     """An operation of the retired API. Times are seconds since 1970."""
 
     id: str
@@ -80,12 +80,12 @@ class OldOperation(Value):
     error: GenerationError | None = None
 
 
-class CheckBody(Value):
+class CheckBody(JsonModel):
     status: str
     message: str | None = None
 
 
-class HealthBody(Value):
+class HealthBody(JsonModel):
     status: str
     checks: dict[str, CheckBody]
     configuration: dict[str, str | bool]
@@ -105,7 +105,7 @@ _MODELS: Final = (
 )
 
 
-class OpenApi:
+class OpenApiRoute:
     """Answers with the description, whose server is this app."""
 
     def __init__(self, settings: Settings) -> None:

@@ -70,7 +70,7 @@ class Clock:
 
 
 @dataclass
-class MemoryStore:
+class FakeRecords:
     steps: Steps
     active: dict[str, Versioned] = field(default_factory=dict[str, Versioned])
     done: dict[str, Generation | None] = field(default_factory=dict[str, Generation | None])
@@ -104,8 +104,8 @@ class MemoryStore:
 
         return self.steps.take("save", act)
 
-    def decide(self, generation: Generation) -> Generation | None:
-        return self.steps.take("decide", lambda: self.done.setdefault(generation.id, generation))
+    def write_outcome(self, generation: Generation) -> Generation | None:
+        return self.steps.take("write_outcome", lambda: self.done.setdefault(generation.id, generation))
 
     def drop_active(self, generation_id: str, etag: str) -> None:
         def act() -> None:
@@ -115,8 +115,8 @@ class MemoryStore:
 
         self.steps.take("drop_active", act)
 
-    def bury(self, generation_id: str) -> None:
-        self.steps.take("bury", lambda: self.done.update({generation_id: None}))
+    def write_tombstone(self, generation_id: str) -> None:
+        self.steps.take("write_tombstone", lambda: self.done.update({generation_id: None}))
 
     def claim_key(self, key: str, claim: KeyClaim) -> KeyClaim:
         return self.steps.take("claim_key", lambda: self.keys.setdefault(key, claim))
@@ -136,7 +136,7 @@ class MemoryStore:
 
 
 @dataclass
-class MemoryImages:
+class FakeImages:
     steps: Steps
     blobs: set[str] = field(default_factory=set[str])
     unusable: dict[int, ImageUnusableError] = field(default_factory=dict[int, ImageUnusableError])
@@ -163,7 +163,7 @@ class MemoryImages:
 
 
 @dataclass
-class PlayedUpstream:
+class FakePolled:
     """Takes a request once for each id, as Operation-Id promises, and answers polls as it is told."""
 
     steps: Steps
@@ -192,7 +192,7 @@ class PlayedUpstream:
 
 
 @dataclass
-class PlayedDirect:
+class FakeDirect:
     """Bills each call, and answers as it is told: the last answer again and again."""
 
     steps: Steps
@@ -228,7 +228,7 @@ class FakeThrottling:
 
 
 @dataclass
-class MemoryQueue:
+class FakeQueue:
     """Messages that nobody has taken yet."""
 
     steps: Steps
@@ -244,17 +244,17 @@ class FakeApp:
     def __init__(self, *, most_active: int = 100, repeat_lost_calls: bool = True) -> None:
         self.steps = Steps()
         self.clock = Clock()
-        self.store = MemoryStore(self.steps)
-        self.images = MemoryImages(self.steps)
-        self.upstream = PlayedUpstream(self.steps)
-        self.direct = PlayedDirect(self.steps)
+        self.records = FakeRecords(self.steps)
+        self.images = FakeImages(self.steps)
+        self.upstream = FakePolled(self.steps)
+        self.direct = FakeDirect(self.steps)
         self.throttling = FakeThrottling()
-        self.queue = MemoryQueue(self.steps)
+        self.queue = FakeQueue(self.steps)
         self.jitter = 0.0
         self.ids = 0
         self.lifecycle = Lifecycle(
             Ports(
-                store=self.store,
+                records=self.records,
                 images=self.images,
                 upstreams={"dalle": self.upstream, "gpt": self.direct},
                 throttling=self.throttling,
@@ -278,7 +278,7 @@ class FakeApp:
 
     def given(self, generation: Generation) -> Versioned:
         """A record that was written before."""
-        versioned = self.store.create(generation)
+        versioned = self.records.create(generation)
         assert versioned is not None
         self.steps.taken.clear()
         return versioned
@@ -286,14 +286,14 @@ class FakeApp:
     def tick(self, after: timedelta = timedelta()) -> None:
         """What the timer does, so much later: every record that is due."""
         self.clock.now += after
-        for current in list(self.store.active.values()):
+        for current in list(self.records.active.values()):
             if current.generation.due <= self.clock.now:
                 self.lifecycle.advance(current)
 
     def settle(self) -> None:
         """Tick until nothing is left. Every wait in here is bounded, and so is this."""
         for _ in range(20):
-            if not self.store.active:
+            if not self.records.active:
                 return
             self.tick(seconds(60))
-        pytest.fail(f"still active: {self.store.active}")
+        pytest.fail(f"still active: {self.records.active}")

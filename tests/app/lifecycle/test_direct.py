@@ -1,4 +1,4 @@
-"""Models whose answer has the images in it: who calls, how often, and what is lost with a call."""
+"""ModelListRoute whose answer has the images in it: who calls, how often, and what is lost with a call."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from imagegen.upstream.protocol import (
     Throttled,
     Unavailable,
 )
-from tests.app.fakes import Death, Outcome, FakeApp
+from tests.app.fakes import Death, FakeApp, Outcome
 from tests.app.generations import ID, NOON, PROMPT, new, seconds, stored
 
 KEY = IdempotencyKey("idempotency-key", "order-4711")
@@ -53,14 +53,14 @@ def settle(app: FakeApp) -> None:
     """Timer and workers, turn about, until nothing is left. Bounded."""
     for _ in range(60):
         work(app)
-        if not app.store.active:
+        if not app.records.active:
             return
         app.tick(seconds(60))
-    pytest.fail(f"still active: {app.store.active}")
+    pytest.fail(f"still active: {app.records.active}")
 
 
 def done(app: FakeApp, generation_id: str = ID) -> Generation:
-    found = app.store.read(generation_id)
+    found = app.records.read(generation_id)
     assert found is not None
     return found
 
@@ -84,7 +84,7 @@ def test_the_claim_is_written_before_the_call(app: FakeApp) -> None:
     start(app)
     app.steps.taken.clear()
     work(app)
-    assert app.steps.taken == ["save", "generate", "copy 0", "copy 1", "decide", "drop_active"]
+    assert app.steps.taken == ["save", "generate", "copy 0", "copy 1", "write_outcome", "drop_active"]
     assert (done(app).status, done(app).images) == (Status.SUCCEEDED, (stored(0), stored(1)))
     assert app.images.copied == [b"0", b"1"]
 
@@ -95,7 +95,7 @@ def test_the_claim_says_who_calls_and_until_when_nobody_else_may(app: FakeApp) -
     app.steps.fail_at = 3  # in the call
     with pytest.raises(Death):
         work(app)
-    claimed = app.store.active[ID].generation
+    claimed = app.records.active[ID].generation
     assert (claimed.status, claimed.calling, claimed.queued, claimed.lost_calls) == (Status.RUNNING, True, False, 0)
     assert claimed.due == NOON + CLAIM
     assert seconds(250 + 30) <= moves.LONGEST_CALL  # the slowest that was seen, and its transfer
@@ -155,7 +155,7 @@ def test_the_outcome_is_that_of_all_images_together(
 def test_two_workers_with_one_message_make_one_call(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
     """The platform may deliver a message twice, and the timer may send a second one."""
     start(app)
-    stale = app.store.active[ID]
+    stale = app.records.active[ID]
     generate = app.direct.generate
 
     def meanwhile(generation: Generation) -> Outcome:
@@ -222,7 +222,7 @@ def test_a_timer_that_dies_while_it_sends_leaves_it_to_a_later_one(app: FakeApp,
     app.steps.fail_at, app.steps.fail_after = 1, fail_after  # save, send
     with pytest.raises(Death):
         app.tick()
-    assert app.store.active[ID].generation.due == NOON + moves.MESSAGE_LOST
+    assert app.records.active[ID].generation.due == NOON + moves.MESSAGE_LOST
     settle(app)
     assert app.direct.calls == [ID]
 
@@ -339,9 +339,9 @@ def test_a_429_holds_everybody_of_that_model_until_the_time_that_was_told(app: F
     work(app)
     assert app.direct.calls == [ID]
     settle(app)
-    assert [found.status for found in app.store.done.values() if found] == [Status.SUCCEEDED] * 5
+    assert [found.status for found in app.records.done.values() if found] == [Status.SUCCEEDED] * 5
     assert len(app.direct.calls) == 1 + 5
-    assert all(found.lost_calls == 0 for found in app.store.done.values() if found)
+    assert all(found.lost_calls == 0 for found in app.records.done.values() if found)
 
 
 def test_a_brake_of_one_model_is_none_of_another(app: FakeApp) -> None:
@@ -363,7 +363,7 @@ def test_after_the_brake_they_do_not_come_all_at_once(app: FakeApp) -> None:
     for app.jitter in (0.0, 0.25, 0.5, 1.0):
         started = start(app)
         work(app)
-        dues.append((app.store.active[started.id].generation.due - NOON).total_seconds())
+        dues.append((app.records.active[started.id].generation.due - NOON).total_seconds())
     assert dues == [20, 25, 30, 40]  # spread over as long again
     assert app.direct.calls == []
 
@@ -391,7 +391,7 @@ def test_a_deadline_holds_while_everybody_waits(app: FakeApp) -> None:
     app.throttling.pause("gpt", NOON + seconds(3_600))
     start(app)
     work(app)
-    assert app.store.active[ID].generation.due <= NOON + seconds(600)
+    assert app.records.active[ID].generation.due <= NOON + seconds(600)
     app.tick(seconds(599))
     work(app)
     assert not done(app).status.is_terminal
@@ -470,7 +470,7 @@ def test_a_claim_is_extended_while_images_are_taken(app: FakeApp, monkeypatch: p
     left: list[float] = []
 
     def slow(source: ImageSource, generation_id: str, index: int) -> StoredImage:
-        left.append((app.store.active[ID].generation.due - app.clock.now).total_seconds())
+        left.append((app.records.active[ID].generation.due - app.clock.now).total_seconds())
         app.clock.now += seconds(140)
         app.tick()
         return copy(source, generation_id, index)
@@ -519,9 +519,9 @@ def test_what_is_canceled_or_deleted_in_its_call_leaves_no_image(
     start(app)
     work(app)
     settle(app)
-    found = app.store.read(ID)
+    found = app.records.read(ID)
     assert found is None if delete else (found and found.status is Status.CANCELED)
-    assert (app.images.blobs, app.direct.calls, app.store.active) == (set(), [ID], {})
+    assert (app.images.blobs, app.direct.calls, app.records.active) == (set(), [ID], {})
 
 
 def test_what_was_canceled_in_a_call_that_died_is_not_called_again(app: FakeApp) -> None:
@@ -529,7 +529,7 @@ def test_what_was_canceled_in_a_call_that_died_is_not_called_again(app: FakeApp)
     app.steps.fail_at = 3
     with pytest.raises(Death):
         work(app)
-    app.lifecycle.cancel(app.store.active[ID].generation)
+    app.lifecycle.cancel(app.records.active[ID].generation)
     settle(app)
     assert (app.direct.calls, done(app).status) == ([], Status.CANCELED)
 

@@ -23,7 +23,7 @@ from imagegen.settings import read_settings
 from imagegen.storage.clients import open_storage
 from imagegen.storage.download import Downloader
 from imagegen.storage.images import BlobImages
-from imagegen.storage.records import BlobStore
+from imagegen.storage.records import BlobRecords
 from imagegen.storage.throttling import Throttling
 from imagegen.storage.work_queue import WorkQueue
 from imagegen.upstream.operations import OperationsUpstream
@@ -69,10 +69,10 @@ class FakeApp:
             scope="",
         )
         self.container: ContainerClient = storage.get_container_client(f"i-{name}")
-        self.store = BlobStore(storage, f"g-{name}")
+        self.records = BlobRecords(storage, f"g-{name}")
         self.lifecycle = Lifecycle(
             Ports(
-                store=self.store,
+                records=self.records,
                 images=BlobImages(
                     storage,
                     self.container.container_name,
@@ -99,15 +99,15 @@ class FakeApp:
         request = GenerationRequest(prompt=prompt, n=n, size="256x256")
         started = self.lifecycle.start(request, metadata={}, timeout=timedelta(seconds=60))
         for _ in range(100):
-            for entry in self.store.list_active():
+            for entry in self.records.list_active():
                 self.now = max(self.now, entry.due)
-                if current := self.store.read_active(entry.id):
+                if current := self.records.read_active(entry.id):
                     after = self.lifecycle.advance(current)
                     self.now = max(self.now, after.generation.due if after else self.now)
-            found = self.store.read(started.id)
+            found = self.records.read(started.id)
             assert found is not None
             if found.status.is_terminal:
-                assert self.store.list_active() == []
+                assert self.records.list_active() == []
                 return found
         pytest.fail(f"no end of {prompt}")
 

@@ -41,8 +41,8 @@ def test_a_generation_goes_its_way_in_this_order(app: FakeApp) -> None:
     assert (started.deadline - started.created, started.metadata) == (seconds(600), {"order": "1"})
 
     app.settle()
-    assert app.steps.taken[3:] == ["poll", "save", "copy 0", "copy 1", "decide", "drop_active"]
-    done = app.store.read(ID)
+    assert app.steps.taken[3:] == ["poll", "save", "copy 0", "copy 1", "write_outcome", "drop_active"]
+    done = app.records.read(ID)
     assert done is not None
     assert (done.status, done.images, done.error) == (Status.SUCCEEDED, (stored(0), stored(1)), None)
 
@@ -86,7 +86,7 @@ def test_a_crash_at_any_step_loses_nothing_and_doubles_nothing(
         app.settle()
     except (Death, StorageUnavailableError):
         # Never billed without a record.
-        assert all(app.store.read(billed) for billed in app.upstream.operations)
+        assert all(app.records.read(billed) for billed in app.upstream.operations)
 
     # Its caller, who may have had no answer, asks with the same key until he has one; the timer ticks on.
     for _ in range(2):
@@ -94,11 +94,11 @@ def test_a_crash_at_any_step_loses_nothing_and_doubles_nothing(
         app.settle()
 
     [billed] = app.upstream.operations
-    done = app.store.read(billed)
+    done = app.records.read(billed)
     assert done is not None
     assert (done.status, done.images) == (Status.SUCCEEDED, (stored(0), stored(1)))
     assert app.images.blobs == {f"{billed}/0", f"{billed}/1"}
-    assert (list(app.store.done), app.store.active) == ([billed], {})
+    assert (list(app.records.done), app.records.active) == ([billed], {})
 
 
 def test_a_start_whose_submit_cannot_be_written_down_was_still_a_start(app: FakeApp) -> None:
@@ -115,7 +115,7 @@ def test_a_request_that_the_model_cannot_do_leaves_no_trace(app: FakeApp, monkey
     monkeypatch.setattr(app.upstream, "complete", refuse)
     with pytest.raises(RequestError):
         app.start(key=KEY)
-    assert (app.steps.taken, app.store.keys) == ([], {})
+    assert (app.steps.taken, app.records.keys) == ([], {})
 
 
 def test_a_model_that_is_not_configured_is_named_with_those_that_are(app: FakeApp) -> None:
@@ -125,7 +125,7 @@ def test_a_model_that_is_not_configured_is_named_with_those_that_are(app: FakeAp
     assert (caught.value.status, problem.field) == (400, "model")
     assert problem.message.endswith("use one of 'dalle', 'gpt'")
     assert "other" not in problem.message
-    assert (app.steps.taken, app.store.keys) == ([], {})
+    assert (app.steps.taken, app.records.keys) == ([], {})
 
 
 # --- outcomes
@@ -146,7 +146,7 @@ def test_what_upstream_refuses_ends_at_once(app: FakeApp, submitted: Ended, stat
     app.upstream.submitted = submitted
     started = app.start()
     assert (started.status, started.error.code if started.error else None) == (status, code)
-    assert app.steps.taken == ["create", f"submit {ID}", "decide", "drop_active"]
+    assert app.steps.taken == ["create", f"submit {ID}", "write_outcome", "drop_active"]
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_the_outcome_is_that_of_all_images_together(
     app.upstream.polled, app.images.unusable = polled, unusable
     app.start()
     app.settle()
-    done = app.store.read(ID)
+    done = app.records.read(ID)
     assert done is not None
     assert (done.status, done.error.code if done.error else None) == (status, code)
     assert tuple(type(image) for image in done.images) == images
@@ -194,13 +194,13 @@ def test_an_image_that_was_copied_is_not_copied_again_for_another_that_was_not(a
     app.start()
     app.tick(seconds(1))
     assert app.steps.taken[-4:] == ["save", "copy 0", "copy 1", "save"]
-    kept = app.store.active[ID].generation
+    kept = app.records.active[ID].generation
     assert (kept.images, kept.copy_attempts) == ((stored(0), None), 1)
 
     app.images.unusable = {}
     app.steps.taken.clear()
     app.settle()
-    assert app.steps.taken == ["poll", "save", "copy 1", "decide", "drop_active"]
+    assert app.steps.taken == ["poll", "save", "copy 1", "write_outcome", "drop_active"]
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_the_deadline_ends_what_upstream_has_not(
     app.given(record)
     app.upstream.polled = polled
     app.tick(record.deadline - NOON)
-    done = app.store.read(ID)
+    done = app.records.read(ID)
     assert done is not None
     assert (done.status, done.error.code if done.error else None) == (status, code)
     assert app.upstream.operations == []
@@ -248,7 +248,7 @@ def test_only_what_others_must_know_is_written(
     assert after is not None
     assert after.generation.due == NOON + seconds(due_in)
     assert app.steps.taken == ["poll"] + ["save"] * writes
-    assert after.etag == app.store.active[ID].etag  # so that the next move can be made without reading it
+    assert after.etag == app.records.active[ID].etag  # so that the next move can be made without reading it
 
 
 # --- two at once
@@ -256,7 +256,7 @@ def test_only_what_others_must_know_is_written(
 
 def test_who_lost_the_claim_does_not_copy(app: FakeApp) -> None:
     current = app.given(running())
-    app.store.save(current.generation, current.etag)  # somebody else's move
+    app.records.save(current.generation, current.etag)  # somebody else's move
     app.steps.taken.clear()
     after = app.lifecycle.advance(current)
     assert after == current
@@ -265,9 +265,9 @@ def test_who_lost_the_claim_does_not_copy(app: FakeApp) -> None:
 
 def test_a_submit_that_was_overtaken_walks_away(app: FakeApp) -> None:
     current = app.given(new())
-    winner = app.store.save(running(), current.etag)
+    winner = app.records.save(running(), current.etag)
     assert app.lifecycle.advance(current) == current
-    assert app.store.active[ID] == Versioned(running(), winner)
+    assert app.records.active[ID] == Versioned(running(), winner)
 
 
 @pytest.mark.parametrize(
@@ -283,11 +283,11 @@ def test_images_do_not_stay_behind_an_outcome_that_has_none(
     app: FakeApp, first: Generation | None, images_stay: bool
 ) -> None:
     current = app.given(running())
-    app.store.done[ID] = first
+    app.records.done[ID] = first
     assert app.lifecycle.advance(current) is None or first is None
     assert app.images.blobs == ({f"{ID}/0", f"{ID}/1"} if images_stay else set())
-    assert app.store.done[ID] == first  # the first outcome stays
-    assert app.store.active == {}
+    assert app.records.done[ID] == first  # the first outcome stays
+    assert app.records.active == {}
 
 
 # --- idempotency, limits
@@ -340,9 +340,9 @@ def test_cancel_is_an_outcome_at_once(app: FakeApp, record: Generation, stays_ac
     canceled = app.lifecycle.cancel(record)
     assert canceled is not None
     assert canceled.status is Status.CANCELED
-    assert (ID in app.store.active) is stays_active
+    assert (ID in app.records.active) is stays_active
     app.settle()
-    assert app.store.done[ID] == canceled
+    assert app.records.done[ID] == canceled
     assert app.images.blobs == set()
 
 
@@ -364,11 +364,11 @@ def test_a_delete_that_is_repeated_leaves_nothing(app: FakeApp, step: int | None
         app.lifecycle.delete(started)
         assert step is None
     except Death:
-        if found := app.store.read(ID):  # else its caller is told that it is gone, which is true
+        if found := app.records.read(ID):  # else its caller is told that it is gone, which is true
             app.lifecycle.delete(found)
     app.settle()
-    assert (app.store.read(ID), app.store.active) == (None, {})
-    assert (app.images.blobs, app.store.keys) == (set(), {})
+    assert (app.records.read(ID), app.records.active) == (None, {})
+    assert (app.images.blobs, app.records.keys) == (set(), {})
     assert app.start(key=KEY).id != ID  # the key is free
 
 
@@ -376,7 +376,7 @@ def test_a_deleted_generation_does_not_come_back(app: FakeApp) -> None:
     current = app.given(running(copy_attempts=1))
     app.lifecycle.delete(current.generation)
     app.settle()  # its worker comes late
-    assert (app.store.read(ID), app.images.blobs) == (None, set())
+    assert (app.records.read(ID), app.images.blobs) == (None, set())
 
 
 # --- Prefer: wait
@@ -400,10 +400,10 @@ def test_who_waits_in_vain_is_told_on_time_and_does_not_hammer(app: FakeApp, pol
 def test_who_waits_beside_another_worker_leaves_it_to_him(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
     started = app.start()
     app.clock.now = started.due
-    stale = app.store.active[ID]
+    stale = app.records.active[ID]
     claimed = running(due=NOON + seconds(70), copy_attempts=1)
-    app.store.save(claimed, stale.etag)
-    monkeypatch.setattr(app.store, "read_active", _once(stale, app.store.read_active))
+    app.records.save(claimed, stale.etag)
+    monkeypatch.setattr(app.records, "read_active", _once(stale, app.records.read_active))
     app.steps.taken.clear()
     assert app.lifecycle.wait(started, NOON + seconds(20)).status is Status.RUNNING
     assert app.steps.taken == ["poll", "save"]  # one move, which lost; then only looks

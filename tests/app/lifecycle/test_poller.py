@@ -45,7 +45,7 @@ class FakeApp:
 
     def run(self, length: float = 60, *, threads: int = 1, most: int = 100) -> SlotSummary:
         poller = Poller(
-            store=self,
+            records=self,
             lifecycle=cast("Lifecycle", self),
             clock=lambda: self.now,
             queue=self,

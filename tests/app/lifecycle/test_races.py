@@ -22,14 +22,14 @@ from imagegen.errors import RequestError
 from imagegen.generation import Generation, GenerationRequest, KeyClaim, Status, Versioned
 from imagegen.idempotency import IdempotencyKey
 from imagegen.lifecycle.generations import Lifecycle
-from imagegen.lifecycle.ports import FakeApp
+from imagegen.lifecycle.ports import Ports
 from imagegen.storage.download import Download
 from imagegen.storage.images import BlobImages
-from imagegen.storage.records import BlobStore
+from imagegen.storage.records import BlobRecords
 from imagegen.storage.throttling import Throttling
 from imagegen.upstream.protocol import Accepted, Ended, ImageUrl, Produced, Unavailable, Working
 from local.azurite import Azurite
-from tests.app.fakes import ANY, MemoryQueue, Steps
+from tests.app.fakes import ANY, FakeQueue, Steps
 
 KEY = IdempotencyKey("idempotency-key", "order-4711")
 ASKED = GenerationRequest(prompt="a lighthouse in fog")
@@ -98,7 +98,7 @@ class Pictures:
         yield Download(len(self._content), [self._content])
 
 
-class Store(BlobStore):
+class HookedRecords(BlobRecords):
     """The real store, with a hook between any two writes."""
 
     hooks: Hooks
@@ -118,23 +118,23 @@ class Store(BlobStore):
         self.hooks.reached("admitted")
         return counted
 
-    def decide(self, generation: Generation) -> Generation | None:
+    def write_outcome(self, generation: Generation) -> Generation | None:
         self.hooks.reached("deciding")
-        decided = super().decide(generation)
+        decided = super().write_outcome(generation)
         self.hooks.reached("decided")
         return decided
 
 
-class House:
+class RaceApp:
     def __init__(self, azurite: Azurite, container: str) -> None:
         client = BlobServiceClient.from_connection_string(azurite.connection_string)
         self.hooks = Hooks()
         self.service = Service(self.hooks)
         self.pictures = Pictures(self.hooks)
-        self.queue = MemoryQueue(Steps())
+        self.queue = FakeQueue(Steps())
         self.now = datetime(2026, 11, 23, 12, tzinfo=UTC)
-        self.store = Store(client, container)
-        self.store.hooks = self.hooks
+        self.records = HookedRecords(client, container)
+        self.records.hooks = self.hooks
         self.container = client.get_container_client(container)
         self.images_container = client.get_container_client(f"{container}-images")
         self.images = BlobImages(
@@ -146,8 +146,8 @@ class House:
             clock=lambda: self.now,
         )
         self.lifecycle = Lifecycle(
-            FakeApp(
-                store=self.store,
+            Ports(
+                records=self.records,
                 images=self.images,
                 upstreams={"dalle": self.service},
                 throttling=Throttling(client, container),
@@ -165,15 +165,15 @@ class House:
 
     def tick(self) -> None:
         """What the timer does: advance all that is due."""
-        for entry in self.store.list_active():
-            if entry.due <= self.now and (current := self.store.read_active(entry.id)):
+        for entry in self.records.list_active():
+            if entry.due <= self.now and (current := self.records.read_active(entry.id)):
                 self.lifecycle.advance(current)
 
     def later(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
 
     def status(self, generation: Generation) -> Status | None:
-        found = self.store.read(generation.id)
+        found = self.records.read(generation.id)
         return found.status if found else None
 
     def blobs(self, prefix: str) -> list[str]:
@@ -184,36 +184,36 @@ class House:
 
 
 @pytest.fixture
-def house(azurite: Azurite, request: pytest.FixtureRequest) -> House:
-    return House(azurite, f"races{abs(hash(request.node.nodeid)):x}"[:40])
+def app(azurite: Azurite, request: pytest.FixtureRequest) -> RaceApp:
+    return RaceApp(azurite, f"races{abs(hash(request.node.nodeid)):x}"[:40])
 
 
 def dies() -> None:
     raise Death
 
 
-def test_two_posts_with_one_key_at_once_are_one_generation(house: House) -> None:
+def test_two_posts_with_one_key_at_once_are_one_generation(app: RaceApp) -> None:
     others: list[Generation] = []
     for place in ("key claimed", "created"):
         key = IdempotencyKey("idempotency-key", place)
-        house.hooks.at(place, lambda key=key: others.append(house.start(key)))
-        first = house.start(key)
+        app.hooks.at(place, lambda key=key: others.append(app.start(key)))
+        first = app.start(key)
         assert (others[-1].id, others[-1].token) == (first.id, first.token)
-    assert len(house.service.submitted) == len(set(house.service.submitted)) == 2
+    assert len(app.service.submitted) == len(set(app.service.submitted)) == 2
 
 
-def test_many_posts_with_one_key_submit_once(house: House) -> None:
-    house.start()  # makes the container
+def test_many_posts_with_one_key_submit_once(app: RaceApp) -> None:
+    app.start()  # makes the container
     together = threading.Barrier(8)
 
     def post(_: int) -> Generation:
         together.wait()
-        return house.start(KEY)
+        return app.start(KEY)
 
     with ThreadPoolExecutor(8) as pool:
         started = list(pool.map(post, range(8)))
     assert len({(one.id, one.token) for one in started}) == 1
-    assert house.service.submitted.count(started[0].id) == 1
+    assert app.service.submitted.count(started[0].id) == 1
 
 
 @pytest.mark.parametrize(
@@ -226,205 +226,205 @@ def test_many_posts_with_one_key_submit_once(house: House) -> None:
     ],
 )
 def test_a_post_that_is_repeated_after_its_answer_was_lost_is_one_generation(
-    house: House, place: str, submits: int
+    app: RaceApp, place: str, submits: int
 ) -> None:
-    house.hooks.at(place, dies)
+    app.hooks.at(place, dies)
     try:
-        house.start(KEY)
+        app.start(KEY)
     except Death:
         assert place != "nowhere"
-    again = house.start(KEY)
-    house.later(60)
-    house.tick()
-    house.later(60)
-    house.tick()
+    again = app.start(KEY)
+    app.later(60)
+    app.tick()
+    app.later(60)
+    app.tick()
 
-    assert house.status(again) is Status.SUCCEEDED
-    assert set(house.service.submitted) == {again.id}
-    assert len(house.service.submitted) == submits
-    assert len(house.blobs("done/")) == 1
+    assert app.status(again) is Status.SUCCEEDED
+    assert set(app.service.submitted) == {again.id}
+    assert len(app.service.submitted) == submits
+    assert len(app.blobs("done/")) == 1
 
 
-def test_a_post_that_is_repeated_after_success_is_the_same_generation(house: House) -> None:
-    first = house.start(KEY)
-    house.later(5)
-    house.tick()
-    again = house.start(KEY)
+def test_a_post_that_is_repeated_after_success_is_the_same_generation(app: RaceApp) -> None:
+    first = app.start(KEY)
+    app.later(5)
+    app.tick()
+    again = app.start(KEY)
 
     assert (again.id, again.token, again.status) == (first.id, first.token, Status.SUCCEEDED)
-    assert len(house.service.submitted) == 1
-    assert house.blobs("active/") == []
+    assert len(app.service.submitted) == 1
+    assert app.blobs("active/") == []
 
 
-def test_a_repetition_that_is_slower_than_the_whole_generation_is_the_same_generation(house: House) -> None:
-    house.hooks.at("key claimed", dies)
+def test_a_repetition_that_is_slower_than_the_whole_generation_is_the_same_generation(app: RaceApp) -> None:
+    app.hooks.at("key claimed", dies)
     with pytest.raises(Death):
-        house.start(KEY)
+        app.start(KEY)
     others: list[Generation] = []
 
     def all_of_it() -> None:
-        others.append(house.start(KEY))
-        house.later(5)
-        house.tick()
+        others.append(app.start(KEY))
+        app.later(5)
+        app.tick()
 
-    house.hooks.at("admitted", all_of_it)
-    again = house.start(KEY)
+    app.hooks.at("admitted", all_of_it)
+    again = app.start(KEY)
 
     assert (again.id, again.token) == (others[0].id, others[0].token)
-    assert house.status(again) is Status.SUCCEEDED
-    assert len(house.service.submitted) == 1
+    assert app.status(again) is Status.SUCCEEDED
+    assert len(app.service.submitted) == 1
 
 
-def test_a_key_with_another_body_is_refused_and_starts_nothing(house: House) -> None:
-    house.start(KEY)
+def test_a_key_with_another_body_is_refused_and_starts_nothing(app: RaceApp) -> None:
+    app.start(KEY)
     with pytest.raises(RequestError) as refused:
-        house.start(KEY, GenerationRequest(prompt="something else"))
+        app.start(KEY, GenerationRequest(prompt="something else"))
     assert (refused.value.status, refused.value.code) == (422, "idempotencyKeyReused")
     with pytest.raises(RequestError) as refused:
-        house.start(IdempotencyKey("operation-id", KEY.value), GenerationRequest(prompt="something else"))
+        app.start(IdempotencyKey("operation-id", KEY.value), GenerationRequest(prompt="something else"))
     assert refused.value.status == 400
-    assert len(house.service.submitted) == 1
+    assert len(app.service.submitted) == 1
 
 
 @pytest.mark.parametrize("place", ["fetching", "deciding"])
-def test_cancel_that_comes_before_completion_wins_as_a_whole(house: House, place: str) -> None:
-    generation = house.start()
-    house.later(5)
-    house.hooks.at(place, lambda: house.lifecycle.cancel(generation))
-    house.tick()
+def test_cancel_that_comes_before_completion_wins_as_a_whole(app: RaceApp, place: str) -> None:
+    generation = app.start()
+    app.later(5)
+    app.hooks.at(place, lambda: app.lifecycle.cancel(generation))
+    app.tick()
 
-    assert house.status(generation) is Status.CANCELED
-    assert house.image_blobs() == house.blobs("active/") == []
+    assert app.status(generation) is Status.CANCELED
+    assert app.image_blobs() == app.blobs("active/") == []
 
 
-def test_cancel_that_comes_after_completion_loses_as_a_whole(house: House) -> None:
-    generation = house.start()
-    house.later(5)
-    house.hooks.at("deciding", house.tick)  # the timer completes it while cancel makes up its mind
-    canceled = house.lifecycle.cancel(generation)
+def test_cancel_that_comes_after_completion_loses_as_a_whole(app: RaceApp) -> None:
+    generation = app.start()
+    app.later(5)
+    app.hooks.at("deciding", app.tick)  # the timer completes it while cancel makes up its mind
+    canceled = app.lifecycle.cancel(generation)
 
     assert canceled is not None
-    assert canceled.status is house.status(generation) is Status.SUCCEEDED
-    assert house.image_blobs() == [f"{generation.id}/0.png"]
-    assert house.blobs("active/") == []
+    assert canceled.status is app.status(generation) is Status.SUCCEEDED
+    assert app.image_blobs() == [f"{generation.id}/0.png"]
+    assert app.blobs("active/") == []
 
 
 @pytest.mark.parametrize("place", ["fetching", "deciding", "decided"])
-def test_delete_during_the_copy_leaves_nothing_behind(house: House, place: str) -> None:
-    generation = house.start(KEY)
-    house.later(5)
-    house.hooks.at(place, lambda: house.lifecycle.delete(generation))
-    house.tick()
+def test_delete_during_the_copy_leaves_nothing_behind(app: RaceApp, place: str) -> None:
+    generation = app.start(KEY)
+    app.later(5)
+    app.hooks.at(place, lambda: app.lifecycle.delete(generation))
+    app.tick()
 
-    assert house.status(generation) is None
-    assert house.image_blobs() == house.blobs("active/") == house.blobs("keys/") == []
+    assert app.status(generation) is None
+    assert app.image_blobs() == app.blobs("active/") == app.blobs("keys/") == []
 
 
 @pytest.mark.parametrize("place", ["fetching", "deciding"])
-def test_delete_during_a_copy_whose_worker_dies_leaves_nothing_behind(house: House, place: str) -> None:
-    generation = house.start()
-    house.later(5)
+def test_delete_during_a_copy_whose_worker_dies_leaves_nothing_behind(app: RaceApp, place: str) -> None:
+    generation = app.start()
+    app.later(5)
 
     def delete_then_die() -> None:
-        house.lifecycle.delete(generation)
+        app.lifecycle.delete(generation)
         if place == "deciding":  # its image is written after the DELETE, by a worker that was slow
-            house.images.copy(ImageUrl("https://images.example/0.png"), generation.id, 0)
+            app.images.copy(ImageUrl("https://images.example/0.png"), generation.id, 0)
         raise Death
 
-    house.hooks.at(place, delete_then_die)
+    app.hooks.at(place, delete_then_die)
     with pytest.raises(Death):
-        house.tick()
-    house.later(600)  # its claim runs out
-    house.tick()
+        app.tick()
+    app.later(600)  # its claim runs out
+    app.tick()
 
-    assert house.status(generation) is None
-    assert house.image_blobs() == house.blobs("active/") == []
+    assert app.status(generation) is None
+    assert app.image_blobs() == app.blobs("active/") == []
 
 
 @pytest.mark.parametrize("place", ["deciding", "decided"])
-def test_delete_that_dies_half_way_is_completed_by_its_repetition(house: House, place: str) -> None:
-    generation = house.start(KEY)
-    house.hooks.at(place, dies)
+def test_delete_that_dies_half_way_is_completed_by_its_repetition(app: RaceApp, place: str) -> None:
+    generation = app.start(KEY)
+    app.hooks.at(place, dies)
     with pytest.raises(Death):
-        house.lifecycle.delete(generation)
-    there = house.store.read(generation.id)
+        app.lifecycle.delete(generation)
+    there = app.records.read(generation.id)
     assert there is not None, "the token must still open it, or nobody can delete it"
-    house.lifecycle.delete(there)
-    house.later(600)
-    house.tick()
+    app.lifecycle.delete(there)
+    app.later(600)
+    app.tick()
 
-    assert house.status(generation) is None
-    assert house.image_blobs() == house.blobs("active/") == house.blobs("keys/") == []
+    assert app.status(generation) is None
+    assert app.image_blobs() == app.blobs("active/") == app.blobs("keys/") == []
 
 
-def test_a_success_that_is_there_first_stands_against_the_deadline(house: House) -> None:
-    generation = house.start()
-    house.later(601)
-    success, house.service.outcome = house.service.outcome, Working(None)
+def test_a_success_that_is_there_first_stands_against_the_deadline(app: RaceApp) -> None:
+    generation = app.start()
+    app.later(601)
+    success, app.service.outcome = app.service.outcome, Working(None)
 
     def completes() -> None:
-        house.service.outcome = success
-        house.tick()
+        app.service.outcome = success
+        app.tick()
 
-    house.hooks.at("deciding", completes)  # one tick is about to write deadlineExceeded, another one copies
-    house.tick()
+    app.hooks.at("deciding", completes)  # one tick is about to write deadlineExceeded, another one copies
+    app.tick()
 
-    assert house.status(generation) is Status.SUCCEEDED
-    assert house.image_blobs() == [f"{generation.id}/0.png"]
+    assert app.status(generation) is Status.SUCCEEDED
+    assert app.image_blobs() == [f"{generation.id}/0.png"]
 
 
-def test_a_deadline_that_is_there_first_stands_against_success(house: House) -> None:
-    generation = house.start()
-    stale = house.store.read_active(generation.id)
+def test_a_deadline_that_is_there_first_stands_against_success(app: RaceApp) -> None:
+    generation = app.start()
+    stale = app.records.read_active(generation.id)
     assert stale is not None
-    house.later(601)
+    app.later(601)
 
     def runs_out() -> None:
-        house.service.outcome = Working(None)
-        house.lifecycle.advance(stale)
+        app.service.outcome = Working(None)
+        app.lifecycle.advance(stale)
 
-    house.hooks.at("fetching", runs_out)
-    house.tick()
+    app.hooks.at("fetching", runs_out)
+    app.tick()
 
-    found = house.store.read(generation.id)
+    found = app.records.read(generation.id)
     assert found is not None
     assert found.error is not None
     assert (found.status, found.error.code) == (Status.FAILED, "deadlineExceeded")
-    assert house.image_blobs() == []
+    assert app.image_blobs() == []
 
 
-def test_of_two_ticks_on_one_generation_one_copies(house: House) -> None:
-    generation = house.start()
-    house.later(5)
-    house.hooks.at("polled", house.tick)  # the second tick runs between the first one's poll and its claim
-    house.tick()
+def test_of_two_ticks_on_one_generation_one_copies(app: RaceApp) -> None:
+    generation = app.start()
+    app.later(5)
+    app.hooks.at("polled", app.tick)  # the second tick runs between the first one's poll and its claim
+    app.tick()
 
-    assert house.status(generation) is Status.SUCCEEDED
-    assert house.pictures.fetched == 1
-    assert house.blobs("active/") == []
+    assert app.status(generation) is Status.SUCCEEDED
+    assert app.pictures.fetched == 1
+    assert app.blobs("active/") == []
 
 
-def test_a_worker_whose_claim_ran_out_does_no_harm(house: House) -> None:
-    generation = house.start()
-    house.later(5)
+def test_a_worker_whose_claim_ran_out_does_no_harm(app: RaceApp) -> None:
+    generation = app.start()
+    app.later(5)
 
     def is_overtaken() -> None:
-        house.later(600)
-        house.tick()
+        app.later(600)
+        app.tick()
 
-    house.hooks.at("fetching", is_overtaken)
-    house.tick()
+    app.hooks.at("fetching", is_overtaken)
+    app.tick()
 
-    assert house.status(generation) is Status.SUCCEEDED
-    assert house.image_blobs() == [f"{generation.id}/0.png"]
-    assert house.blobs("active/") == []
+    assert app.status(generation) is Status.SUCCEEDED
+    assert app.image_blobs() == [f"{generation.id}/0.png"]
+    assert app.blobs("active/") == []
 
 
-def test_a_waiting_caller_moves_on_when_somebody_else_finishes(house: House) -> None:
-    generation = house.start()
+def test_a_waiting_caller_moves_on_when_somebody_else_finishes(app: RaceApp) -> None:
+    generation = app.start()
     polls: list[Any] = []
-    house.hooks.at("polled", lambda: (polls.append(1), house.tick()))
-    done = house.lifecycle.wait(generation, house.now + timedelta(seconds=20))
+    app.hooks.at("polled", lambda: (polls.append(1), app.tick()))
+    done = app.lifecycle.wait(generation, app.now + timedelta(seconds=20))
 
     assert done.status is Status.SUCCEEDED
-    assert house.pictures.fetched == 1
+    assert app.pictures.fetched == 1

@@ -8,7 +8,7 @@ from imagegen.errors import RequestError, StorageUnavailableError
 from imagegen.generation import Generation, GenerationRequest, Status
 from imagegen.idempotency import IdempotencyKey
 from imagegen.upstream.protocol import Throttled, Unavailable
-from tests.app.fakes import Death, Outcome, FakeApp
+from tests.app.fakes import Death, FakeApp, Outcome
 from tests.app.generations import seconds
 
 KEY = IdempotencyKey("idempotency-key", "order-4711")
@@ -44,18 +44,18 @@ def test_what_ends_during_a_call_that_must_be_repeated_is_not_paid_for_again(
     work(app)
     later(app)
     assert calls == [generation.id]
-    assert app.store.active == {}
+    assert app.records.active == {}
 
 
 def test_a_cancel_that_could_not_drop_the_record_is_not_paid_for() -> None:
     app = FakeApp()
     generation = app.start(model="gpt")
-    app.steps.fail_at, app.steps.failure = len(app.steps.taken) + 1, StorageUnavailableError  # decide, then drop
+    app.steps.fail_at, app.steps.failure = len(app.steps.taken) + 1, StorageUnavailableError  # write_outcome, then drop
     with pytest.raises(StorageUnavailableError):
         app.lifecycle.cancel(generation)
     later(app)
     assert app.direct.calls == []
-    assert app.store.active == {}
+    assert app.records.active == {}
 
 
 def test_a_brake_that_cannot_be_written_does_not_make_a_throttled_call_a_lost_one(
@@ -75,7 +75,7 @@ def test_a_brake_that_cannot_be_written_does_not_make_a_throttled_call_a_lost_on
     monkeypatch.setattr(app.throttling, "pause", pause)
     app.direct.answers = FakeApp().direct.answers
     later(app)
-    found = app.store.read(generation.id)
+    found = app.records.read(generation.id)
     assert found is not None
     assert (found.status, found.lost_calls) == (Status.SUCCEEDED, 0)
 
@@ -89,7 +89,7 @@ def test_images_of_an_answer_that_nobody_finished_do_not_stay_behind() -> None:
         work(app)
     assert app.images.blobs, "the test must die after an image"
     later(app)
-    found = app.store.read(generation.id)
+    found = app.records.read(generation.id)
     assert found is not None
     assert found.error is not None
     assert found.error.code == "outcomeUnknown"
@@ -101,7 +101,7 @@ def test_a_key_whose_request_was_turned_away_stands_for_nothing() -> None:
     with pytest.raises(RequestError) as refused:
         app.start(key=KEY)
     assert refused.value.status == 429
-    assert app.store.keys == {}
+    assert app.records.keys == {}
 
 
 def test_a_repetition_is_the_same_request_after_a_default_was_changed() -> None:

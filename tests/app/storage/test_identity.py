@@ -26,7 +26,7 @@ from imagegen.settings import read_settings
 from imagegen.storage.clients import open_storage
 from imagegen.storage.download import Downloader
 from imagegen.storage.images import BlobImages
-from imagegen.storage.records import BlobStore
+from imagegen.storage.records import BlobRecords
 from imagegen.upstream.protocol import ImageUrl
 from local.azurite import Azurite
 from local.azurite import azurite as running_azurite
@@ -129,7 +129,7 @@ def _service(secure: SecureStorage, identity: Identity, monkeypatch: pytest.Monk
 
 
 def test_records_are_written_and_read_without_a_key(service: BlobServiceClient) -> None:
-    store = BlobStore(service, "records")
+    store = BlobRecords(service, "records")
     created = store.create(new())
     assert created is not None
     store.save(running(), created.etag)
@@ -197,7 +197,7 @@ def test_an_identity_that_storage_refuses_is_unavailable(
 ) -> None:
     service = _service(secure, Identity(audience="https://elsewhere.example.com"), monkeypatch)
     with pytest.raises(StorageUnavailableError):
-        BlobStore(service, "records").read(ID)
+        BlobRecords(service, "records").read(ID)
     image = StoredImage(container="i", blob="i/0.png", content_type="image/png", content_length=1, sha256="0")
     with pytest.raises(StorageUnavailableError):
         _images(service).link(image)

@@ -14,7 +14,7 @@ from imagegen.errors import RequestError
 from imagegen.generation import Generation, GenerationRequest, Status
 from imagegen.storage import listing
 from imagegen.storage.listing import BlobListing, Page
-from imagegen.storage.records import BlobStore
+from imagegen.storage.records import BlobRecords
 from local.azurite import Azurite
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -23,7 +23,7 @@ NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 class House:
     def __init__(self, azurite: Azurite, container: str) -> None:
         client = BlobServiceClient.from_connection_string(azurite.connection_string)
-        self.store = BlobStore(client, container)
+        self.store = BlobRecords(client, container)
         self.listing = BlobListing(client, container, self.store, threads=4)
 
     def add(self, minute: float, status: Status = Status.SUCCEEDED) -> str:
@@ -40,7 +40,7 @@ class House:
             request=GenerationRequest(prompt=f"minute {minute}"),
         )
         if status.is_terminal:
-            self.store.decide(generation)
+            self.store.write_outcome(generation)
         else:
             self.store.create(generation)
         return generation.id
@@ -90,7 +90,7 @@ def test_pages_stay_as_they_are_while_generations_arrive_and_finish(house: House
         for entry in house.store.list_active()[:1]:
             current = house.store.read_active(entry.id)
             assert current is not None
-            house.store.decide(current.generation.changed(status=Status.SUCCEEDED))
+            house.store.write_outcome(current.generation.changed(status=Status.SUCCEEDED))
             house.store.drop_active(entry.id, current.etag)
 
     assert flat(house.pages(3, between=meanwhile)) == added[::-1]
@@ -107,7 +107,7 @@ def test_a_record_that_is_in_both_places_is_shown_once_as_it_ended(house: House)
     running = house.add(1, Status.RUNNING)
     current = house.store.read_active(running)
     assert current is not None
-    house.store.decide(current.generation.changed(status=Status.CANCELED))  # and here the process died
+    house.store.write_outcome(current.generation.changed(status=Status.CANCELED))  # and here the process died
 
     page = house.listing.page(size=20, status=None, after=None)
     assert [(one.id, one.status) for one in page.generations] == [(running, Status.CANCELED)]
@@ -115,7 +115,7 @@ def test_a_record_that_is_in_both_places_is_shown_once_as_it_ended(house: House)
 
 def test_what_was_deleted_is_not_shown(house: House) -> None:
     kept, deleted = house.add(1), house.add(2)
-    house.store.bury(deleted)
+    house.store.write_tombstone(deleted)
 
     assert house.pages(20) == [[kept]]
 

@@ -65,7 +65,7 @@ def test_of_two_who_were_told_differently_the_later_word_counts(
     one, other = instances.new(), instances.new()
     one.pause("gpt", first)
     other.pause("gpt", second)
-    assert other.paused_until("gpt") == instances.new().until("gpt") == expected
+    assert other.paused_until("gpt") == instances.new().paused_until("gpt") == expected
 
 
 def test_what_was_read_is_taken_as_true_for_two_seconds(instances: Instances) -> None:

@@ -12,7 +12,7 @@ from imagegen.errors import StorageUnavailableError
 from imagegen.generation import GenerationRequest
 from imagegen.settings import read_settings
 from imagegen.upstream.protocol import Limits
-from imagegen.web.health import Health
+from imagegen.web.health import HealthRoute
 from imagegen.web.http import Request, Response
 from tests.app.fakes import ANY
 
@@ -54,9 +54,9 @@ class Harness:
     upstreams: dict[str, Checked] = field(default_factory=lambda: {name: Checked() for name in "abc"})
 
     def __post_init__(self) -> None:
-        self.health = Health(
+        self.health = HealthRoute(
             settings=read_settings(ENVIRONMENT),
-            store=self,
+            storage=self,
             upstreams=self.upstreams,
             monotonic=lambda: self.now,
         )

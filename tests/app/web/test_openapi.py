@@ -18,7 +18,7 @@ from imagegen.generation import Generation, GenerationError, Status, StoredImage
 from imagegen.settings import read_settings
 from imagegen.web.http import Request, error_response
 from imagegen.web.monitor import Monitors, monitor_urls
-from imagegen.web.openapi import OpenApi, description
+from imagegen.web.openapi import OpenApiRoute, description
 from imagegen.web.routes import ROUTES
 from tests.app.generations import NOON, failed, new, running, stored
 
@@ -32,7 +32,7 @@ SETTINGS = read_settings(
     }
 )
 GET = Request("GET", "https://app.example.com/api/openapi.json", {}, {}, {}, b"")
-WHOLE: dict[str, Any] = json.loads(OpenApi(SETTINGS).get(GET).content())
+WHOLE: dict[str, Any] = json.loads(OpenApiRoute(SETTINGS).get(GET).content())
 OPERATIONS = [(route, method) for route, methods in ROUTES.items() for method in methods]
 
 
