@@ -157,6 +157,6 @@ _NO_STORAGE = (
 
 
 def _problem(found: Mapping[str, Any]) -> str:
-    message = "is missing" if found["type"] == "missing" else str(found["msg"]).removeprefix("JsonModel error, ")
+    message = "is missing" if found["type"] == "missing" else str(found["msg"]).removeprefix("Value error, ")
     place = ".".join(str(part) for part in found["loc"])
     return f"{place}: {message[:1].lower()}{message[1:]}"

@@ -68,7 +68,7 @@ def _problem(found: Mapping[str, Any]) -> FieldProblem:
         case "string_pattern_mismatch" if name == "size":
             message = "must be 'auto' or WIDTHxHEIGHT, such as 1024x1024"
         case _:
-            message = re.sub(r"^(JsonModel error, |(Input|String|Dictionary) (?=should))", "", str(found["msg"]))
+            message = re.sub(r"^(Value error, |(Input|String|Dictionary) (?=should))", "", str(found["msg"]))
     return FieldProblem(name[:100], message[:1].lower() + message[1:])
 
 
