@@ -28,13 +28,6 @@ class IdempotencyKey:
         """What it is stored under: SHA-256, because a key may be a secret and is not a blob name."""
         return hashlib.sha256(self.value.encode()).hexdigest()
 
-    def reused(self) -> RequestError:
-        """The same key came with another request."""
-        message = f"The {self.header} of this request stands for another request. Use a new one."
-        # Operation-Id after the Azure REST guidelines, the others after the IETF draft.
-        status = 400 if self.header == "operation-id" else 422
-        return RequestError(status=status, code="idempotencyKeyReused", message=message)
-
 
 def read_key(headers: Mapping[str, str]) -> IdempotencyKey | None:
     """The key of a request, quoted (a structured-field string) or bare; None when it has none.
@@ -47,7 +40,7 @@ def read_key(headers: Mapping[str, str]) -> IdempotencyKey | None:
     keys = [_parse(name, headers[name]) for name in _HEADERS if name in headers]
     if len({key.value for key in keys}) > 1:
         names = " and ".join(key.header for key in keys)
-        raise RequestError(status=400, code="invalidHeader", message=f"{names} disagree: send one of them.")
+        raise RequestError("invalidHeader", f"{names} disagree: send one of them.")
     return keys[0] if keys else None
 
 
@@ -67,4 +60,4 @@ def _parse(header: str, text: str) -> IdempotencyKey:
 
 def _invalid(header: str, message: str) -> RequestError:
     problem = FieldProblem(header, message)
-    return RequestError(status=400, code="invalidHeader", message=f"{header}: {message}", problems=[problem])
+    return RequestError("invalidHeader", f"{header}: {message}", problems=[problem])

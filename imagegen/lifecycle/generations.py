@@ -9,7 +9,14 @@ import secrets
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from imagegen.errors import ConflictError, FieldProblem, RequestError, StorageUnavailableError
+from imagegen.errors import (
+    ConflictError,
+    FieldProblem,
+    KeyReusedError,
+    RequestError,
+    StorageUnavailableError,
+    TooManyActiveError,
+)
 from imagegen.events import log_event
 from imagegen.generation import Generation, GenerationRequest, KeyClaim, Status, Versioned
 from imagegen.idempotency import IdempotencyKey
@@ -101,7 +108,7 @@ class Lifecycle:
             # record: the next request with it makes the record, under the same id.
             claim = self._ports.records.claim_key(key.name, KeyClaim(id=generation.id, digest=digest))
             if claim.digest != digest:
-                raise key.reused()
+                raise KeyReusedError(key.header)
             if claim.id != own_id and (existing := self._ports.records.read(claim.id)):
                 return existing
             generation = generation.changed(id=claim.id)
@@ -139,13 +146,7 @@ class Lifecycle:
             if generation.key and is_ours:
                 # Nothing was started: the key must not stand for it.
                 self._ports.records.drop_key(generation.key, generation.id)
-            raise RequestError(
-                status=429,
-                code="tooManyRequests",
-                message=f"{self._most_active} generations are active, the most that are taken at once "
-                "(MAX_ACTIVE_GENERATIONS). Try again later.",
-                retry_after=30,
-            )
+            raise TooManyActiveError(self._most_active)
 
     def cancel(self, generation: Generation) -> Generation | None:
         """Make `canceled` the outcome, unless there is one. Returns it with its outcome; None if it was deleted."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from imagegen.errors import RequestError, StorageUnavailableError
+from imagegen.errors import KeyReusedError, RequestError, StorageUnavailableError, TooManyActiveError
 from imagegen.events import log_event, place_of
 from imagegen.settings import ROUTE_PREFIX, Settings, SettingsError
 from imagegen.urls import is_loopback
@@ -49,6 +49,41 @@ class Response:
         return b"" if self.body is None else json.dumps(self.body, ensure_ascii=False).encode()
 
 
+class HttpError(RequestError):
+    """An answer that only HTTP knows: no such route, no key, a body that is too long, the app out of order."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        retry_after: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(code, message)
+        self.status = status
+        self.headers = dict(headers or {})
+        if retry_after is not None:
+            self.headers["Retry-After"] = str(retry_after)
+
+
+def as_http_error(error: RequestError) -> HttpError:
+    """The HTTP status of each error of the app."""
+    match error:
+        case HttpError():
+            return error
+        case TooManyActiveError():
+            return HttpError(429, error.code, error.message, retry_after=RETRY_SECONDS)
+        case KeyReusedError(header="operation-id"):
+            # The Azure REST guidelines say 400 for Operation-Id; the IETF draft says 422 for Idempotency-Key.
+            return HttpError(400, error.code, error.message)
+        case KeyReusedError():
+            return HttpError(422, error.code, error.message)
+        case _:
+            return HttpError(400, error.code, error.message)
+
+
 def answer(request: Request, handle: Callable[[Request], Response]) -> Response:
     """What `handle` says, with the headers and errors that every answer has. Never raises."""
     request_id = str(uuid.uuid4())
@@ -67,7 +102,7 @@ def answer(request: Request, handle: Callable[[Request], Response]) -> Response:
         kind = type(error).__name__
         log_event("request.failed", level=logging.ERROR, x_ms_request_id=request_id, error=kind, at=place)
         message = "The app failed. Its log has the reason under this x-ms-request-id."
-        response = error_response(RequestError(status=500, code="internalError", message=message))
+        response = error_response(HttpError(500, "internalError", message))
     headers = {"x-ms-request-id": request_id, "Cache-Control": "no-store", **response.headers}
     if client_request_id:
         headers["x-ms-client-request-id"] = client_request_id
@@ -84,15 +119,14 @@ def answer(request: Request, handle: Callable[[Request], Response]) -> Response:
 
 def error_response(error: RequestError) -> Response:
     """``{"error": …}``, with its code as a header too."""
-    headers = {"x-ms-error-code": error.code, **error.headers}
-    if error.retry_after is not None:
-        headers["Retry-After"] = str(error.retry_after)
-    return Response(error.status, error.to_json(), headers)
+    http_error = as_http_error(error)
+    headers = {"x-ms-error-code": error.code, **http_error.headers}
+    return Response(http_error.status, error.to_json(), headers)
 
 
-def unavailable(code: str, message: str) -> RequestError:
+def unavailable(code: str, message: str) -> HttpError:
     """503: nothing is wrong with the request, and nothing was lost or billed."""
-    return RequestError(status=503, code=code, message=message, retry_after=RETRY_SECONDS)
+    return HttpError(503, code, message, retry_after=RETRY_SECONDS)
 
 
 def base_url(request: Request, settings: Settings) -> str:

@@ -18,7 +18,7 @@ from imagegen.idempotency import read_key
 from imagegen.settings import Settings
 from imagegen.upstream.checks import Checks
 from imagegen.upstream.operations import LONGEST_PROMPT, MOST_IMAGES, SIZES
-from imagegen.web.http import Request, Response, base_url
+from imagegen.web.http import HttpError, Request, Response, base_url
 from imagegen.web.monitor import Links, Monitors
 from imagegen.web.parsing import parse_start
 from imagegen.web.routes import Generations
@@ -72,7 +72,7 @@ class LegacyRoutes:
         self._admit(request)
         generation = self._find(request)
         if generation is None:
-            raise RequestError(status=404, code="notFound", message="There is no such operation.")
+            raise HttpError(404, "notFound", "There is no such operation.")
         return Response(200, self._operation(generation), self._monitors.retry_after(generation))
 
     def delete_operation(self, request: Request) -> Response:
@@ -88,13 +88,13 @@ class LegacyRoutes:
         version = request.query.get("api-version", "")
         if not keys or not _VERSION.fullmatch(version):
             # What Azure says of a resource that is not there, or that this api-version does not have.
-            raise RequestError(status=404, code="404", message="Resource not found")
+            raise HttpError(404, "404", "Resource not found")
         given = request.headers.get("api-key", "").encode("utf-8", "replace")
         # Each key is compared, and none in a time that tells how much of it was right.
         matches = [hmac.compare_digest(key.get_secret_value().encode(), given) for key in keys]
         if not any(matches):
             message = "Access denied: the api-key header is missing or not one of COMPAT_API_KEYS."
-            raise RequestError(status=401, code="401", message=message)
+            raise HttpError(401, "401", message)
         return version
 
     def _find(self, request: Request) -> Generation | None:

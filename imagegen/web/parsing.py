@@ -11,7 +11,7 @@ from pydantic_core import from_json
 
 from imagegen.errors import FieldProblem, RequestError
 from imagegen.generation import StartRequest
-from imagegen.web.http import LONGEST_BODY, Request
+from imagegen.web.http import LONGEST_BODY, HttpError, Request
 
 _MOST_PROBLEMS: Final = 20
 """That one answer names: thousands of wrong fields must not make an answer of megabytes."""
@@ -27,16 +27,16 @@ def parse_start(request: Request) -> StartRequest:
     """
     if len(request.body) > LONGEST_BODY:
         message = f"The body has {len(request.body)} bytes; {LONGEST_BODY} are taken."
-        raise RequestError(status=413, code="payloadTooLarge", message=message)
+        raise HttpError(413, "payloadTooLarge", message)
     media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if media_type != "application/json" and not re.fullmatch(r"application/[\w.-]+\+json", media_type):
         message = "Send JSON, with the header Content-Type: application/json."
-        raise RequestError(status=415, code="unsupportedMediaType", message=message)
+        raise HttpError(415, "unsupportedMediaType", message)
     try:
         body = from_json(request.body, allow_inf_nan=False)
     except ValueError as error:
         message = f"The body is not valid JSON: {error}"
-        raise RequestError(status=400, code="invalidJson", message=message) from None
+        raise RequestError("invalidJson", message) from None
     return start_request(body)
 
 
@@ -50,7 +50,7 @@ def start_request(body: object) -> StartRequest:
     """
     if not isinstance(body, dict):
         message = 'The body must be a JSON object, such as {"prompt": "a lighthouse in fog"}.'
-        raise RequestError(status=400, code="invalidPayload", message=message)
+        raise RequestError("invalidPayload", message)
     try:
         return StartRequest.model_validate(body)
     except ValidationError as error:

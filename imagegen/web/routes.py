@@ -15,7 +15,7 @@ from imagegen.idempotency import IdempotencyKey, read_key
 from imagegen.lifecycle.ports import Clock
 from imagegen.settings import Settings
 from imagegen.storage.listing import Page
-from imagegen.web.http import Request, Response, base_url
+from imagegen.web.http import HttpError, Request, Response, base_url
 from imagegen.web.monitor import Monitors, monitor_urls
 from imagegen.web.parsing import parse_start
 
@@ -175,7 +175,7 @@ class Routes:
         """``DELETE /generations/{id}``: 204, whether there was something to delete or not."""
         try:
             generation = self._find(request)
-        except RequestError:
+        except HttpError:
             # It may have been there a moment ago: whoever repeats a DELETE must not be told that it failed.
             return Response(204)
         self._generations.delete(generation)
@@ -202,13 +202,13 @@ def unknown_route(request: Request) -> Response:
             allowed = ", ".join(methods)
             message = f"{request.method} is not a method of this route; it takes {allowed}."
             headers = {"Allow": allowed}
-            raise RequestError(status=405, code="methodNotAllowed", message=message, headers=headers)
-    raise RequestError(status=404, code="notFound", message="There is no such route. GET /openapi.json lists them.")
+            raise HttpError(405, "methodNotAllowed", message, headers=headers)
+    raise HttpError(404, "notFound", "There is no such route. GET /openapi.json lists them.")
 
 
-def _not_found() -> RequestError:
+def _not_found() -> HttpError:
     message = "There is no such generation, or the token of its URL is wrong. Use the URL as it was handed out."
-    return RequestError(status=404, code="notFound", message=message)
+    return HttpError(404, "notFound", message)
 
 
 def _preferred_wait(prefer: str) -> int:

@@ -6,6 +6,7 @@ import pytest
 
 from imagegen.errors import RequestError
 from imagegen.idempotency import read_key
+from imagegen.web.http import as_http_error
 
 UUID = "f508bcf2-e651-4b4b-85a7-58ad77981ffa"
 
@@ -45,7 +46,7 @@ def test_a_key_is_read_quoted_or_bare(headers: dict[str, str], value: str | None
 def test_a_key_that_is_none_is_refused_and_named(headers: dict[str, str], named: str) -> None:
     with pytest.raises(RequestError, match=named) as refused:
         read_key(headers)
-    assert (refused.value.status, refused.value.code) == (400, "invalidHeader")
+    assert (as_http_error(refused.value).status, refused.value.code) == (400, "invalidHeader")
 
 
 def test_the_same_value_is_the_same_key_whatever_the_header() -> None:

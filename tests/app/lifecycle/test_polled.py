@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from imagegen.errors import ImageUnusableError, RequestError, StorageUnavailableError
+from imagegen.errors import ImageUnusableError, RequestError, StorageUnavailableError, TooManyActiveError
 from imagegen.generation import (
     FailedImage,
     Generation,
@@ -20,6 +20,7 @@ from imagegen.generation import (
 from imagegen.idempotency import IdempotencyKey
 from imagegen.lifecycle.generations import SUBMIT_CLAIM
 from imagegen.upstream.protocol import Ended, ImageRefused, ImageUrl, Produced, Unavailable, Working
+from imagegen.web.http import as_http_error
 from tests.app.fakes import TWO, Death, FakeApp
 from tests.app.generations import ID, NOON, OPERATION, PROMPT, new, running, seconds, stored
 
@@ -110,7 +111,7 @@ def test_a_start_whose_submit_cannot_be_written_down_was_still_a_start(app: Fake
 
 def test_a_request_that_the_model_cannot_do_leaves_no_trace(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: GenerationRequest) -> GenerationRequest:
-        raise RequestError(status=400, code="invalidPayload", message="no")
+        raise RequestError("invalidPayload", "no")
 
     monkeypatch.setattr(app.upstream, "complete", refuse)
     with pytest.raises(RequestError):
@@ -122,7 +123,7 @@ def test_a_model_that_is_not_configured_is_named_with_those_that_are(app: FakeAp
     with pytest.raises(RequestError) as caught:
         app.start(key=KEY, model="other")
     [problem] = caught.value.problems
-    assert (caught.value.status, problem.field) == (400, "model")
+    assert (as_http_error(caught.value).status, problem.field) == (400, "model")
     assert problem.message.endswith("use one of 'dalle', 'gpt'")
     assert "other" not in problem.message
     assert (app.steps.taken, app.records.keys) == ([], {})
@@ -309,7 +310,7 @@ def test_the_same_key_for_another_request_is_refused(app: FakeApp, header: str, 
     app.start(key=KEY)
     with pytest.raises(RequestError) as caught:
         app.start(key=IdempotencyKey(header, KEY.value), prompt="another")
-    assert (caught.value.status, caught.value.code) == (status, "idempotencyKeyReused")
+    assert (as_http_error(caught.value).status, caught.value.code) == (status, "idempotencyKeyReused")
     assert app.upstream.operations == [ID]
 
 
@@ -318,7 +319,7 @@ def test_more_than_the_limit_is_refused_and_a_repetition_is_not() -> None:
     app.start(key=KEY)
     with pytest.raises(RequestError) as caught:
         app.start()
-    assert (caught.value.status, caught.value.retry_after) == (429, 30)
+    assert isinstance(caught.value, TooManyActiveError)
     assert app.start(key=KEY).id == ID
     app.settle()
     app.start()

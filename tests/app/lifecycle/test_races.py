@@ -28,6 +28,7 @@ from imagegen.storage.images import BlobImages
 from imagegen.storage.records import BlobRecords
 from imagegen.storage.throttling import Throttling
 from imagegen.upstream.protocol import Accepted, Ended, ImageUrl, Produced, Unavailable, Working
+from imagegen.web.http import as_http_error
 from local.azurite import Azurite
 from tests.app.fakes import ANY, FakeQueue, Steps
 
@@ -279,10 +280,10 @@ def test_a_key_with_another_body_is_refused_and_starts_nothing(app: RaceApp) -> 
     app.start(KEY)
     with pytest.raises(RequestError) as refused:
         app.start(KEY, GenerationRequest(prompt="something else"))
-    assert (refused.value.status, refused.value.code) == (422, "idempotencyKeyReused")
+    assert (as_http_error(refused.value).status, refused.value.code) == (422, "idempotencyKeyReused")
     with pytest.raises(RequestError) as refused:
         app.start(IdempotencyKey("operation-id", KEY.value), GenerationRequest(prompt="something else"))
-    assert refused.value.status == 400
+    assert as_http_error(refused.value).status == 400
     assert len(app.service.submitted) == 1
 
 

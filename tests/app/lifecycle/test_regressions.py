@@ -8,6 +8,7 @@ from imagegen.errors import RequestError, StorageUnavailableError
 from imagegen.generation import Generation, GenerationRequest, Status
 from imagegen.idempotency import IdempotencyKey
 from imagegen.upstream.protocol import Throttled, Unavailable
+from imagegen.web.http import as_http_error
 from tests.app.fakes import Death, FakeApp, Outcome
 from tests.app.generations import seconds
 
@@ -100,7 +101,7 @@ def test_a_key_whose_request_was_turned_away_stands_for_nothing() -> None:
     app = FakeApp(most_active=0)
     with pytest.raises(RequestError) as refused:
         app.start(key=KEY)
-    assert refused.value.status == 429
+    assert as_http_error(refused.value).status == 429
     assert app.records.keys == {}
 
 

@@ -15,6 +15,7 @@ from imagegen.generation import Generation, GenerationRequest, Status
 from imagegen.storage import listing
 from imagegen.storage.listing import BlobListing, Page
 from imagegen.storage.records import BlobRecords
+from imagegen.web.http import as_http_error
 from local.azurite import Azurite
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -136,7 +137,7 @@ def test_a_long_scan_stops_and_says_where_to_go_on(house: House, monkeypatch: py
 def test_a_position_that_is_not_ours_is_refused(house: House, after: str) -> None:
     with pytest.raises(RequestError) as refused:
         house.listing.page(size=20, status=None, after=after)
-    assert (refused.value.status, refused.value.problems[0].field) == (400, "after")
+    assert (as_http_error(refused.value).status, refused.value.problems[0].field) == (400, "after")
 
 
 def test_a_page_says_where_the_next_begins_only_if_there_is_one(house: House) -> None:

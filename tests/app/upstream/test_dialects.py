@@ -13,6 +13,7 @@ from imagegen.upstream.direct import Dialect
 from imagegen.upstream.flux import flux
 from imagegen.upstream.mai import mai
 from imagegen.upstream.openai_images import openai_images
+from imagegen.web.http import as_http_error
 
 E = "https://images.example.com"
 
@@ -187,7 +188,7 @@ def test_what_a_model_cannot_do_is_refused_by_name_before_it_costs(
 ) -> None:
     with pytest.raises(RequestError) as caught:
         dialect.complete(GenerationRequest.model_validate({"prompt": "x"} | fields))
-    assert caught.value.status == 400
+    assert as_http_error(caught.value).status == 400
     assert [problem.field for problem in caught.value.problems] == wrong
     assert all("'ours'" in problem.message or "alone" in problem.message or "does not go" in problem.message
                for problem in caught.value.problems)  # fmt: skip

@@ -29,6 +29,7 @@ from imagegen.upstream.protocol import (
     Unavailable,
     Working,
 )
+from imagegen.web.http import as_http_error
 from tests.app.generations import ID, NOON, PROMPT, TOKEN, new, running, seconds
 from tests.scripted_server import Reply, ScriptedServer, http, scripted_server
 
@@ -610,7 +611,7 @@ def test_what_this_api_cannot_do_is_named_before_it_is_billed(fields: dict[str, 
     with pytest.raises(RequestError) as caught:
         upstream("https://images.example.com").complete(request)
     assert [problem.field for problem in caught.value.problems] == named
-    assert caught.value.status == 400
+    assert as_http_error(caught.value).status == 400
 
 
 @pytest.mark.parametrize("size", ["256x256", "512x512", "1024x1024", None])

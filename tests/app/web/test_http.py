@@ -11,7 +11,7 @@ import pytest
 from imagegen.errors import FieldProblem, RequestError, StorageUnavailableError
 from imagegen.generation import Generation
 from imagegen.settings import SettingsError
-from imagegen.web.http import Request, Response, answer
+from imagegen.web.http import HttpError, Request, Response, answer
 from imagegen.web.routes import unknown_route
 from tests.app.generations import ID, PROMPT, TOKEN
 
@@ -40,8 +40,8 @@ def test_every_answer_has_an_id_of_its_own_and_is_not_kept() -> None:
 @pytest.mark.parametrize(
     ("error", "status", "code", "retry_after"),
     [
-        (RequestError(status=404, code="notFound", message="m"), 404, "notFound", None),
-        (RequestError(status=429, code="tooManyRequests", message="m", retry_after=7), 429, "tooManyRequests", "7"),
+        (HttpError(404, "notFound", "m"), 404, "notFound", None),
+        (HttpError(429, "tooManyRequests", "m", retry_after=7), 429, "tooManyRequests", "7"),
         (StorageUnavailableError(SECRET), 503, "storageUnavailable", "30"),
         (SettingsError("POLL_SCHEDULE: is missing"), 503, "configurationInvalid", "30"),
         (RuntimeError(SECRET), 500, "internalError", None),
@@ -116,7 +116,7 @@ def test_every_answer_is_one_line_in_the_log_with_the_ids_that_callers_know(
 ) -> None:
     ids = {"x_ms_workflow_run_id": "run-1", "x_ms_action_tracking_id": "action\n1", "x_ms_client_request_id": "c-1"}
     with caplog.at_level(logging.DEBUG):
-        response = ask(raising(RequestError(status=404, code="notFound", message="m")), **ids)
+        response = ask(raising(HttpError(404, "notFound", "m")), **ids)
     assert [record.getMessage() for record in caplog.records] == [
         (
             "request.answered status=404 code=notFound "

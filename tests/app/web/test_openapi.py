@@ -16,7 +16,7 @@ from imagegen.app import build
 from imagegen.errors import FieldProblem, RequestError
 from imagegen.generation import Generation, GenerationError, Status, StoredImage
 from imagegen.settings import read_settings
-from imagegen.web.http import Request, error_response
+from imagegen.web.http import HttpError, Request, error_response
 from imagegen.web.monitor import Monitors, monitor_urls
 from imagegen.web.openapi import OpenApiRoute, description
 from imagegen.web.routes import ROUTES
@@ -132,7 +132,7 @@ def test_other_answers_are_as_they_are_described() -> None:
     check("ModelList", json.loads(service.models.get(GET).content()))
     problems = [FieldProblem("n", "is 0"), FieldProblem("size", "is big")]
     check("ErrorBody", json.loads(error_response(RequestError.for_fields(problems)).content()))
-    check("ErrorBody", json.loads(error_response(RequestError(status=404, code="c", message="m")).content()))
+    check("ErrorBody", json.loads(error_response(HttpError(404, "c", "m")).content()))
 
 
 def test_a_check_of_these_can_fail() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from imagegen.errors import RequestError, StorageUnavailableError
+from imagegen.errors import StorageUnavailableError, TooManyActiveError
 from imagegen.generation import Generation, GenerationError, GenerationRequest, Status, StoredImage
 from imagegen.idempotency import IdempotencyKey
 from imagegen.settings import read_settings
@@ -386,7 +386,7 @@ def test_a_repeated_start_of_what_is_finished_is_202_all_the_same(
 @pytest.mark.parametrize(
     ("failure", "status", "code", "retry_after"),
     [
-        (RequestError(status=429, code="tooManyRequests", message="m", retry_after=30), 429, "tooManyRequests", "30"),
+        (TooManyActiveError(7), 429, "tooManyRequests", "30"),
         (StorageUnavailableError("create record"), 503, "storageUnavailable", "30"),
         (RuntimeError(PROMPT), 500, "internalError", None),
     ],
