@@ -12,6 +12,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 
 from imagegen.app import build
 from imagegen.generation import GenerationRequest
@@ -52,11 +53,11 @@ def measure(images: int, length: int, at_once: int) -> None:
     started: list[str] = []
     for number in range(at_once):
         request = GenerationRequest(prompt=f"[bytes:{length}] {number} {time.time()}", n=images, model="gpt-image-2")
-        generation = service.lifecycle.start(request, metadata={}, timeout=timedelta(hours=1))
+        generation = service.generations.start(request, metadata={}, timeout=timedelta(hours=1))
         started.append(generation.id)
     began = time.monotonic()
     with ThreadPoolExecutor(max(1, at_once)) as pool:
-        list(pool.map(service.lifecycle.work, started))
+        list(pool.map(partial(service.worker.advance_by_id, has_minutes=True), started))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, time.monotonic() - began)
 
 

@@ -12,10 +12,11 @@ from functools import cache, partial
 import uuid_utils
 
 from imagegen.deployments import Deployment, ImageApi
-from imagegen.lifecycle.generations import Lifecycle
+from imagegen.lifecycle.changes import COPY_SECONDS_EACH
+from imagegen.lifecycle.generations import Generations
 from imagegen.lifecycle.poller import Poller, SlotSummary, slot_end
 from imagegen.lifecycle.ports import Ports
-from imagegen.lifecycle.transitions import COPY_SECONDS_EACH
+from imagegen.lifecycle.worker import Worker
 from imagegen.settings import Settings, read_settings
 from imagegen.storage.clients import open_storage
 from imagegen.storage.download import Downloader
@@ -52,7 +53,8 @@ class Service:
     models: ModelListRoute
     openapi: OpenApiRoute
     poller: Poller
-    lifecycle: Lifecycle
+    generations: Generations
+    worker: Worker
 
     def poll(self) -> SlotSummary:
         """Work until just before the timer's next tick, or until nothing is left."""
@@ -70,12 +72,12 @@ class Service:
         """
         ids = read_ids(message)
         if len(ids) == 1:
-            self.lifecycle.work(ids[0])
+            self.worker.advance_by_id(ids[0], has_minutes=True)
             return
         # Many are polls, passed on by the timer. A call among them is given a message of its own: the platform counts
         # messages, not calls, when it decides what an instance can bear.
         with ThreadPoolExecutor(THREADS, "work") as pool:
-            for _ in pool.map(partial(self.lifecycle.work, may_call=False), ids):
+            for _ in pool.map(partial(self.worker.advance_by_id, has_minutes=False), ids):
                 pass
 
 
@@ -118,14 +120,15 @@ def build(settings: Settings) -> Service:
         clock=utc_now,
         repeat_lost_calls=settings.repeat_lost_calls,
     )
-    lifecycle = Lifecycle(ports, new_id=new_generation_id, most_active=settings.max_active_generations)
+    worker = Worker(ports)
+    generations = Generations(ports, worker, new_id=new_generation_id, most_active=settings.max_active_generations)
     retention = timedelta(days=settings.retention_days)
     monitors = Monitors(links=images, retention=retention, clock=utc_now, backlog=records.count_active)
     return Service(
         settings=settings,
         routes=Routes(
             settings=settings,
-            generations=lifecycle,
+            generations=generations,
             records=records,
             listing=BlobListing(storage, settings.generations_container, records, threads=THREADS),
             monitors=monitors,
@@ -133,7 +136,7 @@ def build(settings: Settings) -> Service:
         ),
         legacy=LegacyRoutes(
             settings=settings,
-            generations=lifecycle,
+            generations=generations,
             records=records,
             links=images,
             monitors=monitors,
@@ -144,13 +147,14 @@ def build(settings: Settings) -> Service:
         openapi=OpenApiRoute(settings),
         poller=Poller(
             records=records,
-            lifecycle=lifecycle,
+            advance=worker.advance,
             clock=utc_now,
             queue=queue,
             threads=THREADS,
             most=settings.max_due_per_instance,
         ),
-        lifecycle=lifecycle,
+        generations=generations,
+        worker=worker,
     )
 
 

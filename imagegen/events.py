@@ -24,8 +24,8 @@ def _one_word(value: object) -> str:
     return text if plain else repr(text)
 
 
-def log_unusable_image(generation_id: str, index: int, error: ImageUnusableError, *, again: bool) -> None:
-    """An image could not be had; `again` says whether it will be tried once more."""
+def log_unusable_image(generation_id: str, index: int, error: ImageUnusableError) -> None:
+    """Log that one image could not be stored this time."""
     log_event(
         "image.unusable",
         level=logging.WARNING,
@@ -33,7 +33,7 @@ def log_unusable_image(generation_id: str, index: int, error: ImageUnusableError
         index=index,
         code=error.code,
         reason=error.message,
-        again=again,
+        retryable=error.again,
     )
 
 

@@ -1,61 +1,63 @@
-"""Coming back later: told to by a quota, or because the service could not answer."""
+"""Waiting times: how long until the next poll, retry or copy. Pure functions of numbers and times."""
 
 from __future__ import annotations
 
-import logging
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
-from imagegen.events import log_event
-from imagegen.generation import Versioned
-from imagegen.lifecycle import transitions as moves
-from imagegen.lifecycle.finishing import Records
-from imagegen.lifecycle.ports import Ports
-from imagegen.upstream.protocol import Throttled, Unavailable
+SHORTEST_WAIT: Final = 1.0
+LONGEST_WAIT: Final = 60.0
+"""Seconds. A Retry-After of the image service is clamped to this range."""
+
+_LONGEST_POLL_WAIT: Final = 10.0
+_LONGEST_PAUSE: Final = 3_600.0
+_FIRST_PAUSE: Final = 5.0
+_MOST_DOUBLINGS: Final = 10
+"""Keeps the powers of two small after days of failures."""
+_COPY_DOUBLINGS: Final = 5
 
 
-class Waiting:
-    """Writes ``due`` later, and pulls the brake that all instances see."""
+def clamp(retry_after: float | None, *, default: float) -> float:
+    """Seconds to wait: `retry_after` within the allowed range, or `default` when the service sent none."""
+    return default if retry_after is None else min(LONGEST_WAIT, max(SHORTEST_WAIT, retry_after))
 
-    def __init__(self, ports: Ports, records: Records) -> None:
-        self._ports = ports
-        self._records = records
 
-    def while_paused(self, current: Versioned) -> Versioned | None:
-        """Written down to wait, if everybody was told to."""
-        now = self._ports.clock()
-        until = self._ports.throttling.paused_until(current.generation.request.model or "")
-        if until is None or until <= now:
-            return None
-        waiting = moves.throttled(current.generation, until, now, jitter=self._ports.jitter())
-        return self._records.write(current, waiting)
+def poll_wait(retry_after: float | None, age: float) -> timedelta:
+    """Time to the next poll. Without Retry-After it grows with the age of the operation, to ten seconds.
 
-    def throttled(self, current: Versioned, outcome: Throttled) -> Versioned:
-        """We were told to wait: nobody else has to find out."""
-        now = self._ports.clock()
-        generation = current.generation
-        until = moves.pause_until(outcome, generation.faults, now)
-        log_event(
-            "upstream.unavailable",
-            level=logging.WARNING,
-            id=generation.id,
-            reason=outcome.reason,
-            seconds=round((until - now).total_seconds()),
-        )
-        waiting = moves.throttled(generation, until, now, jitter=self._ports.jitter())
-        # The record first: one that says "calling" without a call would later count as a lost answer.
-        written = self._records.write(current, waiting.changed(faults=generation.faults + 1))
-        self._ports.throttling.pause(generation.request.model or "", until)
-        return written
+    Parameters
+    ----------
+    age
+        Seconds since the submit. Negative when the clocks of two instances differ.
+    """
+    return timedelta(seconds=clamp(retry_after, default=min(_LONGEST_POLL_WAIT, max(SHORTEST_WAIT, age / 10))))
 
-    def for_upstream(self, current: Versioned, outcome: Unavailable, now: datetime) -> Versioned:
-        """The service could not answer: nothing is decided."""
-        waiting = moves.unavailable(current.generation, outcome, now, jitter=self._ports.jitter())
-        log_event(
-            "upstream.unavailable",
-            level=logging.WARNING,
-            id=waiting.id,
-            reason=outcome.reason,
-            faults=waiting.faults,
-            seconds=round((waiting.due - now).total_seconds()),
-        )
-        return self._records.save(current, waiting)
+
+def fault_wait(retry_after: float | None, faults: int, *, jitter: float) -> timedelta:
+    """Time to the next try after `faults` failures in a row: it doubles each time, to a minute.
+
+    Parameters
+    ----------
+    jitter
+        0 to 1. Adds up to a quarter, so that many generations do not retry at the same moment.
+    """
+    doubled = min(LONGEST_WAIT, SHORTEST_WAIT * 2.0 ** min(faults - 1, _MOST_DOUBLINGS))
+    return timedelta(seconds=clamp(retry_after, default=doubled) * (1 + jitter / 4))
+
+
+def pause_until(retry_after: float | None, faults: int, now: datetime) -> datetime:
+    """End of a throttle: the service's Retry-After, to one hour; without it, the pause doubles with each throttle."""
+    doubled = min(LONGEST_WAIT, _FIRST_PAUSE * 2.0 ** min(faults, _MOST_DOUBLINGS))
+    wanted = doubled if retry_after is None else min(_LONGEST_PAUSE, retry_after)
+    return now + timedelta(seconds=max(SHORTEST_WAIT, wanted))
+
+
+def after_pause(until: datetime, now: datetime, *, jitter: float) -> datetime:
+    """When a throttled generation resumes: spread over as long again as the pause, a minute at most."""
+    spread = min(LONGEST_WAIT, max(SHORTEST_WAIT, (until - now).total_seconds()))
+    return max(until, now) + timedelta(seconds=spread * jitter)
+
+
+def copy_wait(attempts: int) -> timedelta:
+    """Time to the next copy after `attempts` copies. A claim that ended without a result counts as an attempt."""
+    return timedelta(seconds=2.0 ** min(attempts - 1, _COPY_DOUBLINGS))

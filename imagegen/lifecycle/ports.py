@@ -1,4 +1,4 @@
-"""What the state machine asks of the ports: plain protocols, so that its tests need neither Azure nor a clock."""
+"""What the state machine needs from outside: protocols, so that its tests need neither Azure nor a real clock."""
 
 from __future__ import annotations
 
@@ -16,31 +16,45 @@ type Clock = Callable[[], datetime]
 """The time now, aware, UTC."""
 
 
+@dataclass(frozen=True, slots=True)
+class ActiveEntry:
+    """An active record, as a listing shows it."""
+
+    id: str
+    etag: str
+    due: datetime
+    status: str
+
+
 class Records(Protocol):
-    """Where records live."""
+    """The repository of generations."""
 
     def create(self, generation: Generation) -> Versioned | None:
-        """Write a new record under ``active/``; None when another one has this id."""
+        """Write a new active record. None when another record has this id."""
         ...
 
     def read(self, generation_id: str) -> Generation | None:
-        """The record, active or done."""
+        """The record, active or done. None when there is none, or a tombstone."""
         ...
 
     def read_active(self, generation_id: str) -> Versioned | None:
-        """The record and its ETag while it needs work, else None."""
+        """The active record and its ETag."""
+        ...
+
+    def list_active(self) -> list[ActiveEntry]:
+        """All active records, oldest first."""
         ...
 
     def save(self, generation: Generation, etag: str) -> str:
-        """Replace the record that has this ETag; returns the new one. Raises ConflictError."""
+        """Replace the active record that has this ETag. Return the new ETag. Raises ConflictError."""
         ...
 
     def write_outcome(self, generation: Generation) -> Generation | None:
-        """Write this outcome, unless there is one; returns the one that is true, None when it was deleted."""
+        """Write the outcome unless there is one. Return the outcome that won; None when it was deleted."""
         ...
 
     def drop_active(self, generation_id: str, etag: str) -> None:
-        """Remove the record from the active ones if nobody wrote it since."""
+        """Delete the active record if it still has this ETag."""
         ...
 
     def write_tombstone(self, generation_id: str) -> None:
@@ -48,53 +62,53 @@ class Records(Protocol):
         ...
 
     def claim_key(self, key: str, claim: KeyClaim) -> KeyClaim:
-        """What this idempotency key stands for: the claim that came first."""
+        """Claim an idempotency key. Return the first claim of this key."""
         ...
 
     def drop_key(self, key: str, generation_id: str) -> None:
-        """Forget an idempotency key, if it stands for this generation."""
+        """Delete an idempotency key, if it names this generation."""
         ...
 
     def count_active(self) -> int:
-        """How many records need work, more or less."""
+        """Number of active records, approximately."""
         ...
 
 
 class Images(Protocol):
-    """Where images go."""
+    """The store of images."""
 
     def copy(self, source: ImageSource, generation_id: str, index: int) -> StoredImage:
         """Fetch, check and write one image. Raises ImageUnusableError."""
         ...
 
     def delete_all(self, generation_id: str) -> None:
-        """Remove whatever images of this generation there are."""
+        """Delete all images of this generation."""
         ...
 
 
 class Throttling(Protocol):
-    """What everybody was told about quotas."""
+    """The throttles of the deployments, shared by all instances."""
 
     def paused_until(self, model: str) -> datetime | None:
-        """When this deployment may be called again."""
+        """End of the deployment's throttle. None when there is none."""
         ...
 
     def pause(self, model: str, until: datetime) -> None:
-        """Nobody calls before this time."""
+        """Tell all instances not to call the deployment before this time."""
         ...
 
 
 class Queue(Protocol):
-    """Who does the work that takes long."""
+    """The queue of work that takes minutes."""
 
     def send(self, ids: Sequence[str]) -> None:
-        """Ask a worker to take these. Raises StorageUnavailableError."""
+        """Send one message that names these generations. Raises StorageUnavailableError."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """All of it, and what the operator wants."""
+    """All of them, and the operator's policy."""
 
     records: Records
     images: Images
@@ -104,7 +118,7 @@ class Ports:
     queue: Queue
     clock: Clock
     repeat_lost_calls: bool
-    """Whether a call that may have been billed is made again when its answer was lost."""
+    """Whether a call whose response was lost is repeated. The repeated call may be billed twice."""
     jitter: Callable[[], float] = random.random
     """A random number from 0 to 1."""
     sleep: Callable[[float], None] = time.sleep

@@ -1,265 +1,283 @@
-"""What to do next, and what a generation becomes by it: decisions only.
+"""The state machine: `transition` maps a state and an outcome to the next record and what the worker does next.
 
-Nothing in here acts, waits or reads a clock.
+This module only decides. It does not act, wait, log or read a clock. `changes` makes the records, `worker` acts.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
+from enum import Enum, auto
 from typing import Final
 
-from imagegen.generation import FailedImage, Generation, GenerationError, Status, StoredImage
-from imagegen.upstream.protocol import Accepted, Throttled, Unavailable, Working
-
-SHORTEST_WAIT: Final = 1.0
-LONGEST_WAIT: Final = 60.0
-"""Seconds. What upstream says in Retry-After is held between these."""
-
-_LONGEST_PAUSE: Final = 3_600.0
-
-LONGEST_CALL: Final = timedelta(seconds=330)
-"""How long one call of an API that answers with the images may take: 250 s are seen."""
-
-CALL_SLACK: Final = timedelta(seconds=30)
-"""From the end of a call to the renewal of its claim, at most."""
-
-LONGEST_TAKE: Final = timedelta(seconds=240)
-"""How long one try to write an image of its answer may take: a fetch, and three tries of storage."""
-
-TAKE_BUDGET: Final = timedelta(minutes=12)
-"""When no image of an answer is tried again: host.json's functionTimeout is 30 minutes, all in all."""
-
-MESSAGE_LOST: Final = timedelta(minutes=10)
-"""When a message that asked for work must have been lost. Sent again too early, it costs a transaction alone."""
+from imagegen.generation import Generation, Status
+from imagegen.lifecycle import backoff, changes
+from imagegen.lifecycle.changes import CopyResult
+from imagegen.upstream.protocol import (
+    Accepted,
+    Answered,
+    Ended,
+    Lost,
+    Produced,
+    Throttled,
+    Unavailable,
+    Working,
+)
 
 MOST_LOST_CALLS: Final = 3
-"""Answers of one generation that may be lost before it fails."""
+"""Lost responses of one generation before it fails."""
 
-COPY_TRIES: Final = 5
-"""How often the copy of an image is tried before its failure is final."""
 
-COPY_SECONDS_EACH: Final = 30
-COPY_SECONDS_SLACK: Final = 10
-"""How long a worker may take to copy one image, and for all the rest of that move."""
+class State(Enum):
+    """What an active record waits for."""
+
+    WAITING = auto()
+    """A submit or a call. No operation is running."""
+    CALLING = auto()
+    """The response of a call. A worker has claimed the record until `due`."""
+    ACCEPTED = auto()
+    """The end of an operation that the service accepted, and the copy of its images."""
+
+
+def state_of(generation: Generation) -> State:
+    if generation.operation_location is not None:
+        return State.ACCEPTED
+    return State.CALLING if generation.calling else State.WAITING
+
+
+# --- Outcomes: what happened. Those of the image service are in `upstream.protocol`.
+
+
+@dataclass(frozen=True, slots=True)
+class DueForPolled:
+    """The record is due, and its model is polled."""
+
+    repeat_lost_calls: bool
+    """Whether a call whose response was lost may be repeated (and billed twice)."""
+    paused_until: datetime | None
+    """End of the deployment's throttle."""
+
+
+@dataclass(frozen=True, slots=True)
+class DueForDirect:
+    """The record is due, and its model answers with the images."""
+
+    repeat_lost_calls: bool
+    paused_until: datetime | None
+    has_minutes: bool
+    """Whether this worker can spend the minutes of a call."""
+
+
+@dataclass(frozen=True, slots=True)
+class DueWithoutModel:
+    """The record is due, and the settings no longer name its model."""
+
+
+@dataclass(frozen=True, slots=True)
+class AlreadyEnded:
+    """A cancel or a delete ended the generation before its call was made."""
+
+    winner: Generation | None
+    """The outcome in ``done/``; None when the generation was deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """Every missing image was tried once."""
+
+    results: tuple[CopyResult, ...]
+    expires: datetime | None = None
+    """When the service deletes the images."""
+    usage: dict[str, int] | None = None
+    """Tokens, where the service counts them."""
+
+
+type Due = DueForPolled | DueForDirect | DueWithoutModel
+type Outcome = (
+    Due | AlreadyEnded | Accepted | Working | Produced | Answered | Ended | Throttled | Unavailable | Lost | Copied
+)
+
+
+# --- Effects: what the worker does after it has written the record.
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Nothing. The record's `due` says when to look again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """Send the request upstream."""
+    """Start the operation. Idempotent: the generation's id is its ``Operation-Id``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """Ask upstream how it is doing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """Call an API that answers with the images."""
-
-    repeated: bool
-    """Whether an earlier call may have been billed."""
+    """GET the operation-location."""
 
 
 @dataclass(frozen=True, slots=True)
 class Enqueue:
-    """Ask a worker to make the call: it is too long for whoever is here."""
+    """Send a queue message: this worker cannot spend the minutes of a call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Make a call that is billed each time. The record holds the claim."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Copy the images that an operation produced. Can be repeated."""
+
+    produced: Produced
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """Store the images of a response. They come only once."""
+
+    answered: Answered
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Tell all workers not to call the deployment before this time."""
+
+    until: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """This is how the generation ends."""
+    """Write the record to ``done/`` and drop the active one. The first outcome wins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Drop the active record: ``done/`` holds the outcome, or a tombstone."""
+
+    winner: Generation | None
+
+
+type ContinuingEffect = Rest | Submit | Poll | Enqueue | Call | Copy | Take | Pause
+type EndingEffect = Finish | Drop
+type Effect = ContinuingEffect | EndingEffect
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A transition: the record to write, and the effect that follows the write."""
 
     generation: Generation
+    effect: Effect
 
 
-def next_move(
-    generation: Generation, now: datetime, *, direct: bool, may_call: bool, repeat_lost_calls: bool
-) -> Submit | Poll | Call | Enqueue | Finish:
-    """What this generation needs.
-
-    A deadline that has passed keeps us from starting work, but not from looking once more at work that upstream has
-    accepted: where the timer was down, the images may have been ready for long, and they are paid for.
-
-    Parameters
-    ----------
-    direct
-        Whether its model answers with the images.
-    may_call
-        Whether whoever is here has the minutes that this takes.
-    repeat_lost_calls
-        Whether a call whose answer was lost may be made again.
-    """
-    if generation.operation_location is not None:
-        return Poll()
-    # Whoever called did not come back within the time that it may take: the answer is lost.
-    lost = generation.calling or generation.lost_calls > 0
-    if lost and (not repeat_lost_calls or generation.lost_calls + generation.calling >= MOST_LOST_CALLS):
-        return Finish(outcome_unknown(generation, now))
-    if now >= generation.deadline:
-        return Finish(past_deadline(generation, now))
-    if not direct:
-        return Submit()
-    return Call(repeated=lost) if may_call else Enqueue()
+class ImpossibleOutcomeError(Exception):
+    """An outcome that cannot occur in this state: a defect of the worker."""
 
 
-def enqueued(generation: Generation, now: datetime) -> Generation:
-    """A message is on its way. `due` is when it must have been lost."""
-    return generation.changed(queued=True, due=min(now + MESSAGE_LOST, max(generation.deadline, now)))
+def transition(  # noqa: C901 - the table: one case for each pair
+    generation: Generation, outcome: Outcome, now: datetime, *, jitter: float
+) -> Step:
+    """Decide what the generation becomes and what the worker does next.
 
-
-def call_claimed(generation: Generation, now: datetime) -> Generation:
-    """Set `due` to when the call, and the copy of its images, must be over."""
-    return generation.changed(
-        status=Status.RUNNING,
-        queued=False,
-        calling=True,
-        lost_calls=generation.lost_calls + generation.calling,
-        submitted=generation.submitted or now,
-        last_action=now,
-        due=now + LONGEST_CALL + CALL_SLACK,
-    )
-
-
-def claim_extended(generation: Generation, now: datetime) -> Generation:
-    """There is still an image to take."""
-    return generation.changed(due=now + 2 * LONGEST_TAKE)
-
-
-def call_lost(generation: Generation, now: datetime, *, jitter: float) -> Generation:
-    """No answer came, and the call may have been billed."""
-    lost = unavailable(generation, Unavailable("lost"), now, jitter=jitter)
-    return lost.changed(calling=False, lost_calls=generation.lost_calls + 1)
-
-
-def throttled(generation: Generation, until: datetime, now: datetime, *, jitter: float) -> Generation:
-    """Wait until the brake is off, and not all at that moment: spread over as long again, a minute at most."""
-    spread = min(LONGEST_WAIT, max(SHORTEST_WAIT, (until - now).total_seconds()))
-    due = max(until, now) + timedelta(seconds=spread * jitter)
-    # Not beyond the deadline: it is then that somebody must look, brake or not.
-    return generation.changed(queued=False, calling=False, due=min(due, max(generation.deadline, now)))
-
-
-def pause_until(outcome: Throttled, faults: int, now: datetime) -> datetime:
-    """Until when nobody calls: as told, however long; else twice as long with each time in a row."""
-    otherwise = min(LONGEST_WAIT, 5 * 2.0 ** min(faults, 10))
-    told = otherwise if outcome.retry_after is None else min(_LONGEST_PAUSE, outcome.retry_after)
-    return now + timedelta(seconds=max(SHORTEST_WAIT, told))
-
-
-def model_removed(generation: Generation, now: datetime) -> Generation:
-    message = f"The model '{generation.request.model}' was removed from the app's settings before it was finished."
-    return failed(generation, GenerationError(code="modelRemoved", message=message), now)
-
-
-def outcome_unknown(generation: Generation, now: datetime) -> Generation:
-    message = (
-        "The answer of the image service was lost, and the call may have been billed. It was not made again "
-        "(REPEAT_LOST_CALLS, or too many lost answers). Start a new generation if you want the images."
-    )
-    return ended(generation, Status.FAILED, GenerationError(code="outcomeUnknown", message=message), now)
-
-
-def accepted(generation: Generation, outcome: Accepted, now: datetime) -> Generation:
-    """Upstream took it: from here on there is something to poll."""
-    return generation.changed(
-        status=Status.RUNNING,
-        operation_location=outcome.operation_location,
-        submitted=now,
-        last_action=now,
-        faults=0,
-        due=now + timedelta(seconds=_wait(outcome.retry_after, SHORTEST_WAIT)),
-    )
-
-
-def still_working(generation: Generation, outcome: Working, now: datetime) -> Generation:
-    """Poll again when told; where nothing is told, the longer it has taken the later, to a tenth of its age."""
-    age = (now - (generation.submitted or generation.created)).total_seconds()
-    wait = _wait(outcome.retry_after, min(10.0, max(SHORTEST_WAIT, age / 10)))
-    return generation.changed(faults=0, due=now + timedelta(seconds=wait))
-
-
-def unavailable(generation: Generation, outcome: Unavailable, now: datetime, *, jitter: float) -> Generation:
-    """Upstream could not answer: wait as told, else twice as long with each failure in a row.
+    Every pair of state and outcome has its line here. The type checker reports a missing pair.
 
     Parameters
     ----------
     jitter
-        0 to 1: how much to add of a quarter of the wait, so that many do not come back at the same moment.
+        Random, 0 to 1.
     """
-    faults = generation.faults + 1
-    wait = _wait(outcome.retry_after, min(LONGEST_WAIT, SHORTEST_WAIT * 2.0 ** min(faults - 1, 10)))
-    due = now + timedelta(seconds=wait * (1 + jitter / 4))
-    return generation.changed(faults=faults, calling=False, queued=False, due=due)
+    late = now >= generation.deadline
+    match state_of(generation), outcome:
+        # The record is due.
+        case State.WAITING | State.CALLING, DueForPolled() | DueForDirect():
+            return _begin(generation, outcome, now, jitter)
+        case State.ACCEPTED, DueForPolled():
+            # Also past the deadline: the operation is paid for, and its images may be ready.
+            return Step(generation, Poll())
+        case State.ACCEPTED, DueForDirect():
+            # The API of the deployment was changed. The old one may come back until the deadline.
+            changed = changes.api_changed(generation, now)
+            return Step(changed, Finish()) if late else Step(changes.stranded(generation, now), Rest())
+        case _, DueWithoutModel():
+            return Step(changes.model_removed(generation, now), Finish())
+
+        # A submit.
+        case State.WAITING, Accepted():
+            return Step(changes.accepted(generation, outcome, now), Rest())
+
+        # A poll.
+        case State.ACCEPTED, Produced():
+            return _copy(generation, outcome, now)
+        case State.ACCEPTED, Working():
+            if late:
+                return Step(changes.past_deadline(generation, now), Finish())
+            return Step(changes.still_working(generation, outcome, now), Rest())
+        case State.ACCEPTED, Unavailable() if late:
+            return Step(changes.past_deadline(generation, now), Finish())
+        case State.ACCEPTED, Copied():
+            part = changes.copied_in_part(generation, outcome.results, outcome.expires, now)
+            return Step(part, Rest()) if part else Step(changes.copied(generation, outcome.results, now), Finish())
+
+        # A call.
+        case State.CALLING, AlreadyEnded(winner):
+            return Step(winner or changes.ended(generation, Status.CANCELED, None, now), Drop(winner))
+        case State.CALLING, Answered():
+            return Step(generation, Take(outcome))
+        case State.CALLING, Lost():
+            return Step(changes.call_lost(generation, now, jitter=jitter), Rest())
+        case State.CALLING, Copied():
+            taken = changes.copied(generation.changed(usage=outcome.usage), outcome.results, now)
+            return Step(taken, Finish())
+
+        # Any of them.
+        case _, Ended():
+            return _end(generation, outcome, now)
+        case _, Unavailable():
+            return Step(changes.unavailable(generation, outcome, now, jitter=jitter), Rest())
+        case State.WAITING | State.CALLING, Throttled():
+            until = backoff.pause_until(outcome.retry_after, generation.faults, now)
+            waiting = changes.paused(generation, until, now, jitter=jitter)
+            # The record first: a record with `calling` and no call would count as a lost call.
+            return Step(waiting.changed(faults=generation.faults + 1), Pause(until))
+
+        case (
+            (State.WAITING, Working() | Produced() | Answered() | Lost() | Copied() | AlreadyEnded())
+            | (State.CALLING, Accepted() | Working() | Produced())
+            | (State.ACCEPTED, Accepted() | Answered() | Lost() | Throttled() | AlreadyEnded())
+        ):
+            raise ImpossibleOutcomeError(f"{type(outcome).__name__} in state {state_of(generation).name}")
 
 
-def copy_claimed(generation: Generation, images: int, now: datetime) -> Generation:
-    """Set ``due`` to when the copy must be over: others keep off until then, and take over after it."""
-    longest = COPY_SECONDS_EACH * images + COPY_SECONDS_SLACK
-    return generation.changed(copy_attempts=generation.copy_attempts + 1, due=now + timedelta(seconds=longest))
+def _begin(generation: Generation, due: DueForPolled | DueForDirect, now: datetime, jitter: float) -> Step:
+    """Start, or start again, the work of a model."""
+    # A claim that has expired: the worker crashed during its call, and the response is lost.
+    generation = changes.claim_expired(generation)
+    lost = generation.lost_calls
+    if lost >= MOST_LOST_CALLS or (lost and not due.repeat_lost_calls):
+        return Step(changes.outcome_unknown(generation, now), Finish())
+    if now >= generation.deadline:
+        return Step(changes.past_deadline(generation, now), Finish())
+    if isinstance(due, DueForDirect) and not due.has_minutes:
+        return Step(changes.queued(generation, now), Enqueue())
+    if due.paused_until and due.paused_until > now:
+        return Step(changes.paused(generation, due.paused_until, now, jitter=jitter), Rest())
+    if isinstance(due, DueForDirect):
+        return Step(changes.call_claimed(generation, now), Call())
+    return Step(generation, Submit())
 
 
-def may_copy_again(generation: Generation, expires: datetime | None, now: datetime) -> bool:
-    """Whether an image that could not be copied this time is worth another try."""
-    retry_at = now + _copy_wait(generation)
-    return (
-        generation.copy_attempts < COPY_TRIES
-        and retry_at < generation.deadline
-        and (expires is None or retry_at < expires)
-    )
-
-
-def is_hopeless(generation: Generation, now: datetime) -> bool:
-    """Whether the copy was begun so often, and never came to an end, that it will not: it may be what kills us."""
-    tries = generation.copy_attempts
-    return tries >= 2 * COPY_TRIES or (tries >= COPY_TRIES and now >= generation.deadline)
-
-
-def copy_given_up(generation: Generation, images: int, now: datetime) -> Generation:
-    message = f"The images could not be copied: {generation.copy_attempts} tries did not come to an end."
-    error = GenerationError(code="copyFailed", message=message)
+def _copy(generation: Generation, produced: Produced, now: datetime) -> Step:
+    images = len(produced.images)
+    if changes.is_hopeless(generation, now):
+        return Step(changes.copy_abandoned(generation, images, now), Finish())
     known = generation.images or (None,) * images
-    return copied(generation.changed(images=tuple(image or FailedImage(error=error) for image in known)), now)
+    # The claim: two workers that saw "succeeded" must not both download.
+    return Step(changes.copy_claimed(generation, known.count(None), now), Copy(produced))
 
 
-def copied_in_part(generation: Generation, now: datetime) -> Generation:
-    """Some images are still to be copied: keep what there is, and come back."""
-    return generation.changed(last_action=now, due=now + _copy_wait(generation))
-
-
-def copied(generation: Generation, now: datetime) -> Generation:
-    """Every image has its outcome. One that is there makes a success; none makes a failure, with the first reason."""
-    if any(isinstance(image, StoredImage) for image in generation.images):
-        return ended(generation, Status.SUCCEEDED, None, now)
-    reasons = [image.error for image in generation.images if isinstance(image, FailedImage)]
-    # A refusal tells the caller what to change: it says more than "could not be copied".
-    error = next((reason for reason in reasons if reason.is_refusal), reasons[0])
-    return ended(generation, Status.FAILED, error, now)
-
-
-def past_deadline(generation: Generation, now: datetime) -> Generation:
-    seconds = round((generation.deadline - generation.created).total_seconds())
-    message = f"The generation was not finished within {seconds} seconds (timeoutSeconds)."
-    return failed(generation, GenerationError(code="deadlineExceeded", message=message), now)
-
-
-def failed(generation: Generation, error: GenerationError, now: datetime) -> Generation:
-    """Nothing more will come. Images that are there already count, and make it a success in part."""
-    if not any(isinstance(image, StoredImage) for image in generation.images):
-        return ended(generation, Status.FAILED, error, now)
-    images = tuple(image or FailedImage(error=error) for image in generation.images)
-    return copied(generation.changed(images=images), now)
-
-
-def ended(generation: Generation, status: Status, error: GenerationError | None, now: datetime) -> Generation:
-    return generation.changed(status=status, error=error, last_action=now, due=now)
-
-
-def _wait(told: float | None, otherwise: float) -> float:
-    return otherwise if told is None else min(LONGEST_WAIT, max(SHORTEST_WAIT, told))
-
-
-def _copy_wait(generation: Generation) -> timedelta:
-    # Claims count too that ended without a verdict on the image (storage was away), so that there may be very many.
-    return timedelta(seconds=2.0 ** min(generation.copy_attempts - 1, COPY_TRIES))
+def _end(generation: Generation, outcome: Ended, now: datetime) -> Step:
+    if outcome.error and state_of(generation) is State.ACCEPTED:
+        return Step(changes.failed(generation, outcome.error, now), Finish())
+    return Step(changes.ended(generation, outcome.status, outcome.error, now), Finish())

@@ -20,7 +20,7 @@ from imagegen.storage.clients import storage_errors
 if TYPE_CHECKING:
     from azure.storage.blob import BlobServiceClient
 
-    from imagegen.storage.records import ActiveEntry
+    from imagegen.lifecycle.ports import ActiveEntry
 
 _LISTED_AT_ONCE: Final = 250
 _MOST_SCANNED: Final = 5_000

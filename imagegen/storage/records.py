@@ -10,7 +10,6 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -21,6 +20,7 @@ from azure.storage.blob import ContentSettings
 
 from imagegen.errors import ConflictError, StorageUnavailableError
 from imagegen.generation import Generation, KeyClaim, Versioned, done_key, format_time
+from imagegen.lifecycle.ports import ActiveEntry
 from imagegen.storage.clients import create_container, storage_errors
 
 if TYPE_CHECKING:
@@ -33,16 +33,6 @@ _DELETED: Final = "deleted"
 _JSON: Final = ContentSettings(content_type="application/json")
 _COUNT_SECONDS: Final = 10.0
 """How long a count of the active records is taken as true."""
-
-
-@dataclass(frozen=True, slots=True)
-class ActiveEntry:
-    """What a listing tells of an active record."""
-
-    id: str
-    etag: str
-    due: datetime
-    status: str
 
 
 class BlobRecords:

@@ -11,10 +11,12 @@ import pytest
 from imagegen.errors import ConflictError, ImageUnusableError
 from imagegen.generation import Generation, GenerationRequest, KeyClaim, StoredImage, Versioned
 from imagegen.idempotency import IdempotencyKey
-from imagegen.lifecycle.generations import Lifecycle
-from imagegen.lifecycle.ports import Ports
+from imagegen.lifecycle.generations import Generations
+from imagegen.lifecycle.ports import ActiveEntry, Ports
+from imagegen.lifecycle.worker import Worker
 from imagegen.upstream.protocol import (
     Accepted,
+    Answered,
     Ended,
     ImageBytes,
     ImageSource,
@@ -31,7 +33,7 @@ from tests.app.generations import ID, NOON, OPERATION, PROMPT, seconds, stored
 TWO = Produced((ImageUrl("https://images.example.com/0?sig=s3cret"), ImageUrl("https://images.example.com/1")))
 ANY = Limits(sizes=(), most_images=10, longest_prompt=32_000, fields=())
 
-type Outcome = Produced | Ended | Throttled | Unavailable | Lost
+type Outcome = Answered | Ended | Throttled | Unavailable | Lost
 
 
 class Death(BaseException):
@@ -124,6 +126,12 @@ class FakeRecords:
     def drop_key(self, key: str, generation_id: str) -> None:
         self.steps.take("drop_key", lambda: self.keys.pop(key, None))
 
+    def list_active(self) -> list[ActiveEntry]:
+        return [
+            ActiveEntry(one.generation.id, one.etag, one.generation.due, one.generation.status)
+            for one in self.active.values()
+        ]
+
     def count_active(self) -> int:
         return len(self.active)
 
@@ -197,7 +205,7 @@ class FakeDirect:
 
     steps: Steps
     calls: list[str] = field(default_factory=list[str])
-    answers: list[Outcome] = field(default_factory=lambda: [Produced((ImageBytes(b"0"), ImageBytes(b"1")))])
+    answers: list[Outcome] = field(default_factory=lambda: [Answered((ImageBytes(b"0"), ImageBytes(b"1")))])
     limits: Limits = ANY
 
     def complete(self, request: GenerationRequest) -> GenerationRequest:
@@ -216,7 +224,7 @@ class FakeDirect:
 
 @dataclass
 class FakeThrottling:
-    """One brake for each model."""
+    """One throttle for each model."""
 
     paused: dict[str, datetime] = field(default_factory=dict[str, datetime])
 
@@ -252,21 +260,19 @@ class FakeApp:
         self.queue = FakeQueue(self.steps)
         self.jitter = 0.0
         self.ids = 0
-        self.lifecycle = Lifecycle(
-            Ports(
-                records=self.records,
-                images=self.images,
-                upstreams={"dalle": self.upstream, "gpt": self.direct},
-                throttling=self.throttling,
-                queue=self.queue,
-                repeat_lost_calls=repeat_lost_calls,
-                clock=self.clock,
-                jitter=lambda: self.jitter,
-                sleep=self.clock.sleep,
-            ),
-            new_id=self._new_id,
-            most_active=most_active,
+        self.ports = Ports(
+            records=self.records,
+            images=self.images,
+            upstreams={"dalle": self.upstream, "gpt": self.direct},
+            throttling=self.throttling,
+            queue=self.queue,
+            repeat_lost_calls=repeat_lost_calls,
+            clock=self.clock,
+            jitter=lambda: self.jitter,
+            sleep=self.clock.sleep,
         )
+        self.worker = Worker(self.ports)
+        self.generations = Generations(self.ports, self.worker, new_id=self._new_id, most_active=most_active)
 
     def _new_id(self, _: datetime) -> str:
         self.ids += 1
@@ -274,7 +280,7 @@ class FakeApp:
 
     def start(self, *, key: IdempotencyKey | None = None, prompt: str = PROMPT, model: str | None = None) -> Generation:
         request = GenerationRequest(prompt=prompt, model=model)
-        return self.lifecycle.start(request, metadata={"order": "1"}, timeout=seconds(600), key=key)
+        return self.generations.start(request, metadata={"order": "1"}, timeout=seconds(600), key=key)
 
     def given(self, generation: Generation) -> Versioned:
         """A record that was written before."""
@@ -288,7 +294,7 @@ class FakeApp:
         self.clock.now += after
         for current in list(self.records.active.values()):
             if current.generation.due <= self.clock.now:
-                self.lifecycle.advance(current)
+                self.worker.advance(current)
 
     def settle(self) -> None:
         """Tick until nothing is left. Every wait in here is bounded, and so is this."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any
 
 import pytest
@@ -12,16 +11,17 @@ import pytest
 from imagegen.errors import ImageUnusableError, StorageUnavailableError
 from imagegen.generation import FailedImage, Generation, GenerationError, Status, StoredImage, Versioned
 from imagegen.idempotency import IdempotencyKey
-from imagegen.lifecycle import transitions as moves
+from imagegen.lifecycle import changes
 from imagegen.lifecycle.generations import SUBMIT_CLAIM
+from imagegen.lifecycle.transitions import MOST_LOST_CALLS
 from imagegen.upstream.protocol import (
+    Answered,
     Ended,
     ImageBytes,
     ImageRefused,
     ImageSource,
     ImageUrl,
     Lost,
-    Produced,
     Throttled,
     Unavailable,
 )
@@ -30,7 +30,7 @@ from tests.app.generations import ID, NOON, PROMPT, new, seconds, stored
 
 KEY = IdempotencyKey("idempotency-key", "order-4711")
 FILTERED = GenerationError(code="contentFilter", message="No.")
-CLAIM = moves.LONGEST_CALL + moves.CALL_SLACK
+CLAIM = changes.LONGEST_CALL + changes.CALL_SLACK
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def work(app: FakeApp) -> None:
     """What the queue's workers do: take every message that is there."""
     while app.queue.messages:
         for generation_id in app.queue.messages.pop(0):
-            app.lifecycle.work(generation_id)
+            app.worker.advance_by_id(generation_id, has_minutes=True)
 
 
 def settle(app: FakeApp) -> None:
@@ -98,11 +98,11 @@ def test_the_claim_says_who_calls_and_until_when_nobody_else_may(app: FakeApp) -
     claimed = app.records.active[ID].generation
     assert (claimed.status, claimed.calling, claimed.queued, claimed.lost_calls) == (Status.RUNNING, True, False, 0)
     assert claimed.due == NOON + CLAIM
-    assert seconds(250 + 30) <= moves.LONGEST_CALL  # the slowest that was seen, and its transfer
+    assert seconds(250 + 30) <= changes.LONGEST_CALL  # the slowest that was seen, and its transfer
 
 
 def test_the_tokens_are_kept_in_the_record(app: FakeApp) -> None:
-    app.direct.answers = [Produced((ImageBytes(b"0"),), usage={"total_tokens": 3})]
+    app.direct.answers = [Answered((ImageBytes(b"0"),), usage={"total_tokens": 3})]
     start(app)
     work(app)
     assert done(app).usage == {"total_tokens": 3}
@@ -113,11 +113,11 @@ def test_the_tokens_are_kept_in_the_record(app: FakeApp) -> None:
     ("answer", "unusable", "images", "status", "code"),
     [
         (Ended(Status.FAILED, FILTERED), {}, (), Status.FAILED, "contentFilter"),
-        (Produced((ImageRefused(FILTERED),)), {}, (FailedImage,), Status.FAILED, "contentFilter"),
-        (Produced((ImageRefused(FILTERED), ImageBytes(b"1"))), {}, (FailedImage, StoredImage), Status.SUCCEEDED, None),
-        (Produced((ImageUrl("u"), ImageBytes(b"1"))), {}, (StoredImage, StoredImage), Status.SUCCEEDED, None),
+        (Answered((ImageRefused(FILTERED),)), {}, (FailedImage,), Status.FAILED, "contentFilter"),
+        (Answered((ImageRefused(FILTERED), ImageBytes(b"1"))), {}, (FailedImage, StoredImage), Status.SUCCEEDED, None),
+        (Answered((ImageUrl("u"), ImageBytes(b"1"))), {}, (StoredImage, StoredImage), Status.SUCCEEDED, None),
         (
-            Produced((ImageUrl("u"), ImageBytes(b"1"))),
+            Answered((ImageUrl("u"), ImageBytes(b"1"))),
             {0: ImageUnusableError("imageTooLarge", "big", again=False)},
             (FailedImage, StoredImage),
             Status.SUCCEEDED,
@@ -125,7 +125,7 @@ def test_the_tokens_are_kept_in_the_record(app: FakeApp) -> None:
         ),
         # It may come yet, and cannot be asked for again: waited for, and then given up.
         (
-            Produced((ImageUrl("u"),)),
+            Answered((ImageUrl("u"),)),
             {0: ImageUnusableError("imageUnavailable", "404", again=True)},
             (FailedImage,),
             Status.FAILED,
@@ -159,8 +159,8 @@ def test_two_workers_with_one_message_make_one_call(app: FakeApp, monkeypatch: p
     generate = app.direct.generate
 
     def meanwhile(generation: Generation) -> Outcome:
-        app.lifecycle.work(ID)  # sees the claim
-        app.lifecycle.advance(stale, may_call=True)  # read before it, writes after it
+        app.worker.advance_by_id(ID, has_minutes=True)  # sees the claim
+        app.worker.advance(stale, has_minutes=True)  # read before it, writes after it
         app.tick(CLAIM - seconds(1))
         return generate(generation)
 
@@ -222,7 +222,7 @@ def test_a_timer_that_dies_while_it_sends_leaves_it_to_a_later_one(app: FakeApp,
     app.steps.fail_at, app.steps.fail_after = 1, fail_after  # save, send
     with pytest.raises(Death):
         app.tick()
-    assert app.records.active[ID].generation.due == NOON + moves.MESSAGE_LOST
+    assert app.records.active[ID].generation.due == NOON + changes.MESSAGE_LOST
     settle(app)
     assert app.direct.calls == [ID]
 
@@ -279,7 +279,7 @@ def test_a_lost_answer_is_the_end_where_calls_are_not_repeated() -> None:
 def test_a_lost_answer_is_asked_for_again_and_the_log_says_what_it_may_cost(
     app: FakeApp, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app.direct.answers = [Lost("status 504"), Produced((ImageBytes(b"0"),))]
+    app.direct.answers = [Lost("status 504"), Answered((ImageBytes(b"0"),))]
     start(app)
     settle(app)
     assert (done(app).status, done(app).lost_calls) == (Status.SUCCEEDED, 1)
@@ -288,7 +288,7 @@ def test_a_lost_answer_is_asked_for_again_and_the_log_says_what_it_may_cost(
 
 
 def test_what_did_nothing_is_repeated_without_a_word_of_bills(app: FakeApp, caplog: pytest.LogCaptureFixture) -> None:
-    app.direct.answers = [Unavailable("status 503"), Throttled("status 429", 5), Produced((ImageBytes(b"0"),))]
+    app.direct.answers = [Unavailable("status 503"), Throttled("status 429", 5), Answered((ImageBytes(b"0"),))]
     start(app)
     settle(app)
     assert (done(app).status, done(app).lost_calls) == (Status.SUCCEEDED, 0)
@@ -301,7 +301,7 @@ def test_three_answers_that_are_lost_are_enough(app: FakeApp) -> None:
     settle(app)
     assert done(app).error
     assert done(app).error.code == "outcomeUnknown"  # pyright: ignore[reportOptionalMemberAccess]
-    assert len(app.direct.calls) == moves.MOST_LOST_CALLS == 3
+    assert len(app.direct.calls) == MOST_LOST_CALLS == 3
 
 
 def test_three_workers_that_die_in_their_calls_are_enough(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,7 +313,7 @@ def test_three_workers_that_die_in_their_calls_are_enough(app: FakeApp, monkeypa
         raise Death
 
     monkeypatch.setattr(app.direct, "generate", die)
-    app.lifecycle.start(new().request.model_copy(update={"model": "gpt"}), metadata={}, timeout=seconds(86_400))
+    app.generations.start(new().request.model_copy(update={"model": "gpt"}), metadata={}, timeout=seconds(86_400))
     for _ in range(20):
         try:
             settle(app)
@@ -322,14 +322,14 @@ def test_three_workers_that_die_in_their_calls_are_enough(app: FakeApp, monkeypa
         break
     assert done(app).error
     assert done(app).error.code == "outcomeUnknown"  # pyright: ignore[reportOptionalMemberAccess]
-    assert len(calls) == moves.MOST_LOST_CALLS
+    assert len(calls) == MOST_LOST_CALLS
 
 
 # --- quotas
 
 
 def test_a_429_holds_everybody_of_that_model_until_the_time_that_was_told(app: FakeApp) -> None:
-    app.direct.answers = [Throttled("status 429", 30), Produced((ImageBytes(b"0"),))]
+    app.direct.answers = [Throttled("status 429", 30), Answered((ImageBytes(b"0"),))]
     for _ in range(5):
         start(app)
     work(app)
@@ -366,25 +366,6 @@ def test_after_the_brake_they_do_not_come_all_at_once(app: FakeApp) -> None:
         dues.append((app.records.active[started.id].generation.due - NOON).total_seconds())
     assert dues == [20, 25, 30, 40]  # spread over as long again
     assert app.direct.calls == []
-
-
-@pytest.mark.parametrize(
-    ("told", "faults", "expected"),
-    [
-        (30.0, 0, 30),
-        (0.0, 0, 1),  # "at once" would be a stampede
-        (900.0, 0, 900),  # a quota by the hour is not asked every minute
-        (1e9, 0, 3_600),
-        (None, 0, 5),
-        (None, 1, 10),
-        (None, 9, 60),
-        (None, 5_000, 60),
-    ],
-)
-def test_a_brake_holds_as_long_as_told_else_longer_with_each_time(
-    told: float | None, faults: int, expected: float
-) -> None:
-    assert moves.pause_until(Throttled("429", told), faults, NOON) == NOON + seconds(expected)
 
 
 def test_a_deadline_holds_while_everybody_waits(app: FakeApp) -> None:
@@ -457,7 +438,7 @@ def test_storage_that_stays_away_leaves_the_claim_to_run_out(app: FakeApp, monke
     start(app)
     with pytest.raises(StorageUnavailableError):  # the message comes again, and finds the claim
         work(app)
-    app.lifecycle.work(ID)
+    app.worker.advance_by_id(ID, has_minutes=True)
     assert app.direct.calls == [ID]
     monkeypatch.setattr(app.images, "copy", copy)
     settle(app)
@@ -476,10 +457,10 @@ def test_a_claim_is_extended_while_images_are_taken(app: FakeApp, monkeypatch: p
         return copy(source, generation_id, index)
 
     monkeypatch.setattr(app.images, "copy", slow)
-    app.direct.answers = [Produced(tuple(ImageBytes(b"%d" % number) for number in range(10)))]
+    app.direct.answers = [Answered(tuple(ImageBytes(b"%d" % number) for number in range(10)))]
     start(app)
     work(app)
-    assert min(left) >= moves.LONGEST_TAKE.total_seconds()
+    assert min(left) >= changes.LONGEST_TAKE.total_seconds()
     assert (app.direct.calls, len(done(app).images)) == ([ID], 10)
 
 
@@ -489,7 +470,7 @@ def test_one_image_is_taken_before_the_next_is_decoded(app: FakeApp) -> None:
             assert len(app.images.copied) == number
             yield ImageBytes(b"%d" % number)
 
-    app.direct.answers = [Produced(images())]
+    app.direct.answers = [Answered(images())]
     start(app)
     work(app)
     assert app.images.copied == [b"0", b"1", b"2"]
@@ -500,7 +481,7 @@ def test_one_image_is_taken_before_the_next_is_decoded(app: FakeApp) -> None:
 
 def test_what_is_canceled_while_it_waits_is_not_called(app: FakeApp) -> None:
     started = start(app)
-    app.lifecycle.cancel(started)
+    app.generations.cancel(started)
     settle(app)
     assert (app.direct.calls, done(app).status) == ([], Status.CANCELED)
 
@@ -512,7 +493,7 @@ def test_what_is_canceled_or_deleted_in_its_call_leaves_no_image(
     generate = app.direct.generate
 
     def meanwhile(generation: Generation) -> Outcome:
-        (app.lifecycle.delete if delete else app.lifecycle.cancel)(generation)
+        (app.generations.delete if delete else app.generations.cancel)(generation)
         return generate(generation)
 
     monkeypatch.setattr(app.direct, "generate", meanwhile)
@@ -529,7 +510,7 @@ def test_what_was_canceled_in_a_call_that_died_is_not_called_again(app: FakeApp)
     app.steps.fail_at = 3
     with pytest.raises(Death):
         work(app)
-    app.lifecycle.cancel(app.records.active[ID].generation)
+    app.generations.cancel(app.records.active[ID].generation)
     settle(app)
     assert (app.direct.calls, done(app).status) == ([], Status.CANCELED)
 
@@ -552,44 +533,12 @@ def test_a_generation_of_a_model_that_was_removed_ends_with_its_name(app: FakeAp
     assert app.direct.calls == app.upstream.operations == []
 
 
-# --- the decisions alone
-
-
-@pytest.mark.parametrize(
-    ("changes", "now", "may_call", "repeat", "expected"),
-    [
-        ({}, NOON, True, True, moves.Call(repeated=False)),
-        ({}, NOON, False, True, moves.Enqueue()),  # a timer or a request has no minutes for it
-        ({"queued": True}, NOON, True, True, moves.Call(repeated=False)),
-        ({"faults": 9}, NOON, True, False, moves.Call(repeated=False)),  # those did nothing
-        ({"calling": True}, NOON, True, True, moves.Call(repeated=True)),
-        ({"lost_calls": 1}, NOON, True, True, moves.Call(repeated=True)),
-        ({"calling": True}, NOON, False, True, moves.Enqueue()),
-        ({"calling": True}, NOON, True, False, "outcomeUnknown"),
-        ({"lost_calls": 1}, NOON, False, False, "outcomeUnknown"),  # whoever comes by may say so
-        ({"lost_calls": 3}, NOON, True, True, "outcomeUnknown"),
-        ({}, new().deadline, True, True, "deadlineExceeded"),
-        ({"lost_calls": 1}, new().deadline, True, True, "deadlineExceeded"),
-    ],
-)
-def test_the_next_move_of_a_direct_model(
-    changes: dict[str, Any], now: datetime, may_call: bool, repeat: bool, expected: object
-) -> None:
-    move = moves.next_move(new(**changes), now, direct=True, may_call=may_call, repeat_lost_calls=repeat)
-    if isinstance(expected, str):
-        assert isinstance(move, moves.Finish)
-        assert move.generation.error
-        assert move.generation.error.code == expected
-    else:
-        assert move == expected
-
-
 def test_nothing_that_is_logged_on_the_way_is_a_secret(app: FakeApp, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     app.direct.answers = [
         Lost("no answer"),
         Throttled("status 429", 1),
-        Produced((ImageUrl("https://x?sig=s3cret"),)),
+        Answered((ImageUrl("https://x?sig=s3cret"),)),
     ]
     started = start(app, key=KEY)
     settle(app)

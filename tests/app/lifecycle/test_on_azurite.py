@@ -17,8 +17,9 @@ from pydantic import SecretStr
 from imagegen.app import new_generation_id
 from imagegen.deployments import Deployment, ImageApi
 from imagegen.generation import FailedImage, Generation, GenerationRequest, Status, StoredImage
-from imagegen.lifecycle.generations import Lifecycle
+from imagegen.lifecycle.generations import Generations
 from imagegen.lifecycle.ports import Ports
+from imagegen.lifecycle.worker import Worker
 from imagegen.settings import read_settings
 from imagegen.storage.clients import open_storage
 from imagegen.storage.download import Downloader
@@ -70,26 +71,24 @@ class FakeApp:
         )
         self.container: ContainerClient = storage.get_container_client(f"i-{name}")
         self.records = BlobRecords(storage, f"g-{name}")
-        self.lifecycle = Lifecycle(
-            Ports(
-                records=self.records,
-                images=BlobImages(
-                    storage,
-                    self.container.container_name,
-                    downloader=Downloader(allowed_hosts=[], endpoints=[self.endpoint], connections=2, seconds=30),
-                    limit=LIMIT,
-                    link_lifetime=timedelta(hours=1),
-                    clock=self.clock,
-                ),
-                upstreams={"dalle": OperationsUpstream(deployment, allowed_origins=[], connections=2)},
-                throttling=Throttling(storage, f"g-{name}", monotonic=lambda: self.now.timestamp()),
-                queue=WorkQueue(settings, connections=2),
-                repeat_lost_calls=True,
+        ports = Ports(
+            records=self.records,
+            images=BlobImages(
+                storage,
+                self.container.container_name,
+                downloader=Downloader(allowed_hosts=[], endpoints=[self.endpoint], connections=2, seconds=30),
+                limit=LIMIT,
+                link_lifetime=timedelta(hours=1),
                 clock=self.clock,
             ),
-            new_id=new_generation_id,
-            most_active=10,
+            upstreams={"dalle": OperationsUpstream(deployment, allowed_origins=[], connections=2)},
+            throttling=Throttling(storage, f"g-{name}", monotonic=lambda: self.now.timestamp()),
+            queue=WorkQueue(settings, connections=2),
+            repeat_lost_calls=True,
+            clock=self.clock,
         )
+        self.worker = Worker(ports)
+        self.generations = Generations(ports, self.worker, new_id=new_generation_id, most_active=10)
 
     def clock(self) -> datetime:
         return self.now
@@ -97,12 +96,12 @@ class FakeApp:
     def generate(self, prompt: str, n: int = 1) -> Generation:
         """Start it, and tick until it has ended."""
         request = GenerationRequest(prompt=prompt, n=n, size="256x256")
-        started = self.lifecycle.start(request, metadata={}, timeout=timedelta(seconds=60))
+        started = self.generations.start(request, metadata={}, timeout=timedelta(seconds=60))
         for _ in range(100):
             for entry in self.records.list_active():
                 self.now = max(self.now, entry.due)
                 if current := self.records.read_active(entry.id):
-                    after = self.lifecycle.advance(current)
+                    after = self.worker.advance(current)
                     self.now = max(self.now, after.generation.due if after else self.now)
             found = self.records.read(started.id)
             assert found is not None

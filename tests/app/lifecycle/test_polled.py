@@ -245,7 +245,7 @@ def test_only_what_others_must_know_is_written(
 ) -> None:
     current = app.given(record)
     app.upstream.polled = polled
-    after = app.lifecycle.advance(current)
+    after = app.worker.advance(current)
     assert after is not None
     assert after.generation.due == NOON + seconds(due_in)
     assert app.steps.taken == ["poll"] + ["save"] * writes
@@ -259,15 +259,15 @@ def test_who_lost_the_claim_does_not_copy(app: FakeApp) -> None:
     current = app.given(running())
     app.records.save(current.generation, current.etag)  # somebody else's move
     app.steps.taken.clear()
-    after = app.lifecycle.advance(current)
-    assert after == current
+    after = app.worker.advance(current)
+    assert after is None
     assert app.steps.taken == ["poll", "save"]
 
 
 def test_a_submit_that_was_overtaken_walks_away(app: FakeApp) -> None:
     current = app.given(new())
     winner = app.records.save(running(), current.etag)
-    assert app.lifecycle.advance(current) == current
+    assert app.worker.advance(current) is None
     assert app.records.active[ID] == Versioned(running(), winner)
 
 
@@ -285,7 +285,7 @@ def test_images_do_not_stay_behind_an_outcome_that_has_none(
 ) -> None:
     current = app.given(running())
     app.records.done[ID] = first
-    assert app.lifecycle.advance(current) is None or first is None
+    assert app.worker.advance(current) is None or first is None
     assert app.images.blobs == ({f"{ID}/0", f"{ID}/1"} if images_stay else set())
     assert app.records.done[ID] == first  # the first outcome stays
     assert app.records.active == {}
@@ -338,7 +338,7 @@ def test_more_than_the_limit_is_refused_and_a_repetition_is_not() -> None:
 )
 def test_cancel_is_an_outcome_at_once(app: FakeApp, record: Generation, stays_active: bool) -> None:
     app.given(record)
-    canceled = app.lifecycle.cancel(record)
+    canceled = app.generations.cancel(record)
     assert canceled is not None
     assert canceled.status is Status.CANCELED
     assert (ID in app.records.active) is stays_active
@@ -350,7 +350,7 @@ def test_cancel_is_an_outcome_at_once(app: FakeApp, record: Generation, stays_ac
 @pytest.mark.parametrize("status", [Status.SUCCEEDED, Status.FAILED, Status.CANCELED])
 def test_what_has_ended_is_not_canceled(app: FakeApp, status: Status) -> None:
     ended = running().changed(status=status)
-    assert app.lifecycle.cancel(ended) is ended
+    assert app.generations.cancel(ended) is ended
     assert app.steps.taken == []
 
 
@@ -362,11 +362,11 @@ def test_a_delete_that_is_repeated_leaves_nothing(app: FakeApp, step: int | None
     app.steps.taken.clear()
     app.steps.fail_at, app.steps.fail_after = step, fail_after
     try:
-        app.lifecycle.delete(started)
+        app.generations.delete(started)
         assert step is None
     except Death:
         if found := app.records.read(ID):  # else its caller is told that it is gone, which is true
-            app.lifecycle.delete(found)
+            app.generations.delete(found)
     app.settle()
     assert (app.records.read(ID), app.records.active) == (None, {})
     assert (app.images.blobs, app.records.keys) == (set(), {})
@@ -375,7 +375,7 @@ def test_a_delete_that_is_repeated_leaves_nothing(app: FakeApp, step: int | None
 
 def test_a_deleted_generation_does_not_come_back(app: FakeApp) -> None:
     current = app.given(running(copy_attempts=1))
-    app.lifecycle.delete(current.generation)
+    app.generations.delete(current.generation)
     app.settle()  # its worker comes late
     assert (app.records.read(ID), app.images.blobs) == (None, set())
 
@@ -385,7 +385,7 @@ def test_a_deleted_generation_does_not_come_back(app: FakeApp) -> None:
 
 def test_who_waits_gets_the_outcome_as_soon_as_it_is_there(app: FakeApp) -> None:
     started = app.start()
-    finished = app.lifecycle.wait(started, NOON + seconds(50))
+    finished = app.generations.wait(started, NOON + seconds(50))
     assert finished.status is Status.SUCCEEDED
     assert app.clock.now == started.due  # and no moment later
 
@@ -393,7 +393,7 @@ def test_who_waits_gets_the_outcome_as_soon_as_it_is_there(app: FakeApp) -> None
 @pytest.mark.parametrize("polled", [Working(None), Working(30), Unavailable("500")])
 def test_who_waits_in_vain_is_told_on_time_and_does_not_hammer(app: FakeApp, polled: Working | Unavailable) -> None:
     app.upstream.polled = polled
-    assert app.lifecycle.wait(app.start(), NOON + seconds(20)).status is Status.RUNNING
+    assert app.generations.wait(app.start(), NOON + seconds(20)).status is Status.RUNNING
     assert app.clock.now == NOON + seconds(20)
     assert app.steps.taken.count("poll") <= 20
 
@@ -406,7 +406,7 @@ def test_who_waits_beside_another_worker_leaves_it_to_him(app: FakeApp, monkeypa
     app.records.save(claimed, stale.etag)
     monkeypatch.setattr(app.records, "read_active", _once(stale, app.records.read_active))
     app.steps.taken.clear()
-    assert app.lifecycle.wait(started, NOON + seconds(20)).status is Status.RUNNING
+    assert app.generations.wait(started, NOON + seconds(20)).status is Status.RUNNING
     assert app.steps.taken == ["poll", "save"]  # one move, which lost; then only looks
 
 

@@ -7,13 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import cast
 
 import pytest
 
 from imagegen.errors import StorageUnavailableError
 from imagegen.generation import Generation, Versioned
-from imagegen.lifecycle.generations import Lifecycle
 from imagegen.lifecycle.poller import LONGEST_SLOT, Poller, SlotSummary, slot_end
 from imagegen.storage.records import ActiveEntry
 from tests.app.generations import ID, NOON, PROMPT, TOKEN, running, seconds
@@ -27,7 +25,7 @@ def name(number: int) -> str:
 
 @dataclass
 class FakeApp:
-    """Records, a clock, and a lifecycle whose moves are played."""
+    """Records, a clock, and a worker that plays its results."""
 
     now: datetime = NOON
     active: dict[str, Versioned] = field(default_factory=dict[str, Versioned])
@@ -46,7 +44,7 @@ class FakeApp:
     def run(self, length: float = 60, *, threads: int = 1, most: int = 100) -> SlotSummary:
         poller = Poller(
             records=self,
-            lifecycle=cast("Lifecycle", self),
+            advance=self.advance,
             clock=lambda: self.now,
             queue=self,
             threads=threads,

@@ -21,8 +21,9 @@ from imagegen.app import new_generation_id
 from imagegen.errors import RequestError
 from imagegen.generation import Generation, GenerationRequest, KeyClaim, Status, Versioned
 from imagegen.idempotency import IdempotencyKey
-from imagegen.lifecycle.generations import Lifecycle
+from imagegen.lifecycle.generations import Generations
 from imagegen.lifecycle.ports import Ports
+from imagegen.lifecycle.worker import Worker
 from imagegen.storage.download import Download
 from imagegen.storage.images import BlobImages
 from imagegen.storage.records import BlobRecords
@@ -146,29 +147,27 @@ class RaceApp:
             link_lifetime=timedelta(hours=1),
             clock=lambda: self.now,
         )
-        self.lifecycle = Lifecycle(
-            Ports(
-                records=self.records,
-                images=self.images,
-                upstreams={"dalle": self.service},
-                throttling=Throttling(client, container),
-                queue=self.queue,
-                repeat_lost_calls=True,
-                clock=lambda: self.now,
-                sleep=self.later,
-            ),
-            new_id=new_generation_id,
-            most_active=100,
+        ports = Ports(
+            records=self.records,
+            images=self.images,
+            upstreams={"dalle": self.service},
+            throttling=Throttling(client, container),
+            queue=self.queue,
+            repeat_lost_calls=True,
+            clock=lambda: self.now,
+            sleep=self.later,
         )
+        self.worker = Worker(ports)
+        self.generations = Generations(ports, self.worker, new_id=new_generation_id, most_active=100)
 
     def start(self, key: IdempotencyKey | None = None, request: GenerationRequest = ASKED) -> Generation:
-        return self.lifecycle.start(request, metadata={}, timeout=timedelta(minutes=10), key=key)
+        return self.generations.start(request, metadata={}, timeout=timedelta(minutes=10), key=key)
 
     def tick(self) -> None:
         """What the timer does: advance all that is due."""
         for entry in self.records.list_active():
             if entry.due <= self.now and (current := self.records.read_active(entry.id)):
-                self.lifecycle.advance(current)
+                self.worker.advance(current)
 
     def later(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
@@ -291,7 +290,7 @@ def test_a_key_with_another_body_is_refused_and_starts_nothing(app: RaceApp) -> 
 def test_cancel_that_comes_before_completion_wins_as_a_whole(app: RaceApp, place: str) -> None:
     generation = app.start()
     app.later(5)
-    app.hooks.at(place, lambda: app.lifecycle.cancel(generation))
+    app.hooks.at(place, lambda: app.generations.cancel(generation))
     app.tick()
 
     assert app.status(generation) is Status.CANCELED
@@ -302,7 +301,7 @@ def test_cancel_that_comes_after_completion_loses_as_a_whole(app: RaceApp) -> No
     generation = app.start()
     app.later(5)
     app.hooks.at("deciding", app.tick)  # the timer completes it while cancel makes up its mind
-    canceled = app.lifecycle.cancel(generation)
+    canceled = app.generations.cancel(generation)
 
     assert canceled is not None
     assert canceled.status is app.status(generation) is Status.SUCCEEDED
@@ -314,7 +313,7 @@ def test_cancel_that_comes_after_completion_loses_as_a_whole(app: RaceApp) -> No
 def test_delete_during_the_copy_leaves_nothing_behind(app: RaceApp, place: str) -> None:
     generation = app.start(KEY)
     app.later(5)
-    app.hooks.at(place, lambda: app.lifecycle.delete(generation))
+    app.hooks.at(place, lambda: app.generations.delete(generation))
     app.tick()
 
     assert app.status(generation) is None
@@ -327,7 +326,7 @@ def test_delete_during_a_copy_whose_worker_dies_leaves_nothing_behind(app: RaceA
     app.later(5)
 
     def delete_then_die() -> None:
-        app.lifecycle.delete(generation)
+        app.generations.delete(generation)
         if place == "deciding":  # its image is written after the DELETE, by a worker that was slow
             app.images.copy(ImageUrl("https://images.example/0.png"), generation.id, 0)
         raise Death
@@ -347,10 +346,10 @@ def test_delete_that_dies_half_way_is_completed_by_its_repetition(app: RaceApp, 
     generation = app.start(KEY)
     app.hooks.at(place, dies)
     with pytest.raises(Death):
-        app.lifecycle.delete(generation)
+        app.generations.delete(generation)
     there = app.records.read(generation.id)
     assert there is not None, "the token must still open it, or nobody can delete it"
-    app.lifecycle.delete(there)
+    app.generations.delete(there)
     app.later(600)
     app.tick()
 
@@ -382,7 +381,7 @@ def test_a_deadline_that_is_there_first_stands_against_success(app: RaceApp) -> 
 
     def runs_out() -> None:
         app.service.outcome = Working(None)
-        app.lifecycle.advance(stale)
+        app.worker.advance(stale)
 
     app.hooks.at("fetching", runs_out)
     app.tick()
@@ -425,7 +424,7 @@ def test_a_waiting_caller_moves_on_when_somebody_else_finishes(app: RaceApp) -> 
     generation = app.start()
     polls: list[Any] = []
     app.hooks.at("polled", lambda: (polls.append(1), app.tick()))
-    done = app.lifecycle.wait(generation, app.now + timedelta(seconds=20))
+    done = app.generations.wait(generation, app.now + timedelta(seconds=20))
 
     assert done.status is Status.SUCCEEDED
     assert app.pictures.fetched == 1

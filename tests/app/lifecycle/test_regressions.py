@@ -18,7 +18,7 @@ KEY = IdempotencyKey("idempotency-key", "order-4711")
 def work(app: FakeApp) -> None:
     while app.queue.messages:
         for generation_id in app.queue.messages.pop(0):
-            app.lifecycle.work(generation_id)
+            app.worker.advance_by_id(generation_id, has_minutes=True)
 
 
 def later(app: FakeApp) -> None:
@@ -38,7 +38,7 @@ def test_what_ends_during_a_call_that_must_be_repeated_is_not_paid_for_again(
 
     def ends_meanwhile(called: Generation) -> Outcome:
         calls.append(called.id)
-        getattr(app.lifecycle, verb)(generation)
+        getattr(app.generations, verb)(generation)
         return answer
 
     monkeypatch.setattr(app.direct, "generate", ends_meanwhile)
@@ -53,7 +53,7 @@ def test_a_cancel_that_could_not_drop_the_record_is_not_paid_for() -> None:
     generation = app.start(model="gpt")
     app.steps.fail_at, app.steps.failure = len(app.steps.taken) + 1, StorageUnavailableError  # write_outcome, then drop
     with pytest.raises(StorageUnavailableError):
-        app.lifecycle.cancel(generation)
+        app.generations.cancel(generation)
     later(app)
     assert app.direct.calls == []
     assert app.records.active == {}
@@ -108,11 +108,11 @@ def test_a_key_whose_request_was_turned_away_stands_for_nothing() -> None:
 def test_a_repetition_is_the_same_request_after_a_default_was_changed() -> None:
     app = FakeApp()
     request = GenerationRequest(prompt="a lighthouse")
-    first = app.lifecycle.start(request, metadata={}, timeout=seconds(600), key=KEY)
-    again = app.lifecycle.start(request, metadata={}, timeout=seconds(900), key=KEY)
+    first = app.generations.start(request, metadata={}, timeout=seconds(600), key=KEY)
+    again = app.generations.start(request, metadata={}, timeout=seconds(900), key=KEY)
     assert again.id == first.id
     with pytest.raises(RequestError):
-        app.lifecycle.start(request, metadata={}, timeout=seconds(900), asked_seconds=900, key=KEY)
+        app.generations.start(request, metadata={}, timeout=seconds(900), asked_seconds=900, key=KEY)
 
 
 def test_a_message_for_many_makes_no_call_but_a_message_for_each() -> None:
@@ -120,6 +120,6 @@ def test_a_message_for_many_makes_no_call_but_a_message_for_each() -> None:
     ids = [app.start(model="gpt", prompt=f"{number}").id for number in range(3)]
     app.queue.messages.clear()
     for generation_id in ids:
-        app.lifecycle.work(generation_id, may_call=False)
+        app.worker.advance_by_id(generation_id, has_minutes=False)
     assert app.direct.calls == []
     assert app.queue.messages == [[generation_id] for generation_id in ids]

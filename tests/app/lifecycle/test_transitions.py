@@ -1,245 +1,275 @@
-"""What follows from what: the decisions alone, with no clock, store or network."""
+"""The table of the state machine: every pair of state and outcome, with the effect and the record that follow."""
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
+from itertools import product
+from typing import Any, get_args
 
 import pytest
 
-from imagegen.generation import FailedImage, Generation, Status, StoredImage
-from imagegen.lifecycle import transitions as moves
-from imagegen.upstream.protocol import Accepted, Unavailable, Working
-from tests.app.generations import NOON, OPERATION, failed, new, running, seconds, stored
+from imagegen.generation import FailedImage, Generation, GenerationError, Status
+from imagegen.lifecycle import transitions
+from imagegen.lifecycle.changes import COPY_TRIES, CopyFault
+from imagegen.lifecycle.transitions import (
+    AlreadyEnded,
+    Call,
+    Copied,
+    Copy,
+    Drop,
+    DueForDirect,
+    DueForPolled,
+    DueWithoutModel,
+    Enqueue,
+    Finish,
+    ImpossibleOutcomeError,
+    Outcome,
+    Pause,
+    Poll,
+    Rest,
+    State,
+    Step,
+    Submit,
+    Take,
+    state_of,
+    transition,
+)
+from imagegen.upstream.protocol import (
+    Accepted,
+    Answered,
+    Ended,
+    ImageUrl,
+    Lost,
+    Produced,
+    Throttled,
+    Unavailable,
+    Working,
+)
+from tests.app.generations import NOON, OPERATION, new, running, seconds, stored
 
 DEADLINE = new().deadline
+REFUSED = GenerationError(code="contentFilter", message="No.")
+FAULT = CopyFault(GenerationError(code="imageTruncated", message="cut"), retryable=True)
+PRODUCED = Produced((ImageUrl("u"), ImageUrl("v")))
+ANSWERED = Answered(())
+FREE_POLLED = DueForPolled(repeat_lost_calls=True, paused_until=None)
+FREE_DIRECT = DueForDirect(repeat_lost_calls=True, paused_until=None, has_minutes=True)
+
+RECORDS = {
+    State.WAITING: new(),
+    State.CALLING: new(calling=True, status=Status.RUNNING),
+    State.ACCEPTED: running(copy_attempts=1),
+}
 
 
-def next_move(
-    generation: Generation,
-    now: datetime,
-    *,
-    direct: bool = False,
-    may_call: bool = False,
-    repeat_lost_calls: bool = True,
-) -> object:
-    return moves.next_move(generation, now, direct=direct, may_call=may_call, repeat_lost_calls=repeat_lost_calls)
+def calling(**changes: Any) -> Generation:
+    return RECORDS[State.CALLING].changed(**changes)
 
 
-def waited(generation: Generation, now: datetime = NOON) -> float:
-    return (generation.due - now).total_seconds()
+def after(generation: Generation, outcome: Outcome, now: datetime = NOON, *, jitter: float = 0.0) -> Step:
+    return transition(generation, outcome, now, jitter=jitter)
+
+
+IMPOSSIBLE = ImpossibleOutcomeError
+TABLE: list[tuple[State, Outcome, type | object, dict[str, object]]] = [
+    # state, outcome, effect, fields of the record that is written
+    (State.WAITING, FREE_POLLED, Submit(), {"status": Status.NOT_RUNNING}),
+    (State.WAITING, FREE_DIRECT, Call(), {"calling": True, "status": Status.RUNNING, "lost_calls": 0}),
+    (State.WAITING, DueWithoutModel(), Finish(), {"error.code": "modelRemoved"}),
+    (State.WAITING, Accepted(OPERATION, None), Rest(), {"operation_location": OPERATION, "status": Status.RUNNING}),
+    (State.WAITING, Throttled("429", 30), Pause(NOON + seconds(30)), {"faults": 1, "due": NOON + seconds(30)}),
+    (State.WAITING, Unavailable("503"), Rest(), {"faults": 1, "due": NOON + seconds(1)}),
+    (State.WAITING, Ended(Status.FAILED, REFUSED), Finish(), {"error.code": "contentFilter"}),
+    (State.WAITING, Working(None), IMPOSSIBLE, {}),
+    (State.WAITING, PRODUCED, IMPOSSIBLE, {}),
+    (State.WAITING, ANSWERED, IMPOSSIBLE, {}),
+    (State.WAITING, Lost("no answer"), IMPOSSIBLE, {}),
+    (State.WAITING, Copied(()), IMPOSSIBLE, {}),
+    (State.WAITING, AlreadyEnded(None), IMPOSSIBLE, {}),
+    # A record that is due while CALLING: its worker crashed. The call counts as lost.
+    (State.CALLING, FREE_POLLED, Submit(), {"calling": False, "lost_calls": 1}),
+    (State.CALLING, FREE_DIRECT, Call(), {"calling": True, "lost_calls": 1}),
+    (State.CALLING, DueWithoutModel(), Finish(), {"error.code": "modelRemoved"}),
+    (State.CALLING, ANSWERED, Take(ANSWERED), {"calling": True}),
+    (State.CALLING, Throttled("429", 30), Pause(NOON + seconds(30)), {"calling": False, "lost_calls": 0, "faults": 1}),
+    (State.CALLING, Unavailable("503"), Rest(), {"calling": False, "lost_calls": 0, "faults": 1}),
+    (State.CALLING, Lost("504"), Rest(), {"calling": False, "lost_calls": 1, "faults": 1}),
+    (State.CALLING, Ended(Status.FAILED, REFUSED), Finish(), {"error.code": "contentFilter"}),
+    (
+        State.CALLING,
+        Copied((stored(),), usage={"total_tokens": 3}),
+        Finish(),
+        {"status": Status.SUCCEEDED, "calling": False, "usage": {"total_tokens": 3}},
+    ),
+    (State.CALLING, AlreadyEnded(None), Drop(None), {"status": Status.CANCELED}),
+    (State.CALLING, Accepted(OPERATION, None), IMPOSSIBLE, {}),
+    (State.CALLING, Working(None), IMPOSSIBLE, {}),
+    (State.CALLING, PRODUCED, IMPOSSIBLE, {}),
+    (State.ACCEPTED, FREE_POLLED, Poll(), {"due": NOON}),
+    # The API of the deployment was changed: wait for the old one, without any request.
+    (State.ACCEPTED, FREE_DIRECT, Rest(), {"due": DEADLINE, "operation_location": OPERATION}),
+    (State.ACCEPTED, DueWithoutModel(), Finish(), {"error.code": "modelRemoved"}),
+    (State.ACCEPTED, Working(7), Rest(), {"due": NOON + seconds(7), "faults": 0}),
+    (State.ACCEPTED, Unavailable("503"), Rest(), {"due": NOON + seconds(1), "faults": 1}),
+    (State.ACCEPTED, PRODUCED, Copy(PRODUCED), {"copy_attempts": 2, "due": NOON + seconds(70)}),
+    (State.ACCEPTED, Copied((stored(), FAULT)), Rest(), {"images": (stored(), None), "due": NOON + seconds(1)}),
+    (State.ACCEPTED, Ended(Status.CANCELED), Finish(), {"status": Status.CANCELED}),
+    (State.ACCEPTED, Accepted(OPERATION, None), IMPOSSIBLE, {}),
+    (State.ACCEPTED, ANSWERED, IMPOSSIBLE, {}),
+    (State.ACCEPTED, Lost("no answer"), IMPOSSIBLE, {}),
+    (State.ACCEPTED, Throttled("429"), IMPOSSIBLE, {}),
+    (State.ACCEPTED, AlreadyEnded(None), IMPOSSIBLE, {}),
+]
+
+
+def test_table_has_every_pair_once() -> None:
+    outcomes = set(get_args(Outcome.__value__)) - {transitions.Due} | set(get_args(transitions.Due.__value__))
+    pairs = [(state, type(outcome)) for state, outcome, _, _ in TABLE]
+    assert len(pairs) == len(set(pairs))
+    assert set(pairs) == set(product(State, outcomes))
 
 
 @pytest.mark.parametrize(
-    ("generation", "now", "expected"),
+    ("state", "outcome", "effect", "fields"),
+    TABLE,
+    ids=[f"{state.name} {type(outcome).__name__}" for state, outcome, _, _ in TABLE],
+)
+def test_each_pair(state: State, outcome: Outcome, effect: object, fields: dict[str, object]) -> None:
+    record = RECORDS[state]
+    assert state_of(record) is state
+    if effect is IMPOSSIBLE:
+        with pytest.raises(ImpossibleOutcomeError, match=f"{type(outcome).__name__} in state {state.name}"):
+            after(record, outcome)
+        return
+    step = after(record, outcome)
+    assert step.effect == effect
+    error = step.generation.error
+    found = {name: getattr(step.generation, name) for name in fields if name != "error.code"}
+    assert found | ({"error.code": error.code if error else None} if "error.code" in fields else {}) == fields
+    assert step.generation.status.is_terminal is isinstance(effect, Finish | Drop)
+
+
+def due_direct(*, repeat: bool = True, paused_until: datetime | None = None, has_minutes: bool = True) -> DueForDirect:
+    return DueForDirect(repeat, paused_until, has_minutes)
+
+
+@pytest.mark.parametrize(
+    ("record", "now", "due", "expected"),
     [
-        (new(), NOON, moves.Submit),
-        (new(), DEADLINE - timedelta(microseconds=1), moves.Submit),
-        (new(), DEADLINE, moves.Finish),  # nothing is running: nothing may be begun, or billed, past the deadline
-        (running(), NOON, moves.Poll),
-        (running(), DEADLINE + timedelta(days=1), moves.Poll),  # accepted and paid for: one more look
-        # The answer of a submit was lost: it is submitted again, with the same id.
-        (new(faults=7), NOON, moves.Submit),
-        # Half-copied: upstream is asked for fresh URLs.
-        (running(images=(stored(), None)), NOON, moves.Poll),
+        (new(), NOON, due_direct(has_minutes=False), Enqueue()),
+        (new(queued=True), NOON, due_direct(), Call()),
+        (new(faults=9), NOON, due_direct(repeat=False), Call()),  # a fault did nothing, so it is no lost call
+        (new(lost_calls=1), NOON, due_direct(), Call()),
+        (calling(), NOON, due_direct(has_minutes=False), Enqueue()),
+        (calling(), NOON, due_direct(repeat=False), "outcomeUnknown"),
+        (new(lost_calls=1), NOON, due_direct(repeat=False, has_minutes=False), "outcomeUnknown"),
+        (calling(), NOON, DueForPolled(repeat_lost_calls=False, paused_until=None), "outcomeUnknown"),
+        (new(lost_calls=2), NOON, due_direct(), Call()),
+        (calling(lost_calls=1), NOON, due_direct(), Call()),
+        (calling(lost_calls=2), NOON, due_direct(), "outcomeUnknown"),  # the third lost call
+        (new(lost_calls=3), NOON, due_direct(), "outcomeUnknown"),
+        (new(), DEADLINE - seconds(0.001), due_direct(), Call()),
+        (new(), DEADLINE, due_direct(), "deadlineExceeded"),
+        (new(lost_calls=1), DEADLINE, due_direct(), "deadlineExceeded"),
+        (new(), DEADLINE, FREE_POLLED, "deadlineExceeded"),  # nothing begins, or is billed, past the deadline
+        (new(), DEADLINE, due_direct(paused_until=DEADLINE + seconds(60)), "deadlineExceeded"),
+        (new(), NOON, due_direct(paused_until=NOON + seconds(9)), Rest()),
+        (new(), NOON, due_direct(paused_until=NOON), Call()),  # the throttle ends at this moment
+        (new(), NOON, DueForPolled(repeat_lost_calls=True, paused_until=NOON + seconds(9)), Rest()),
+        (new(), NOON, DueForPolled(repeat_lost_calls=True, paused_until=NOON), Submit()),
     ],
 )
-def test_the_next_move_follows_from_the_record_and_the_time(
-    generation: Generation, now: datetime, expected: type
-) -> None:
-    assert isinstance(next_move(generation, now), expected)
+def test_begin_of_work(record: Generation, now: datetime, due: DueForDirect | DueForPolled, expected: object) -> None:
+    step = after(record, due, now)
+    if isinstance(expected, str):
+        assert step.effect == Finish()
+        assert step.generation.error
+        assert step.generation.error.code == expected
+    else:
+        assert step.effect == expected
 
 
-def test_past_its_deadline_a_generation_that_nobody_accepted_says_how_long_it_was_given() -> None:
-    move = next_move(new(), DEADLINE)
-    assert isinstance(move, moves.Finish)
-    assert move.generation.status is Status.FAILED
-    assert move.generation.error is not None
-    assert move.generation.error.code == "deadlineExceeded"
-    assert "3600 seconds" in move.generation.error.message
-    assert not move.generation.error.is_refusal
+def test_throttled_generation_resumes_after_the_pause() -> None:
+    step = after(calling(queued=True), due_direct(paused_until=NOON + seconds(9)), jitter=1.0)
+    assert step.generation.due == NOON + seconds(18)
+    assert (step.generation.calling, step.generation.queued, step.generation.lost_calls) == (False, False, 1)
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("record", "outcome", "status", "code"),
     [
-        (None, 1.0),  # promised on the GET only: the first poll comes soon
-        (0.0, 1.0),  # "at once" would be a busy loop
-        (-5.0, 1.0),
-        (0.25, 1.0),
-        (1.0, 1.0),
-        (17.5, 17.5),
-        (60.0, 60.0),
-        (61.0, 60.0),  # a generation must not sleep past its deadline because a header says so
-        (1e9, 60.0),
-        (float("inf"), 60.0),
+        # The operation is paid for: its result counts, whatever the time.
+        (running(copy_attempts=1), Copied((stored(),)), Status.SUCCEEDED, None),
+        (running(copy_attempts=1), Copied((FAULT,)), Status.FAILED, "imageTruncated"),
+        (running(), Ended(Status.FAILED, REFUSED), Status.FAILED, "contentFilter"),
+        (running(), Ended(Status.CANCELED), Status.CANCELED, None),
+        (running(), Working(1), Status.FAILED, "deadlineExceeded"),
+        (running(), Unavailable("503"), Status.FAILED, "deadlineExceeded"),
+        (running(images=(stored(), None)), Working(1), Status.SUCCEEDED, None),
+        (running(), FREE_DIRECT, Status.FAILED, "modelChanged"),
+        (calling(), Copied((stored(),)), Status.SUCCEEDED, None),
     ],
 )
-def test_what_upstream_says_is_held_between_1_and_60_seconds(told: float | None, expected: float) -> None:
-    assert waited(moves.accepted(new(), Accepted(OPERATION, told), NOON)) == expected
-    assert waited(moves.still_working(running(), Working(told), NOON)) == expected
-    assert waited(moves.unavailable(running(), Unavailable("500", told), NOON, jitter=0)) == expected
-
-
-def test_an_accepted_generation_has_everything_that_a_poll_needs() -> None:
-    accepted = moves.accepted(new(faults=3), Accepted(OPERATION, None), NOON)
-    assert accepted == running(due=NOON + seconds(1), faults=0)
+def test_end_past_the_deadline(record: Generation, outcome: Outcome, status: Status, code: str | None) -> None:
+    step = after(record, outcome, DEADLINE)
+    assert step.effect == Finish()
+    assert (step.generation.status, step.generation.error and step.generation.error.code) == (status, code)
 
 
 @pytest.mark.parametrize(
-    ("age", "expected"),
+    ("record", "outcome", "effect"),
     [
-        (-5, 1.0),  # clocks of two instances differ
-        (0, 1.0),
-        (9, 1.0),
-        (25, 2.5),  # a tenth of its age
-        (100, 10.0),
-        (10_000, 10.0),  # never so seldom that a caller notices
+        (running(), PRODUCED, Copy(PRODUCED)),
+        (running(), FREE_POLLED, Poll()),
+        (calling(), Unavailable("503"), Rest()),  # the next look at it ends it
+        (calling(), Lost("504"), Rest()),
+        (calling(), ANSWERED, Take(ANSWERED)),
     ],
 )
-def test_where_nothing_is_told_polls_grow_rarer_with_age(age: float, expected: float) -> None:
-    now = NOON + seconds(age)
-    assert waited(moves.still_working(running(faults=2), Working(None), now), now) == pytest.approx(expected)
+def test_paid_work_goes_on_past_the_deadline(record: Generation, outcome: Outcome, effect: object) -> None:
+    assert after(record, outcome, DEADLINE).effect == effect
 
 
 @pytest.mark.parametrize(
-    ("faults_before", "expected"),
-    [(0, 1), (1, 2), (2, 4), (5, 32), (6, 60), (7, 60), (5_000, 60)],  # the last: no overflow after days of faults
+    ("attempts", "effect"), [(COPY_TRIES - 1, Copy(PRODUCED)), (COPY_TRIES, Finish()), (10_000, Finish())]
 )
-def test_back_off_doubles_up_to_a_minute(faults_before: int, expected: float) -> None:
-    after = moves.unavailable(running(faults=faults_before), Unavailable("no answer"), NOON, jitter=0)
-    assert waited(after) == expected
-    assert after.faults == faults_before + 1
+def test_copy_that_never_ends_is_abandoned(attempts: int, effect: object) -> None:
+    step = after(running(copy_attempts=attempts), PRODUCED, DEADLINE)
+    assert step.effect == effect
+    if effect == Finish():
+        assert step.generation.error
+        assert step.generation.error.code == "copyFailed"
 
 
-@pytest.mark.parametrize("told", [None, 8.0])
-@pytest.mark.parametrize("jitter", [0.0, 0.5, 1.0])
-def test_jitter_adds_up_to_a_quarter_and_never_comes_before_what_was_told(told: float | None, jitter: float) -> None:
-    after = moves.unavailable(running(faults=3), Unavailable("429", told), NOON, jitter=jitter)
-    assert waited(after) == 8 * (1 + jitter / 4)
+def test_copy_claim_counts_missing_images_only() -> None:
+    step = after(running(images=(stored(), None)), PRODUCED)
+    assert step.generation.due == NOON + seconds(40)
 
 
-def test_an_answer_ends_the_row_of_faults() -> None:
-    assert moves.still_working(running(faults=9), Working(None), NOON).faults == 0
+def test_upstream_failure_keeps_stored_images() -> None:
+    step = after(running(images=(stored(), None)), Ended(Status.FAILED, REFUSED))
+    assert step.generation.status is Status.SUCCEEDED
+    assert step.generation.images == (stored(), FailedImage(error=REFUSED))
 
 
-@pytest.mark.parametrize("images", [1, 3, 10])
-def test_a_claim_lasts_as_long_as_its_copies_may_take(images: int) -> None:
-    claimed = moves.copy_claimed(running(copy_attempts=2), images, NOON)
-    assert claimed.copy_attempts == 3
-    assert waited(claimed) == images * moves.COPY_SECONDS_EACH + moves.COPY_SECONDS_SLACK
+def test_upstream_cancel_ends_as_canceled() -> None:
+    step = after(running(images=(stored(), None)), Ended(Status.CANCELED))
+    assert (step.generation.status, step.generation.error) == (Status.CANCELED, None)
 
 
-@pytest.mark.parametrize(
-    ("attempts", "expires", "now", "expected"),
-    [
-        (1, None, NOON, True),
-        (moves.COPY_TRIES - 1, None, NOON, True),
-        (moves.COPY_TRIES, None, NOON, False),  # used up
-        (10_000, None, NOON, False),  # storage was away for days, each claim counted: no overflow
-        (1, None, DEADLINE - seconds(1.5), True),
-        (1, None, DEADLINE - seconds(1), False),  # the wait would end at the deadline
-        (3, None, DEADLINE - seconds(4), False),  # a later try waits longer
-        (1, NOON + seconds(1.5), NOON, True),
-        (1, NOON + seconds(1), NOON, False),  # upstream throws it away before
-        (1, NOON - seconds(1), NOON, False),
-    ],
-)
-def test_a_copy_is_tried_again_while_it_can_still_help(
-    attempts: int, expires: datetime | None, now: datetime, expected: bool
-) -> None:
-    assert moves.may_copy_again(running(copy_attempts=attempts), expires, now) is expected
+def test_winner_of_a_race_is_the_outcome() -> None:
+    winner = running(status=Status.SUCCEEDED)
+    assert after(calling(), AlreadyEnded(winner)) == Step(winner, Drop(winner))
 
 
-@pytest.mark.parametrize(("attempts", "expected"), [(1, 1), (2, 2), (3, 4), (4, 8), (10_000, 32)])
-def test_copies_back_off_and_keep_what_there_is(attempts: int, expected: float) -> None:
-    after = moves.copied_in_part(running(copy_attempts=attempts, images=(stored(), None)), NOON)
-    assert waited(after) == expected
-    assert after.images == (stored(), None)
+@pytest.mark.parametrize(("faults", "pause"), [(0, 5), (1, 10), (2, 20)])
+def test_pause_without_retry_after_grows_with_faults(faults: int, pause: float) -> None:
+    step = after(new(faults=faults), Throttled("429"))
+    assert step.effect == Pause(NOON + seconds(pause))
+    assert step.generation.faults == faults + 1
 
 
-@pytest.mark.parametrize(
-    ("attempts", "now", "expected"),
-    [
-        (moves.COPY_TRIES - 1, DEADLINE, False),
-        (moves.COPY_TRIES, DEADLINE - seconds(1), False),
-        (moves.COPY_TRIES, DEADLINE, True),
-        (2 * moves.COPY_TRIES - 1, NOON, False),
-        (2 * moves.COPY_TRIES, NOON, True),  # it may be what kills us
-    ],
-)
-def test_a_copy_that_never_came_to_an_end_is_given_up(attempts: int, now: datetime, expected: bool) -> None:
-    assert moves.is_hopeless(running(copy_attempts=attempts), now) is expected
-
-
-def test_what_was_copied_before_it_was_given_up_is_kept() -> None:
-    part = moves.copy_given_up(running(copy_attempts=10, images=(stored(0), None)), 2, NOON)
-    assert (part.status, part.images[0]) == (Status.SUCCEEDED, stored(0))
-    none = moves.copy_given_up(running(copy_attempts=10), 2, NOON)
-    assert none.error is not None
-    assert (none.status, none.error.code, len(none.images)) == (Status.FAILED, "copyFailed", 2)
-
-
-def test_a_deadline_keeps_what_was_copied_before_it() -> None:
-    part = moves.past_deadline(running(images=(stored(0), None)), DEADLINE)
-    assert part.status is Status.SUCCEEDED
-    assert isinstance(part.images[1], FailedImage)
-    assert part.images[1].error.code == "deadlineExceeded"
-
-
-REFUSED, LOST = failed("contentFilter"), failed("imageTruncated")
-
-
-@pytest.mark.parametrize(
-    ("images", "status", "code"),
-    [
-        ((stored(0), stored(1)), Status.SUCCEEDED, None),
-        ((REFUSED, stored(1)), Status.SUCCEEDED, None),  # one that is there makes a success
-        ((LOST, stored(1), REFUSED), Status.SUCCEEDED, None),
-        ((REFUSED, REFUSED), Status.FAILED, "contentFilter"),
-        ((LOST, REFUSED), Status.FAILED, "contentFilter"),  # what the caller can change says more than what he cannot
-        ((LOST, failed("noImage")), Status.FAILED, "imageTruncated"),  # else the first reason
-    ],
-)
-def test_one_stored_image_makes_a_success_and_none_the_most_telling_failure(
-    images: tuple[StoredImage | FailedImage, ...], status: Status, code: str | None
-) -> None:
-    ended = moves.copied(running(images=images), NOON)
-    assert ended.status is status
-    assert (ended.error.code if ended.error else None) == code
-    assert ended.images == images
-
-
-@pytest.mark.parametrize(
-    ("until", "jitter", "expected"),
-    [
-        (40, 0.0, 40),
-        (40, 0.5, 60),  # spread over as long again
-        (40, 1.0, 80),
-        (600, 1.0, 660),  # a minute at most
-        (0.1, 1.0, 1.1),  # a second at least
-        (-5, 0.5, 0.5),  # the brake went off in this moment
-        (86_400, 1.0, 3_600),  # but never beyond the deadline: it is then that somebody must look
-    ],
-)
-def test_who_is_braked_comes_back_after_it_and_not_with_all_others(
-    until: float, jitter: float, expected: float
-) -> None:
-    after = moves.throttled(running(calling=True, queued=True), NOON + seconds(until), NOON, jitter=jitter)
-    assert waited(after) == pytest.approx(expected)
-    assert (after.calling, after.queued, after.lost_calls) == (False, False, 0)
-
-
-LATER = NOON + seconds(7)
-
-
-@pytest.mark.parametrize(
-    "ended",
-    [
-        moves.copied(running(images=(stored(),)), LATER),
-        moves.past_deadline(running(), LATER),
-        moves.ended(running(), Status.CANCELED, None, LATER),
-    ],
-)
-def test_every_end_is_terminal_and_says_when_it_came(ended: Generation) -> None:
-    assert ended.status.is_terminal
-    assert ended.last_action == ended.due == LATER
+def test_jitter_reaches_every_wait() -> None:
+    assert after(new(), Unavailable("503", 8), jitter=1.0).generation.due == NOON + seconds(10)
+    assert after(calling(), Lost("504"), jitter=1.0).generation.due == NOON + seconds(1.25)
+    assert after(new(), Throttled("429", 8), jitter=1.0).generation.due == NOON + seconds(16)

@@ -1,0 +1,208 @@
+"""The record after each transition. Pure functions: they decide nothing, and `transitions` chooses among them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from imagegen.generation import FailedImage, Generation, GenerationError, Status, StoredImage
+from imagegen.lifecycle import backoff
+from imagegen.upstream.protocol import Accepted, Unavailable, Working
+
+LONGEST_CALL: Final = timedelta(seconds=330)
+"""Limit of one call of a direct model. Calls of 250 s have been observed."""
+
+CALL_SLACK: Final = timedelta(seconds=30)
+"""Time from the end of a call to the first extension of its claim, at most."""
+
+LONGEST_TAKE: Final = timedelta(seconds=240)
+"""Limit of one try to store an image of an answer: a download, and three tries of storage."""
+
+MESSAGE_LOST: Final = timedelta(minutes=10)
+"""A queue message that has not arrived after this time is lost. Sending one too early costs one transaction."""
+
+COPY_TRIES: Final = 5
+"""Tries to copy an image before its failure is final."""
+
+COPY_SECONDS_EACH: Final = 30
+COPY_SECONDS_SLACK: Final = 10
+"""Limit of the copy of one image, and of the remaining work of that step."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopyFault:
+    """One image was not stored."""
+
+    error: GenerationError
+    retryable: bool
+    """Whether another try can succeed."""
+
+
+type CopyResult = StoredImage | FailedImage | CopyFault
+
+
+def queued(generation: Generation, now: datetime) -> Generation:
+    """A message is on its way. After `due` the timer takes it for lost."""
+    return generation.changed(queued=True, due=min(now + MESSAGE_LOST, max(generation.deadline, now)))
+
+
+def accepted(generation: Generation, outcome: Accepted, now: datetime) -> Generation:
+    """The service accepted the operation; `due` is the first poll."""
+    return generation.changed(
+        status=Status.RUNNING,
+        operation_location=outcome.operation_location,
+        submitted=now,
+        last_action=now,
+        faults=0,
+        due=now + timedelta(seconds=backoff.clamp(outcome.retry_after, default=backoff.SHORTEST_WAIT)),
+    )
+
+
+def still_working(generation: Generation, outcome: Working, now: datetime) -> Generation:
+    age = (now - (generation.submitted or generation.created)).total_seconds()
+    return generation.changed(faults=0, due=now + backoff.poll_wait(outcome.retry_after, age))
+
+
+def unavailable(generation: Generation, outcome: Unavailable, now: datetime, *, jitter: float) -> Generation:
+    """Retry later: the service did nothing."""
+    faults = generation.faults + 1
+    due = now + backoff.fault_wait(outcome.retry_after, faults, jitter=jitter)
+    return generation.changed(faults=faults, calling=False, queued=False, due=due)
+
+
+def paused(generation: Generation, until: datetime, now: datetime, *, jitter: float) -> Generation:
+    """Wait for the end of a throttle, but not past the deadline."""
+    due = min(backoff.after_pause(until, now, jitter=jitter), max(generation.deadline, now))
+    return generation.changed(queued=False, calling=False, due=due)
+
+
+def call_claimed(generation: Generation, now: datetime) -> Generation:
+    """Claim the generation for one call. After `due` the call, and the copy of its images, must be over."""
+    return generation.changed(
+        status=Status.RUNNING,
+        queued=False,
+        calling=True,
+        lost_calls=generation.lost_calls + generation.calling,
+        submitted=generation.submitted or now,
+        last_action=now,
+        due=now + LONGEST_CALL + CALL_SLACK,
+    )
+
+
+def claim_extended(generation: Generation, now: datetime) -> Generation:
+    return generation.changed(due=now + 2 * LONGEST_TAKE)
+
+
+def call_lost(generation: Generation, now: datetime, *, jitter: float) -> Generation:
+    """The response of a call was lost. The service may have billed it."""
+    later = unavailable(generation, Unavailable("lost"), now, jitter=jitter)
+    return later.changed(lost_calls=generation.lost_calls + 1)
+
+
+def claim_expired(generation: Generation) -> Generation:
+    """The worker of the call crashed: count a lost call, drop its claim."""
+    return generation.changed(calling=False, lost_calls=generation.lost_calls + generation.calling)
+
+
+def stranded(generation: Generation, now: datetime) -> Generation:
+    """Sleep until the deadline: the deployment no longer has the API that accepted the operation."""
+    return generation.changed(due=max(generation.deadline, now))
+
+
+def copy_claimed(generation: Generation, images: int, now: datetime) -> Generation:
+    """Claim the copy of this many images. After `due` the timer takes over."""
+    longest = COPY_SECONDS_EACH * images + COPY_SECONDS_SLACK
+    return generation.changed(copy_attempts=generation.copy_attempts + 1, due=now + timedelta(seconds=longest))
+
+
+def copied_in_part(
+    generation: Generation, results: Sequence[CopyResult], expires: datetime | None, now: datetime
+) -> Generation | None:
+    """Keep the stored images and copy the others later. None when no image can be tried again.
+
+    Parameters
+    ----------
+    expires
+        When the service deletes the images.
+    """
+    retry_at = now + backoff.copy_wait(generation.copy_attempts)
+    in_time = retry_at < generation.deadline and (expires is None or retry_at < expires)
+    if generation.copy_attempts >= COPY_TRIES or not in_time:
+        return None
+    if not any(isinstance(result, CopyFault) and result.retryable for result in results):
+        return None
+    images = tuple(None if isinstance(one, CopyFault) and one.retryable else _final(one) for one in results)
+    return generation.changed(images=images, last_action=now, due=retry_at)
+
+
+def copied(generation: Generation, results: Sequence[CopyResult], now: datetime) -> Generation:
+    """Every image has its result. One stored image makes a success; none makes a failure."""
+    return _with_images(generation, [_final(result) for result in results], now)
+
+
+def copy_abandoned(generation: Generation, images: int, now: datetime) -> Generation:
+    """No copy came to an end. Keep the images that an earlier copy stored."""
+    message = f"The images could not be copied: {generation.copy_attempts} tries did not come to an end."
+    error = GenerationError(code="copyFailed", message=message)
+    known = generation.images or (None,) * images
+    return _with_images(generation, [image or FailedImage(error=error) for image in known], now)
+
+
+def is_hopeless(generation: Generation, now: datetime) -> bool:
+    """Whether the copy began so often without an end that the copy itself may crash the worker."""
+    tries = generation.copy_attempts
+    return tries >= 2 * COPY_TRIES or (tries >= COPY_TRIES and now >= generation.deadline)
+
+
+def model_removed(generation: Generation, now: datetime) -> Generation:
+    message = f"The model '{generation.request.model}' was removed from the app's settings before it was finished."
+    return failed(generation, GenerationError(code="modelRemoved", message=message), now)
+
+
+def outcome_unknown(generation: Generation, now: datetime) -> Generation:
+    message = (
+        "The response of the image service was lost, and the service may have billed the call. The app did not "
+        "repeat it (REPEAT_LOST_CALLS=false, or too many lost responses). Start a new generation to get the images."
+    )
+    return ended(generation, Status.FAILED, GenerationError(code="outcomeUnknown", message=message), now)
+
+
+def past_deadline(generation: Generation, now: datetime) -> Generation:
+    seconds = round((generation.deadline - generation.created).total_seconds())
+    message = f"The generation was not finished within {seconds} seconds (timeoutSeconds)."
+    return failed(generation, GenerationError(code="deadlineExceeded", message=message), now)
+
+
+def api_changed(generation: Generation, now: datetime) -> Generation:
+    message = (
+        f"The settings of the model '{generation.request.model}' changed to an API that cannot poll this operation, "
+        "and were not changed back before the deadline (timeoutSeconds). Start a new generation."
+    )
+    return failed(generation, GenerationError(code="modelChanged", message=message), now)
+
+
+def failed(generation: Generation, error: GenerationError, now: datetime) -> Generation:
+    """No more images will come. Images that are stored make a partial success."""
+    if not any(isinstance(image, StoredImage) for image in generation.images):
+        return ended(generation, Status.FAILED, error, now)
+    return _with_images(generation, [image or FailedImage(error=error) for image in generation.images], now)
+
+
+def ended(generation: Generation, status: Status, error: GenerationError | None, now: datetime) -> Generation:
+    return generation.changed(status=status, error=error, last_action=now, due=now)
+
+
+def _with_images(generation: Generation, images: Sequence[StoredImage | FailedImage], now: datetime) -> Generation:
+    generation = generation.changed(images=tuple(images), calling=False)
+    if any(isinstance(image, StoredImage) for image in images):
+        return ended(generation, Status.SUCCEEDED, None, now)
+    reasons = [image.error for image in images if isinstance(image, FailedImage)]
+    # A refusal tells the caller what to change, so it comes before a fault of the copy.
+    error = next((reason for reason in reasons if reason.is_refusal), reasons[0])
+    return ended(generation, Status.FAILED, error, now)
+
+
+def _final(result: CopyResult) -> StoredImage | FailedImage:
+    return FailedImage(error=result.error) if isinstance(result, CopyFault) else result

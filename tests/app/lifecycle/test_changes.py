@@ -1,0 +1,194 @@
+"""The record after each transition."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import pytest
+
+from imagegen.generation import FailedImage, Generation, GenerationError, Status, StoredImage
+from imagegen.lifecycle import changes
+from imagegen.lifecycle.changes import CopyFault, CopyResult
+from imagegen.upstream.protocol import Accepted, Unavailable, Working
+from tests.app.generations import NOON, OPERATION, failed, new, running, seconds, stored
+
+DEADLINE = new().deadline
+LATER = NOON + seconds(7)
+
+
+def waited(generation: Generation, now: datetime = NOON) -> float:
+    return (generation.due - now).total_seconds()
+
+
+def fault(code: str = "imageTruncated", *, retryable: bool = True) -> CopyFault:
+    return CopyFault(GenerationError(code=code, message="why"), retryable=retryable)
+
+
+def test_accepted_record_has_all_that_a_poll_needs() -> None:
+    accepted = changes.accepted(new(faults=3), Accepted(OPERATION, None), NOON)
+    assert accepted == running(due=NOON + seconds(1), faults=0)
+
+
+def test_poll_interval_grows_from_the_submit() -> None:
+    now = NOON + seconds(30)
+    record = running(created=NOON - seconds(500), submitted=NOON, faults=2)
+    after = changes.still_working(record, Working(None), now)
+    assert (waited(after, now), after.faults) == (3, 0)
+
+
+def test_fault_counts_and_backs_off() -> None:
+    after = changes.unavailable(new(faults=2, queued=True, calling=True), Unavailable("503"), NOON, jitter=0)
+    assert (after.faults, waited(after), after.queued, after.calling) == (3, 4, False, False)
+
+
+def test_queued_record_is_due_when_its_message_is_lost() -> None:
+    after = changes.queued(new(), NOON)
+    assert (after.queued, waited(after)) == (True, 600)
+    assert changes.queued(new(deadline=NOON + seconds(60)), NOON).due == NOON + seconds(60)
+
+
+def test_claim_covers_the_slowest_call_that_was_seen() -> None:
+    claimed = changes.call_claimed(new(queued=True), NOON)
+    assert waited(claimed) == (changes.LONGEST_CALL + changes.CALL_SLACK).total_seconds()
+    assert seconds(250 + 30) <= changes.LONGEST_CALL  # and its transfer
+    assert (claimed.calling, claimed.queued, claimed.status, claimed.submitted) == (True, False, Status.RUNNING, NOON)
+
+
+def test_second_claim_keeps_the_time_of_the_first() -> None:
+    assert changes.call_claimed(new(submitted=NOON), LATER).submitted == NOON
+
+
+def test_lost_call_is_counted_and_backs_off() -> None:
+    after = changes.call_lost(new(calling=True, lost_calls=1), NOON, jitter=0)
+    assert (after.lost_calls, after.calling, after.faults, waited(after)) == (2, False, 1, 1)
+
+
+@pytest.mark.parametrize(("until", "due"), [(40, 40), (86_400, 3_600)])  # never past the deadline
+def test_pause_clears_the_claim_and_ends_by_the_deadline(until: float, due: float) -> None:
+    after = changes.paused(running(calling=True, queued=True), NOON + seconds(until), NOON, jitter=0)
+    assert waited(after) == due
+    assert (after.calling, after.queued, after.lost_calls) == (False, False, 0)
+
+
+def test_pause_past_the_deadline_is_due_now() -> None:
+    assert changes.paused(new(), DEADLINE + seconds(60), DEADLINE + seconds(1), jitter=0).due == DEADLINE + seconds(1)
+
+
+@pytest.mark.parametrize("images", [1, 3, 10])
+def test_copy_claim_covers_all_its_images(images: int) -> None:
+    claimed = changes.copy_claimed(running(copy_attempts=2), images, NOON)
+    assert claimed.copy_attempts == 3
+    assert waited(claimed) == images * changes.COPY_SECONDS_EACH + changes.COPY_SECONDS_SLACK
+
+
+@pytest.mark.parametrize(
+    ("attempts", "expires", "now", "again"),
+    [
+        (1, None, NOON, True),
+        (changes.COPY_TRIES - 1, None, NOON, True),
+        (changes.COPY_TRIES, None, NOON, False),
+        (10_000, None, NOON, False),  # every claim counts, also while storage is away for days
+        (1, None, DEADLINE - seconds(1.5), True),
+        (1, None, DEADLINE - seconds(1), False),  # the wait would end at the deadline
+        (3, None, DEADLINE - seconds(4), False),  # a later try waits longer
+        (1, NOON + seconds(1.5), NOON, True),
+        (1, NOON + seconds(1), NOON, False),  # the service deletes the image before
+        (1, NOON - seconds(1), NOON, False),
+    ],
+)
+def test_copy_is_retried_while_it_can_succeed(
+    attempts: int, expires: datetime | None, now: datetime, again: bool
+) -> None:
+    part = changes.copied_in_part(running(copy_attempts=attempts), (fault(), stored(1)), expires, now)
+    assert (part is not None) is again
+    if part:
+        assert part.images == (None, stored(1))
+        assert part.last_action == now
+
+
+def test_copy_without_a_retryable_fault_is_final() -> None:
+    record = running(copy_attempts=1)
+    assert changes.copied_in_part(record, (stored(), fault(retryable=False)), None, NOON) is None
+
+
+def test_partial_copy_keeps_final_failures() -> None:
+    part = changes.copied_in_part(running(copy_attempts=2), (fault(), fault("notAnImage", retryable=False)), None, NOON)
+    assert part
+    assert part.images == (None, failed("notAnImage"))
+    assert waited(part) == 2
+
+
+@pytest.mark.parametrize(
+    ("attempts", "now", "expected"),
+    [
+        (changes.COPY_TRIES - 1, DEADLINE, False),
+        (changes.COPY_TRIES, DEADLINE - seconds(1), False),
+        (changes.COPY_TRIES, DEADLINE, True),
+        (2 * changes.COPY_TRIES - 1, NOON, False),
+        (2 * changes.COPY_TRIES, NOON, True),  # the copy itself may crash the worker
+    ],
+)
+def test_hopeless_copy(attempts: int, now: datetime, expected: bool) -> None:
+    assert changes.is_hopeless(running(copy_attempts=attempts), now) is expected
+
+
+def test_abandoned_copy_keeps_stored_images() -> None:
+    part = changes.copy_abandoned(running(copy_attempts=10, images=(stored(0), None)), 2, NOON)
+    assert (part.status, part.images[0]) == (Status.SUCCEEDED, stored(0))
+    none = changes.copy_abandoned(running(copy_attempts=10), 2, NOON)
+    assert none.error is not None
+    assert (none.status, none.error.code, len(none.images)) == (Status.FAILED, "copyFailed", 2)
+
+
+def test_deadline_keeps_stored_images() -> None:
+    part = changes.past_deadline(running(images=(stored(0), None)), DEADLINE)
+    assert part.status is Status.SUCCEEDED
+    assert isinstance(part.images[1], FailedImage)
+    assert part.images[1].error.code == "deadlineExceeded"
+
+
+def test_deadline_error_names_the_timeout() -> None:
+    error = changes.past_deadline(new(), DEADLINE).error
+    assert error
+    assert "3600 seconds" in error.message
+    assert not error.is_refusal
+
+
+REFUSED, LOST = failed("contentFilter"), failed("imageTruncated")
+
+
+@pytest.mark.parametrize(
+    ("results", "status", "code"),
+    [
+        ((stored(0), stored(1)), Status.SUCCEEDED, None),
+        ((REFUSED, stored(1)), Status.SUCCEEDED, None),  # one stored image makes a success
+        ((fault(), stored(1), REFUSED), Status.SUCCEEDED, None),
+        ((REFUSED, REFUSED), Status.FAILED, "contentFilter"),
+        ((fault(), REFUSED), Status.FAILED, "contentFilter"),  # the caller can change the prompt, not the copy
+        ((fault(), failed("noImage")), Status.FAILED, "imageTruncated"),  # else the first reason
+    ],
+)
+def test_one_stored_image_makes_a_success(results: tuple[CopyResult, ...], status: Status, code: str | None) -> None:
+    ended = changes.copied(running(calling=True), results, NOON)
+    assert (ended.status, ended.error.code if ended.error else None) == (status, code)
+    assert [type(image) for image in ended.images] == [
+        StoredImage if isinstance(result, StoredImage) else FailedImage for result in results
+    ]
+    assert not ended.calling
+
+
+@pytest.mark.parametrize(
+    "ended",
+    [
+        changes.copied(running(), (stored(),), LATER),
+        changes.past_deadline(running(), LATER),
+        changes.api_changed(running(), LATER),
+        changes.model_removed(running(), LATER),
+        changes.outcome_unknown(running(), LATER),
+        changes.copy_abandoned(running(), 1, LATER),
+        changes.ended(running(), Status.CANCELED, None, LATER),
+    ],
+)
+def test_every_end_is_terminal_and_has_its_time(ended: Generation) -> None:
+    assert ended.status.is_terminal
+    assert ended.last_action == ended.due == LATER
