@@ -73,14 +73,14 @@ def given(app: FakeApp, **changes: Any) -> Versioned:
 # --- the way of one generation
 
 
-def test_the_call_has_no_place_in_the_request_that_starts_it(app: FakeApp) -> None:
+def test_start_queues_the_call(app: FakeApp) -> None:
     started = start(app)
     assert (started.status, started.queued) == (Status.NOT_RUNNING, True)
     assert (app.direct.calls, app.queue.messages) == ([], [[ID]])
     assert app.steps.taken == ["create", "send"]  # recorded before anybody is asked to work on it
 
 
-def test_the_claim_is_written_before_the_call(app: FakeApp) -> None:
+def test_claim_is_written_before_the_call(app: FakeApp) -> None:
     start(app)
     app.steps.taken.clear()
     work(app)
@@ -89,7 +89,7 @@ def test_the_claim_is_written_before_the_call(app: FakeApp) -> None:
     assert app.images.copied == [b"0", b"1"]
 
 
-def test_the_claim_says_who_calls_and_until_when_nobody_else_may(app: FakeApp) -> None:
+def test_claim_covers_the_call(app: FakeApp) -> None:
     start(app)
     app.direct.answers = [Unavailable("500")]
     app.steps.fail_at = 3  # in the call
@@ -101,7 +101,7 @@ def test_the_claim_says_who_calls_and_until_when_nobody_else_may(app: FakeApp) -
     assert seconds(250 + 30) <= changes.LONGEST_CALL  # the slowest that was seen, and its transfer
 
 
-def test_the_tokens_are_kept_in_the_record(app: FakeApp) -> None:
+def test_record_keeps_the_token_usage(app: FakeApp) -> None:
     app.direct.answers = [Answered((ImageBytes(b"0"),), usage={"total_tokens": 3})]
     start(app)
     work(app)
@@ -133,7 +133,7 @@ def test_the_tokens_are_kept_in_the_record(app: FakeApp) -> None:
         ),
     ],
 )
-def test_the_outcome_is_that_of_all_images_together(
+def test_outcome_follows_from_all_images(
     app: FakeApp,
     answer: Outcome,
     unusable: dict[int, ImageUnusableError],
@@ -169,7 +169,7 @@ def test_two_workers_with_one_message_make_one_call(app: FakeApp, monkeypatch: p
     assert (app.direct.calls, done(app).status) == ([ID], Status.SUCCEEDED)
 
 
-def test_a_message_that_comes_late_calls_nobody(app: FakeApp) -> None:
+def test_late_message_makes_no_call(app: FakeApp) -> None:
     start(app)
     app.queue.messages *= 3
     work(app)
@@ -179,7 +179,7 @@ def test_a_message_that_comes_late_calls_nobody(app: FakeApp) -> None:
 # --- lost messages
 
 
-def test_a_message_that_is_lost_is_sent_again_by_the_timer(app: FakeApp) -> None:
+def test_timer_sends_a_lost_message_again(app: FakeApp) -> None:
     start(app)
     app.queue.messages.clear()
     app.tick(SUBMIT_CLAIM - seconds(1))
@@ -195,7 +195,7 @@ def test_a_message_that_is_lost_is_sent_again_by_the_timer(app: FakeApp) -> None
 @pytest.mark.parametrize("failure", [Death, StorageUnavailableError])
 @pytest.mark.parametrize("fail_after", [False, True])
 @pytest.mark.parametrize("step", range(4))
-def test_a_crash_before_the_call_costs_time_alone(step: int, fail_after: bool, failure: type[BaseException]) -> None:
+def test_crash_before_the_call_costs_only_time(step: int, fail_after: bool, failure: type[BaseException]) -> None:
     """Key, record, message, claim: each may be written or not, and the answer may be lost."""
     app = FakeApp()
     app.steps.fail_at, app.steps.fail_after, app.steps.failure = step, fail_after, failure
@@ -209,7 +209,7 @@ def test_a_crash_before_the_call_costs_time_alone(step: int, fail_after: bool, f
     assert (app.direct.calls, done(app, again.id).status) == ([again.id], Status.SUCCEEDED)
 
 
-def test_a_queue_that_is_away_does_not_make_a_start_fail(app: FakeApp) -> None:
+def test_start_succeeds_while_the_queue_is_down(app: FakeApp) -> None:
     app.steps.fail_at, app.steps.failure = 1, StorageUnavailableError
     assert start(app).status is Status.NOT_RUNNING
     settle(app)
@@ -217,7 +217,7 @@ def test_a_queue_that_is_away_does_not_make_a_start_fail(app: FakeApp) -> None:
 
 
 @pytest.mark.parametrize("fail_after", [False, True])
-def test_a_timer_that_dies_while_it_sends_leaves_it_to_a_later_one(app: FakeApp, fail_after: bool) -> None:
+def test_later_tick_sends_after_a_crash_while_sending(app: FakeApp, fail_after: bool) -> None:
     given(app)
     app.steps.fail_at, app.steps.fail_after = 1, fail_after  # save, send
     with pytest.raises(Death):
@@ -231,9 +231,7 @@ def test_a_timer_that_dies_while_it_sends_leaves_it_to_a_later_one(app: FakeApp,
 
 
 @pytest.mark.parametrize("fail_after", [False, True])
-def test_a_worker_that_dies_in_its_call_is_overtaken_when_its_claim_runs_out(
-    app: FakeApp, caplog: pytest.LogCaptureFixture, fail_after: bool
-) -> None:
+def test_timer_takes_over_an_expired_claim(app: FakeApp, caplog: pytest.LogCaptureFixture, fail_after: bool) -> None:
     start(app)
     app.steps.fail_at, app.steps.fail_after = 3, fail_after
     with pytest.raises(Death):
@@ -250,7 +248,7 @@ def test_a_worker_that_dies_in_its_call_is_overtaken_when_its_claim_runs_out(
     assert "billed twice" in caplog.text
 
 
-def test_a_worker_that_dies_in_its_call_is_the_end_where_calls_are_not_repeated(
+def test_crash_in_a_call_fails_without_repetition(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     app = FakeApp(repeat_lost_calls=False)
@@ -266,7 +264,7 @@ def test_a_worker_that_dies_in_its_call_is_the_end_where_calls_are_not_repeated(
     assert (len(app.direct.calls), "call_repeated" in caplog.text) == (1, False)
 
 
-def test_a_lost_answer_is_the_end_where_calls_are_not_repeated() -> None:
+def test_lost_response_fails_without_repetition() -> None:
     app = FakeApp(repeat_lost_calls=False)
     app.direct.answers = [Lost("status 504")]
     start(app)
@@ -276,9 +274,7 @@ def test_a_lost_answer_is_the_end_where_calls_are_not_repeated() -> None:
     assert app.direct.calls == [ID]
 
 
-def test_a_lost_answer_is_asked_for_again_and_the_log_says_what_it_may_cost(
-    app: FakeApp, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_repeated_call_is_logged_as_maybe_billed_twice(app: FakeApp, caplog: pytest.LogCaptureFixture) -> None:
     app.direct.answers = [Lost("status 504"), Answered((ImageBytes(b"0"),))]
     start(app)
     settle(app)
@@ -287,7 +283,7 @@ def test_a_lost_answer_is_asked_for_again_and_the_log_says_what_it_may_cost(
     assert logged == ["generation.call_lost", "generation.call_repeated"]
 
 
-def test_what_did_nothing_is_repeated_without_a_word_of_bills(app: FakeApp, caplog: pytest.LogCaptureFixture) -> None:
+def test_retry_of_a_harmless_fault_is_not_a_lost_call(app: FakeApp, caplog: pytest.LogCaptureFixture) -> None:
     app.direct.answers = [Unavailable("status 503"), Throttled("status 429", 5), Answered((ImageBytes(b"0"),))]
     start(app)
     settle(app)
@@ -295,7 +291,7 @@ def test_what_did_nothing_is_repeated_without_a_word_of_bills(app: FakeApp, capl
     assert "billed" not in caplog.text
 
 
-def test_three_answers_that_are_lost_are_enough(app: FakeApp) -> None:
+def test_third_lost_response_fails(app: FakeApp) -> None:
     app.direct.answers = [Lost("no answer")]
     start(app)
     settle(app)
@@ -304,7 +300,7 @@ def test_three_answers_that_are_lost_are_enough(app: FakeApp) -> None:
     assert len(app.direct.calls) == MOST_LOST_CALLS == 3
 
 
-def test_three_workers_that_die_in_their_calls_are_enough(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_third_crash_in_a_call_fails(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the call itself may cause: an answer that takes all memory."""
     calls: list[str] = []
 
@@ -328,7 +324,7 @@ def test_three_workers_that_die_in_their_calls_are_enough(app: FakeApp, monkeypa
 # --- quotas
 
 
-def test_a_429_holds_everybody_of_that_model_until_the_time_that_was_told(app: FakeApp) -> None:
+def test_one_429_pauses_all_calls_of_the_model(app: FakeApp) -> None:
     app.direct.answers = [Throttled("status 429", 30), Answered((ImageBytes(b"0"),))]
     for _ in range(5):
         start(app)
@@ -344,20 +340,20 @@ def test_a_429_holds_everybody_of_that_model_until_the_time_that_was_told(app: F
     assert all(found.lost_calls == 0 for found in app.records.done.values() if found)
 
 
-def test_a_brake_of_one_model_is_none_of_another(app: FakeApp) -> None:
+def test_pause_of_one_model_does_not_stop_another(app: FakeApp) -> None:
     app.throttling.pause("gpt", NOON + seconds(600))
     assert app.start().status is Status.RUNNING
     assert app.upstream.operations == [ID]
 
 
-def test_a_429_of_the_asynchronous_api_holds_everybody_too(app: FakeApp) -> None:
+def test_429_of_a_submit_pauses_the_model(app: FakeApp) -> None:
     app.upstream.submitted = Throttled("status 429", 30)
     started = [app.start() for _ in range(3)]
     assert app.upstream.operations == [started[0].id]
     assert app.throttling.paused == {"dalle": NOON + seconds(30)}
 
 
-def test_after_the_brake_they_do_not_come_all_at_once(app: FakeApp) -> None:
+def test_generations_resume_spread_after_a_pause(app: FakeApp) -> None:
     app.throttling.pause("gpt", NOON + seconds(20))
     dues: list[float] = []
     for app.jitter in (0.0, 0.25, 0.5, 1.0):
@@ -368,7 +364,7 @@ def test_after_the_brake_they_do_not_come_all_at_once(app: FakeApp) -> None:
     assert app.direct.calls == []
 
 
-def test_a_deadline_holds_while_everybody_waits(app: FakeApp) -> None:
+def test_deadline_holds_during_a_pause(app: FakeApp) -> None:
     app.throttling.pause("gpt", NOON + seconds(3_600))
     start(app)
     work(app)
@@ -383,14 +379,14 @@ def test_a_deadline_holds_while_everybody_waits(app: FakeApp) -> None:
     assert app.direct.calls == []
 
 
-def test_a_deadline_that_passes_in_the_queue_calls_nobody(app: FakeApp) -> None:
+def test_no_call_after_the_deadline(app: FakeApp) -> None:
     start(app)
     app.clock.now += seconds(600)
     work(app)
     assert (done(app).status, app.direct.calls) == (Status.FAILED, [])
 
 
-def test_images_that_come_after_the_deadline_are_kept(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_of_a_late_call_are_kept(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are paid for."""
     generate = app.direct.generate
 
@@ -409,9 +405,7 @@ def test_images_that_come_after_the_deadline_are_kept(app: FakeApp, monkeypatch:
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])
-def test_storage_that_fails_for_a_while_costs_no_second_call(
-    app: FakeApp, monkeypatch: pytest.MonkeyPatch, times: int
-) -> None:
+def test_short_storage_fault_makes_no_second_call(app: FakeApp, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     failures = [StorageUnavailableError("write image")] * times
     copy = app.images.copy
 
@@ -428,7 +422,7 @@ def test_storage_that_fails_for_a_while_costs_no_second_call(
     assert app.clock.now == NOON + seconds(sum((2, 5, 10)[:times]))
 
 
-def test_storage_that_stays_away_leaves_the_claim_to_run_out(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_storage_fault_lets_the_claim_expire(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = app.images.copy
 
     def away(*_: Any) -> StoredImage:
@@ -445,7 +439,7 @@ def test_storage_that_stays_away_leaves_the_claim_to_run_out(app: FakeApp, monke
     assert (app.direct.calls, done(app).status, done(app).lost_calls) == ([ID, ID], Status.SUCCEEDED, 1)
 
 
-def test_a_claim_is_extended_while_images_are_taken(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_claim_is_extended_while_images_are_stored(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten slow ones: who overtook us in between would call, and be billed, again."""
     copy = app.images.copy
     left: list[float] = []
@@ -464,7 +458,7 @@ def test_a_claim_is_extended_while_images_are_taken(app: FakeApp, monkeypatch: p
     assert (app.direct.calls, len(done(app).images)) == ([ID], 10)
 
 
-def test_one_image_is_taken_before_the_next_is_decoded(app: FakeApp) -> None:
+def test_one_image_at_a_time_is_decoded(app: FakeApp) -> None:
     def images() -> Iterator[ImageSource]:
         for number in range(3):
             assert len(app.images.copied) == number
@@ -479,7 +473,7 @@ def test_one_image_is_taken_before_the_next_is_decoded(app: FakeApp) -> None:
 # --- cancel, removed models
 
 
-def test_what_is_canceled_while_it_waits_is_not_called(app: FakeApp) -> None:
+def test_canceled_generation_is_not_called(app: FakeApp) -> None:
     started = start(app)
     app.generations.cancel(started)
     settle(app)
@@ -487,9 +481,7 @@ def test_what_is_canceled_while_it_waits_is_not_called(app: FakeApp) -> None:
 
 
 @pytest.mark.parametrize("delete", [False, True])
-def test_what_is_canceled_or_deleted_in_its_call_leaves_no_image(
-    app: FakeApp, monkeypatch: pytest.MonkeyPatch, delete: bool
-) -> None:
+def test_cancel_during_the_call_leaves_no_image(app: FakeApp, monkeypatch: pytest.MonkeyPatch, delete: bool) -> None:
     generate = app.direct.generate
 
     def meanwhile(generation: Generation) -> Outcome:
@@ -505,7 +497,7 @@ def test_what_is_canceled_or_deleted_in_its_call_leaves_no_image(
     assert (app.images.blobs, app.direct.calls, app.records.active) == (set(), [ID], {})
 
 
-def test_what_was_canceled_in_a_call_that_died_is_not_called_again(app: FakeApp) -> None:
+def test_no_call_after_cancel_and_crash(app: FakeApp) -> None:
     start(app)
     app.steps.fail_at = 3
     with pytest.raises(Death):
@@ -523,7 +515,7 @@ def test_what_was_canceled_in_a_call_that_died_is_not_called_again(app: FakeApp)
         {"status": Status.RUNNING, "operation_location": "https://images.example.com/1"},
     ],
 )
-def test_a_generation_of_a_model_that_was_removed_ends_with_its_name(app: FakeApp, changes: dict[str, Any]) -> None:
+def test_removed_model_ends_its_generations(app: FakeApp, changes: dict[str, Any]) -> None:
     request = new().request.model_copy(update={"model": "gone"})
     app.given(new(request=request, **changes))
     app.tick()
@@ -533,7 +525,7 @@ def test_a_generation_of_a_model_that_was_removed_ends_with_its_name(app: FakeAp
     assert app.direct.calls == app.upstream.operations == []
 
 
-def test_nothing_that_is_logged_on_the_way_is_a_secret(app: FakeApp, caplog: pytest.LogCaptureFixture) -> None:
+def test_log_has_no_secret(app: FakeApp, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     app.direct.answers = [
         Lost("no answer"),

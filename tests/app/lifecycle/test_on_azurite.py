@@ -149,7 +149,7 @@ def emulated(endpoint: str, generation: Generation) -> dict[str, Any]:
         "[image-empty:2]",
     ],
 )
-def test_a_fault_that_passes_costs_time_and_nothing_else(app: FakeApp, endpoint: str, fault: str) -> None:
+def test_passing_fault_costs_only_time(app: FakeApp, endpoint: str, fault: str) -> None:
     done = app.generate(f"a lighthouse {fault}", n=2)
     assert (done.status, done.error) == (Status.SUCCEEDED, None)
     assert [image.blob for image in done.images if isinstance(image, StoredImage)] == app.blobs()
@@ -183,15 +183,13 @@ def test_a_fault_that_passes_costs_time_and_nothing_else(app: FakeApp, endpoint:
         ("[image-redirect:http://example.com/]", Status.FAILED, "imageUrlNotAllowed"),
     ],
 )
-def test_a_fault_that_stays_ends_with_its_reason_and_leaves_no_image(
-    app: FakeApp, fault: str, status: Status, code: str | None
-) -> None:
+def test_lasting_fault_ends_with_its_reason(app: FakeApp, fault: str, status: Status, code: str | None) -> None:
     done = app.generate(f"a lighthouse {fault}")
     assert (done.status, done.error.code if done.error else None) == (status, code)
     assert app.blobs() == []
 
 
-def test_one_refused_image_does_not_cost_the_others(app: FakeApp) -> None:
+def test_refused_image_does_not_cost_the_others(app: FakeApp) -> None:
     done = app.generate("a lighthouse [image-error:1]", n=3)
     assert done.status is Status.SUCCEEDED
     assert [type(image) for image in done.images] == [StoredImage, FailedImage, StoredImage]
@@ -199,21 +197,19 @@ def test_one_refused_image_does_not_cost_the_others(app: FakeApp) -> None:
 
 
 @pytest.mark.parametrize(("fault", "extension"), [("[image-jpeg]", "jpg"), ("[image-webp]", "webp")])
-def test_an_image_is_called_what_it_is(app: FakeApp, fault: str, extension: str) -> None:
+def test_extension_follows_the_bytes(app: FakeApp, fault: str, extension: str) -> None:
     done = app.generate(f"a lighthouse {fault}")
     assert app.blobs() == [f"{done.id}/0.{extension}"]
 
 
-def test_a_wrong_key_is_said_in_words_that_name_the_setting(azurite: Azurite, endpoint: str) -> None:
+def test_wrong_key_names_the_setting(azurite: Azurite, endpoint: str) -> None:
     done = FakeApp(azurite, endpoint, deployment_key="wr0ng").generate("a lighthouse")
     assert done.error is not None
     assert "AZURE_OPENAI_API_KEY" in done.error.message
     assert "wr0ng" not in done.model_dump_json()
 
 
-def test_nothing_that_is_logged_on_the_way_is_a_secret(
-    app: FakeApp, endpoint: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_log_has_no_secret(app: FakeApp, endpoint: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         done = app.generate("a prompt of somebody's own [poll-500:1] [image-403:1]")
     assert done.status is Status.SUCCEEDED

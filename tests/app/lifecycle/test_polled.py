@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -19,7 +20,8 @@ from imagegen.generation import (
 )
 from imagegen.idempotency import IdempotencyKey
 from imagegen.lifecycle.generations import SUBMIT_CLAIM
-from imagegen.upstream.protocol import Ended, ImageRefused, ImageUrl, Produced, Unavailable, Working
+from imagegen.lifecycle.worker import Worker
+from imagegen.upstream.protocol import Ended, ImageRefused, ImageUrl, Produced, Unavailable, Upstream, Working
 from imagegen.web.http import as_http_error
 from tests.app.fakes import TWO, Death, FakeApp
 from tests.app.generations import ID, NOON, OPERATION, PROMPT, new, running, seconds, stored
@@ -35,7 +37,7 @@ def app() -> FakeApp:
 # --- the way of one generation
 
 
-def test_a_generation_goes_its_way_in_this_order(app: FakeApp) -> None:
+def test_steps_of_a_generation_in_order(app: FakeApp) -> None:
     started = app.start()
     assert (started.status, started.operation_location) == (Status.RUNNING, OPERATION)
     assert app.steps.taken == ["create", f"submit {ID}", "save"]  # recorded before it can be billed
@@ -48,7 +50,7 @@ def test_a_generation_goes_its_way_in_this_order(app: FakeApp) -> None:
     assert (done.status, done.images, done.error) == (Status.SUCCEEDED, (stored(0), stored(1)), None)
 
 
-def test_the_new_record_keeps_the_timer_off_until_the_submit_must_be_over(app: FakeApp) -> None:
+def test_timer_submits_when_the_start_did_not(app: FakeApp) -> None:
     app.steps.fail_at = 1
     with pytest.raises(Death):
         app.start()
@@ -77,9 +79,7 @@ LIFE = _steps_of_a_whole_life()
 @pytest.mark.parametrize("failure", [Death, StorageUnavailableError])
 @pytest.mark.parametrize("fail_after", [False, True])
 @pytest.mark.parametrize("step", range(len(LIFE)), ids=[f"{at} {step.split()[0]}" for at, step in enumerate(LIFE)])
-def test_a_crash_at_any_step_loses_nothing_and_doubles_nothing(
-    step: int, fail_after: bool, failure: type[BaseException]
-) -> None:
+def test_crash_at_any_step_loses_and_doubles_nothing(step: int, fail_after: bool, failure: type[BaseException]) -> None:
     app = FakeApp()
     app.steps.fail_at, app.steps.fail_after, app.steps.failure = step, fail_after, failure
     try:
@@ -102,14 +102,14 @@ def test_a_crash_at_any_step_loses_nothing_and_doubles_nothing(
     assert (list(app.records.done), app.records.active) == ([billed], {})
 
 
-def test_a_start_whose_submit_cannot_be_written_down_was_still_a_start(app: FakeApp) -> None:
+def test_start_succeeds_when_the_write_after_submit_fails(app: FakeApp) -> None:
     app.steps.fail_at, app.steps.failure = 2, StorageUnavailableError
     assert app.start().status is Status.NOT_RUNNING
     app.settle()
     assert app.upstream.operations == [ID]
 
 
-def test_a_request_that_the_model_cannot_do_leaves_no_trace(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_request_writes_nothing(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: GenerationRequest) -> GenerationRequest:
         raise RequestError("invalidPayload", "no")
 
@@ -119,7 +119,7 @@ def test_a_request_that_the_model_cannot_do_leaves_no_trace(app: FakeApp, monkey
     assert (app.steps.taken, app.records.keys) == ([], {})
 
 
-def test_a_model_that_is_not_configured_is_named_with_those_that_are(app: FakeApp) -> None:
+def test_unknown_model_lists_the_configured_ones(app: FakeApp) -> None:
     with pytest.raises(RequestError) as caught:
         app.start(key=KEY, model="other")
     [problem] = caught.value.problems
@@ -143,7 +143,7 @@ NO_IMAGE = ImageUnusableError("imageTooLarge", "big", again=False)
         (Ended(Status.CANCELED), Status.CANCELED, None),
     ],
 )
-def test_what_upstream_refuses_ends_at_once(app: FakeApp, submitted: Ended, status: Status, code: str | None) -> None:
+def test_refused_submit_ends_the_generation(app: FakeApp, submitted: Ended, status: Status, code: str | None) -> None:
     app.upstream.submitted = submitted
     started = app.start()
     assert (started.status, started.error.code if started.error else None) == (status, code)
@@ -173,7 +173,7 @@ def test_what_upstream_refuses_ends_at_once(app: FakeApp, submitted: Ended, stat
         (Produced((ImageUrl("u"),), NOON), {0: LOST}, (FailedImage,), Status.FAILED, "imageTruncated"),
     ],
 )
-def test_the_outcome_is_that_of_all_images_together(
+def test_outcome_follows_from_all_images(
     app: FakeApp,
     polled: Produced | Ended,
     unusable: dict[int, ImageUnusableError],
@@ -190,7 +190,7 @@ def test_the_outcome_is_that_of_all_images_together(
     assert tuple(type(image) for image in done.images) == images
 
 
-def test_an_image_that_was_copied_is_not_copied_again_for_another_that_was_not(app: FakeApp) -> None:
+def test_stored_image_is_not_copied_again(app: FakeApp) -> None:
     app.images.unusable = {1: LOST}
     app.start()
     app.tick(seconds(1))
@@ -214,7 +214,7 @@ def test_an_image_that_was_copied_is_not_copied_again_for_another_that_was_not(a
         (running(), Ended(Status.FAILED, ERROR), Status.FAILED, "contentFilter"),  # the true reason, not the clock
     ],
 )
-def test_the_deadline_ends_what_upstream_has_not(
+def test_deadline_ends_unfinished_work_only(
     app: FakeApp, record: Generation, polled: Working | Produced | Ended | Unavailable, status: Status, code: str | None
 ) -> None:
     app.given(record)
@@ -224,6 +224,39 @@ def test_the_deadline_ends_what_upstream_has_not(
     assert done is not None
     assert (done.status, done.error.code if done.error else None) == (status, code)
     assert app.upstream.operations == []
+
+
+def test_changed_api_waits_for_the_old_one(app: FakeApp) -> None:
+    """The settings of the deployment change to an API that answers directly, while an operation runs."""
+    started = app.start()
+    upstreams = dict(app.ports.upstreams)
+    _reconfigure(app, {"dalle": app.direct})
+    app.steps.taken.clear()
+    for _ in range(9):
+        app.tick(seconds(60))
+    assert app.steps.taken == ["save"]  # one write, no request, no message
+    _reconfigure(app, upstreams)
+    app.clock.now = started.deadline
+    app.settle()
+    assert app.records.done[ID] == app.records.read(ID)
+    assert app.records.read(ID).status is Status.SUCCEEDED  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def test_changed_api_fails_at_the_deadline(app: FakeApp, caplog: pytest.LogCaptureFixture) -> None:
+    app.start()
+    _reconfigure(app, {"dalle": app.direct})
+    app.settle()
+    done = app.records.read(ID)
+    assert done is not None
+    assert done.error is not None
+    assert (done.status, done.error.code) == (Status.FAILED, "modelChanged")
+    assert (app.direct.calls, app.queue.messages) == ([], [])
+    assert caplog.text.count("generation.stranded") == 1
+
+
+def _reconfigure(app: FakeApp, upstreams: Mapping[str, Upstream]) -> None:
+    app.ports = replace(app.ports, upstreams=upstreams)
+    app.worker = Worker(app.ports)
 
 
 # --- what is worth a write
@@ -240,7 +273,7 @@ def test_the_deadline_ends_what_upstream_has_not(
         (running(faults=3), Working(None), 1, 1),  # so is its end
     ],
 )
-def test_only_what_others_must_know_is_written(
+def test_near_due_alone_is_not_written(
     app: FakeApp, record: Generation, polled: Working | Unavailable, due_in: float, writes: int
 ) -> None:
     current = app.given(record)
@@ -255,7 +288,7 @@ def test_only_what_others_must_know_is_written(
 # --- two at once
 
 
-def test_who_lost_the_claim_does_not_copy(app: FakeApp) -> None:
+def test_loser_of_the_claim_does_not_copy(app: FakeApp) -> None:
     current = app.given(running())
     app.records.save(current.generation, current.etag)  # somebody else's move
     app.steps.taken.clear()
@@ -264,7 +297,7 @@ def test_who_lost_the_claim_does_not_copy(app: FakeApp) -> None:
     assert app.steps.taken == ["poll", "save"]
 
 
-def test_a_submit_that_was_overtaken_walks_away(app: FakeApp) -> None:
+def test_overtaken_submit_changes_nothing(app: FakeApp) -> None:
     current = app.given(new())
     winner = app.records.save(running(), current.etag)
     assert app.worker.advance(current) is None
@@ -280,9 +313,7 @@ def test_a_submit_that_was_overtaken_walks_away(app: FakeApp) -> None:
         (None, False),  # deleted
     ],
 )
-def test_images_do_not_stay_behind_an_outcome_that_has_none(
-    app: FakeApp, first: Generation | None, images_stay: bool
-) -> None:
+def test_losing_worker_removes_its_images(app: FakeApp, first: Generation | None, images_stay: bool) -> None:
     current = app.given(running())
     app.records.done[ID] = first
     assert app.worker.advance(current) is None or first is None
@@ -294,7 +325,7 @@ def test_images_do_not_stay_behind_an_outcome_that_has_none(
 # --- idempotency, limits
 
 
-def test_the_same_key_is_the_same_generation(app: FakeApp) -> None:
+def test_same_key_is_the_same_generation(app: FakeApp) -> None:
     first = app.start(key=KEY)
     again = app.start(key=KEY)
     assert (again.id, again.token) == (first.id, first.token)
@@ -306,7 +337,7 @@ def test_the_same_key_is_the_same_generation(app: FakeApp) -> None:
 @pytest.mark.parametrize(
     ("header", "status"), [("idempotency-key", 422), ("repeatability-request-id", 422), ("operation-id", 400)]
 )
-def test_the_same_key_for_another_request_is_refused(app: FakeApp, header: str, status: int) -> None:
+def test_same_key_with_another_request_is_refused(app: FakeApp, header: str, status: int) -> None:
     app.start(key=KEY)
     with pytest.raises(RequestError) as caught:
         app.start(key=IdempotencyKey(header, KEY.value), prompt="another")
@@ -314,7 +345,7 @@ def test_the_same_key_for_another_request_is_refused(app: FakeApp, header: str, 
     assert app.upstream.operations == [ID]
 
 
-def test_more_than_the_limit_is_refused_and_a_repetition_is_not() -> None:
+def test_limit_refuses_new_starts_not_repetitions() -> None:
     app = FakeApp(most_active=1)
     app.start(key=KEY)
     with pytest.raises(RequestError) as caught:
@@ -336,7 +367,7 @@ def test_more_than_the_limit_is_refused_and_a_repetition_is_not() -> None:
         (running(copy_attempts=1), True),  # whoever copies it must find out, and clean up
     ],
 )
-def test_cancel_is_an_outcome_at_once(app: FakeApp, record: Generation, stays_active: bool) -> None:
+def test_cancel_ends_at_once(app: FakeApp, record: Generation, stays_active: bool) -> None:
     app.given(record)
     canceled = app.generations.cancel(record)
     assert canceled is not None
@@ -348,7 +379,7 @@ def test_cancel_is_an_outcome_at_once(app: FakeApp, record: Generation, stays_ac
 
 
 @pytest.mark.parametrize("status", [Status.SUCCEEDED, Status.FAILED, Status.CANCELED])
-def test_what_has_ended_is_not_canceled(app: FakeApp, status: Status) -> None:
+def test_cancel_after_the_end_changes_nothing(app: FakeApp, status: Status) -> None:
     ended = running().changed(status=status)
     assert app.generations.cancel(ended) is ended
     assert app.steps.taken == []
@@ -356,7 +387,7 @@ def test_what_has_ended_is_not_canceled(app: FakeApp, status: Status) -> None:
 
 @pytest.mark.parametrize("fail_after", [False, True])
 @pytest.mark.parametrize("step", [None, *range(5)])
-def test_a_delete_that_is_repeated_leaves_nothing(app: FakeApp, step: int | None, fail_after: bool) -> None:
+def test_repeated_delete_completes_a_crashed_one(app: FakeApp, step: int | None, fail_after: bool) -> None:
     started = app.start(key=KEY)
     app.images.blobs = {f"{ID}/0"}
     app.steps.taken.clear()
@@ -373,7 +404,7 @@ def test_a_delete_that_is_repeated_leaves_nothing(app: FakeApp, step: int | None
     assert app.start(key=KEY).id != ID  # the key is free
 
 
-def test_a_deleted_generation_does_not_come_back(app: FakeApp) -> None:
+def test_deleted_generation_does_not_come_back(app: FakeApp) -> None:
     current = app.given(running(copy_attempts=1))
     app.generations.delete(current.generation)
     app.settle()  # its worker comes late
@@ -383,7 +414,7 @@ def test_a_deleted_generation_does_not_come_back(app: FakeApp) -> None:
 # --- Prefer: wait
 
 
-def test_who_waits_gets_the_outcome_as_soon_as_it_is_there(app: FakeApp) -> None:
+def test_wait_returns_at_the_end(app: FakeApp) -> None:
     started = app.start()
     finished = app.generations.wait(started, NOON + seconds(50))
     assert finished.status is Status.SUCCEEDED
@@ -391,14 +422,14 @@ def test_who_waits_gets_the_outcome_as_soon_as_it_is_there(app: FakeApp) -> None
 
 
 @pytest.mark.parametrize("polled", [Working(None), Working(30), Unavailable("500")])
-def test_who_waits_in_vain_is_told_on_time_and_does_not_hammer(app: FakeApp, polled: Working | Unavailable) -> None:
+def test_wait_ends_on_time_without_hammering(app: FakeApp, polled: Working | Unavailable) -> None:
     app.upstream.polled = polled
     assert app.generations.wait(app.start(), NOON + seconds(20)).status is Status.RUNNING
     assert app.clock.now == NOON + seconds(20)
     assert app.steps.taken.count("poll") <= 20
 
 
-def test_who_waits_beside_another_worker_leaves_it_to_him(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wait_leaves_the_work_to_another_worker(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
     started = app.start()
     app.clock.now = started.due
     stale = app.records.active[ID]
@@ -418,9 +449,7 @@ def _once(first: Versioned, then: Callable[[str], Versioned | None]) -> Callable
 # --- the log
 
 
-def test_the_log_tells_the_story_without_prompt_token_key_or_url(
-    app: FakeApp, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_log_has_the_events_and_no_secret(app: FakeApp, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     app.images.unusable = {1: LOST}
     app.upstream.polled = Unavailable("status 503")

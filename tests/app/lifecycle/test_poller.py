@@ -90,32 +90,32 @@ def app() -> FakeApp:
     return FakeApp()
 
 
-def test_a_slot_with_nothing_to_do_costs_one_listing(app: FakeApp) -> None:
+def test_idle_slot_costs_one_listing(app: FakeApp) -> None:
     assert app.run() == SlotSummary(passes=1)
     assert (app.listings, app.now) == ([0], NOON)
 
 
-def test_a_slot_ends_early_when_nothing_is_left(app: FakeApp) -> None:
+def test_slot_ends_when_no_work_is_left(app: FakeApp) -> None:
     app.add(1)
     app.add(2)
     assert app.run() == SlotSummary(passes=2, moves=2, oldest_seconds=None)
     assert app.listings == [0, 1]
 
 
-def test_what_is_due_after_the_slot_is_left_to_the_next_one(app: FakeApp) -> None:
+def test_later_work_is_left_to_the_next_slot(app: FakeApp) -> None:
     app.add(1, due=61)
     done = app.run(60)
     assert (done.passes, done.moves, done.left, app.now) == (1, 0, 1, NOON)
 
 
-def test_what_is_due_in_the_slot_is_moved_then_and_not_before(app: FakeApp) -> None:
+def test_generation_is_advanced_when_due(app: FakeApp) -> None:
     app.add(1, due=3)
     app.add(2, due=5.5)
     app.run()
     assert app.advanced == [(3, name(1)), (6, name(2))]
 
 
-def test_a_slot_stops_at_its_end_whatever_is_left(app: FakeApp) -> None:
+def test_slot_stops_at_its_end(app: FakeApp) -> None:
     app.add(1)
     app.move = lambda current: current  # due again at once, for ever
     done = app.run(10)
@@ -124,7 +124,7 @@ def test_a_slot_stops_at_its_end_whatever_is_left(app: FakeApp) -> None:
     assert app.now <= NOON + seconds(10)
 
 
-def test_a_due_that_only_this_worker_knows_is_kept_to(app: FakeApp) -> None:
+def test_unwritten_due_is_respected(app: FakeApp) -> None:
     """A near `due` is not written: the listing goes on to show the old one."""
     app.add(1)
     app.move = lambda current: Versioned(current.generation.changed(due=app.now + seconds(4)), current.etag)
@@ -133,7 +133,7 @@ def test_a_due_that_only_this_worker_knows_is_kept_to(app: FakeApp) -> None:
     assert app.read == [name(1)]  # what was seen last is still current: not read again
 
 
-def test_a_record_that_somebody_else_wrote_is_read_again(app: FakeApp) -> None:
+def test_changed_record_is_read_again(app: FakeApp) -> None:
     app.add(1)
 
     def move(current: Versioned) -> Versioned | None:
@@ -149,7 +149,7 @@ def test_a_record_that_somebody_else_wrote_is_read_again(app: FakeApp) -> None:
     assert app.read == [name(1), name(1)]
 
 
-def test_a_record_that_is_gone_when_it_is_read_needs_nothing(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vanished_record_needs_no_work(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
     app.add(1)
 
     def gone(generation_id: str) -> None:
@@ -167,7 +167,7 @@ def test_a_record_that_is_gone_when_it_is_read_needs_nothing(app: FakeApp, monke
         (RuntimeError(f"{PROMPT} {TOKEN}"), [0, 60]),  # not foreseen: it would fail again at once
     ],
 )
-def test_one_that_fails_neither_stops_the_others_nor_is_hammered(
+def test_failing_generation_does_not_stop_the_others(
     app: FakeApp, caplog: pytest.LogCaptureFixture, error: Exception, again: list[float]
 ) -> None:
     for number in (1, 2, 3):
@@ -188,7 +188,7 @@ def test_one_that_fails_neither_stops_the_others_nor_is_hammered(
     assert TOKEN not in caplog.text
 
 
-def test_an_unforeseen_failure_is_logged_with_its_place(app: FakeApp, caplog: pytest.LogCaptureFixture) -> None:
+def test_unexpected_error_is_logged_with_its_place(app: FakeApp, caplog: pytest.LogCaptureFixture) -> None:
     app.add(1)
 
     def move(_: Versioned) -> None:
@@ -201,7 +201,7 @@ def test_an_unforeseen_failure_is_logged_with_its_place(app: FakeApp, caplog: py
     assert record.getMessage().startswith(f"generation.stuck id={name(1)} error=RuntimeError at=test_poller.py:")
 
 
-def test_records_that_cannot_be_listed_fail_the_slot_at_once(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_listing_fails_the_slot(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
     def unavailable() -> None:
         raise StorageUnavailableError("list records")
 
@@ -210,7 +210,7 @@ def test_records_that_cannot_be_listed_fail_the_slot_at_once(app: FakeApp, monke
         app.run()
 
 
-def test_every_one_of_many_is_moved_once(app: FakeApp) -> None:
+def test_each_of_many_is_advanced_once(app: FakeApp) -> None:
     for number in range(10):
         app.add(number)
     done = app.run(threads=4)
@@ -218,7 +218,7 @@ def test_every_one_of_many_is_moved_once(app: FakeApp) -> None:
     assert (done.moves, done.failures, done.left) == (10, 0, 0)
 
 
-def test_what_is_more_than_one_instance_should_take_goes_to_the_queue_in_batches(app: FakeApp) -> None:
+def test_overflow_goes_to_the_queue_in_batches(app: FakeApp) -> None:
     for number in range(45):
         app.active[f"id-{number:02}"] = Versioned(running(id=f"id-{number:02}"), "1")
     done = app.run(10, most=3)
@@ -229,7 +229,7 @@ def test_what_is_more_than_one_instance_should_take_goes_to_the_queue_in_batches
     assert (done.passed_on, done.failures) == (42, 0)
 
 
-def test_what_was_passed_on_is_left_to_the_workers_for_a_while(app: FakeApp) -> None:
+def test_queued_overflow_is_left_to_the_workers_for_a_time(app: FakeApp) -> None:
     app.add(1)
     app.add(2)
     app.move = lambda current: current  # due again at once, for ever
@@ -239,7 +239,7 @@ def test_what_was_passed_on_is_left_to_the_workers_for_a_while(app: FakeApp) -> 
     assert min(after - before for before, after in pairwise(times)) >= 20
 
 
-def test_what_the_workers_finished_is_not_passed_on_again(app: FakeApp) -> None:
+def test_finished_overflow_is_not_queued_again(app: FakeApp) -> None:
     app.add(1)
     app.add(2)
     send = app.send
@@ -254,14 +254,14 @@ def test_what_the_workers_finished_is_not_passed_on_again(app: FakeApp) -> None:
     assert app.sent == [(0, [name(2)])]
 
 
-def test_those_under_way_count_and_a_slot_never_has_more(app: FakeApp) -> None:
+def test_running_work_counts_towards_the_limit(app: FakeApp) -> None:
     for number in range(9):
         app.add(number)
     done = app.run(60, threads=4, most=5)
     assert (done.moves, done.passed_on, len(app.sent)) == (9, 4, 1)
 
 
-def test_a_queue_that_is_away_fails_the_slot_and_loses_nothing(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_queue_outage_loses_nothing(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
     def unavailable(_: Sequence[str]) -> None:
         raise StorageUnavailableError("send message")
 
@@ -296,15 +296,15 @@ def at(text: str) -> datetime:
         ("0 0 * * * *", "12:58:00", at("12:59:59")),
     ],
 )
-def test_a_slot_lasts_until_just_before_the_next_tick(schedule: str, now: str, expected: datetime) -> None:
+def test_slot_lasts_until_just_before_the_next_tick(schedule: str, now: str, expected: datetime) -> None:
     assert slot_end(schedule, at(now)) == expected
 
 
-def test_no_slot_is_longer_than_the_longest() -> None:
+def test_slot_has_a_longest_length() -> None:
     assert slot_end("0 0 0 1 1 *", NOON) - NOON == LONGEST_SLOT == timedelta(minutes=5)
 
 
-def test_the_moves_of_the_last_pass_are_made_though_they_wait_for_a_thread(app: FakeApp) -> None:
+def test_work_of_the_last_pass_waits_for_a_thread(app: FakeApp) -> None:
     for number in range(1, 6):
         app.add(number)
     done = app.run(1, threads=1, most=5)  # a schedule of two seconds: each slot is one pass

@@ -192,7 +192,7 @@ def dies() -> None:
     raise Death
 
 
-def test_two_posts_with_one_key_at_once_are_one_generation(app: RaceApp) -> None:
+def test_two_posts_with_one_key_are_one_generation(app: RaceApp) -> None:
     others: list[Generation] = []
     for place in ("key claimed", "created"):
         key = IdempotencyKey("idempotency-key", place)
@@ -225,9 +225,7 @@ def test_many_posts_with_one_key_submit_once(app: RaceApp) -> None:
         ("nowhere", 1),  # all was well, only the answer was lost
     ],
 )
-def test_a_post_that_is_repeated_after_its_answer_was_lost_is_one_generation(
-    app: RaceApp, place: str, submits: int
-) -> None:
+def test_repeated_post_after_a_lost_answer(app: RaceApp, place: str, submits: int) -> None:
     app.hooks.at(place, dies)
     try:
         app.start(KEY)
@@ -245,7 +243,7 @@ def test_a_post_that_is_repeated_after_its_answer_was_lost_is_one_generation(
     assert len(app.blobs("done/")) == 1
 
 
-def test_a_post_that_is_repeated_after_success_is_the_same_generation(app: RaceApp) -> None:
+def test_repeated_post_after_success(app: RaceApp) -> None:
     first = app.start(KEY)
     app.later(5)
     app.tick()
@@ -256,7 +254,7 @@ def test_a_post_that_is_repeated_after_success_is_the_same_generation(app: RaceA
     assert app.blobs("active/") == []
 
 
-def test_a_repetition_that_is_slower_than_the_whole_generation_is_the_same_generation(app: RaceApp) -> None:
+def test_slow_repetition_finds_the_finished_generation(app: RaceApp) -> None:
     app.hooks.at("key claimed", dies)
     with pytest.raises(Death):
         app.start(KEY)
@@ -275,7 +273,7 @@ def test_a_repetition_that_is_slower_than_the_whole_generation_is_the_same_gener
     assert len(app.service.submitted) == 1
 
 
-def test_a_key_with_another_body_is_refused_and_starts_nothing(app: RaceApp) -> None:
+def test_key_with_another_body_starts_nothing(app: RaceApp) -> None:
     app.start(KEY)
     with pytest.raises(RequestError) as refused:
         app.start(KEY, GenerationRequest(prompt="something else"))
@@ -287,7 +285,7 @@ def test_a_key_with_another_body_is_refused_and_starts_nothing(app: RaceApp) -> 
 
 
 @pytest.mark.parametrize("place", ["fetching", "deciding"])
-def test_cancel_that_comes_before_completion_wins_as_a_whole(app: RaceApp, place: str) -> None:
+def test_cancel_before_completion_wins_completely(app: RaceApp, place: str) -> None:
     generation = app.start()
     app.later(5)
     app.hooks.at(place, lambda: app.generations.cancel(generation))
@@ -297,7 +295,7 @@ def test_cancel_that_comes_before_completion_wins_as_a_whole(app: RaceApp, place
     assert app.image_blobs() == app.blobs("active/") == []
 
 
-def test_cancel_that_comes_after_completion_loses_as_a_whole(app: RaceApp) -> None:
+def test_cancel_after_completion_loses_completely(app: RaceApp) -> None:
     generation = app.start()
     app.later(5)
     app.hooks.at("deciding", app.tick)  # the timer completes it while cancel makes up its mind
@@ -310,7 +308,7 @@ def test_cancel_that_comes_after_completion_loses_as_a_whole(app: RaceApp) -> No
 
 
 @pytest.mark.parametrize("place", ["fetching", "deciding", "decided"])
-def test_delete_during_the_copy_leaves_nothing_behind(app: RaceApp, place: str) -> None:
+def test_delete_during_a_copy_leaves_nothing(app: RaceApp, place: str) -> None:
     generation = app.start(KEY)
     app.later(5)
     app.hooks.at(place, lambda: app.generations.delete(generation))
@@ -321,7 +319,7 @@ def test_delete_during_the_copy_leaves_nothing_behind(app: RaceApp, place: str) 
 
 
 @pytest.mark.parametrize("place", ["fetching", "deciding"])
-def test_delete_during_a_copy_whose_worker_dies_leaves_nothing_behind(app: RaceApp, place: str) -> None:
+def test_delete_during_a_crashed_copy_leaves_nothing(app: RaceApp, place: str) -> None:
     generation = app.start()
     app.later(5)
 
@@ -342,7 +340,7 @@ def test_delete_during_a_copy_whose_worker_dies_leaves_nothing_behind(app: RaceA
 
 
 @pytest.mark.parametrize("place", ["deciding", "decided"])
-def test_delete_that_dies_half_way_is_completed_by_its_repetition(app: RaceApp, place: str) -> None:
+def test_repetition_completes_a_crashed_delete(app: RaceApp, place: str) -> None:
     generation = app.start(KEY)
     app.hooks.at(place, dies)
     with pytest.raises(Death):
@@ -357,7 +355,7 @@ def test_delete_that_dies_half_way_is_completed_by_its_repetition(app: RaceApp, 
     assert app.image_blobs() == app.blobs("active/") == app.blobs("keys/") == []
 
 
-def test_a_success_that_is_there_first_stands_against_the_deadline(app: RaceApp) -> None:
+def test_success_before_the_deadline_wins(app: RaceApp) -> None:
     generation = app.start()
     app.later(601)
     success, app.service.outcome = app.service.outcome, Working(None)
@@ -373,7 +371,7 @@ def test_a_success_that_is_there_first_stands_against_the_deadline(app: RaceApp)
     assert app.image_blobs() == [f"{generation.id}/0.png"]
 
 
-def test_a_deadline_that_is_there_first_stands_against_success(app: RaceApp) -> None:
+def test_deadline_before_success_wins(app: RaceApp) -> None:
     generation = app.start()
     stale = app.records.read_active(generation.id)
     assert stale is not None
@@ -393,7 +391,7 @@ def test_a_deadline_that_is_there_first_stands_against_success(app: RaceApp) -> 
     assert app.image_blobs() == []
 
 
-def test_of_two_ticks_on_one_generation_one_copies(app: RaceApp) -> None:
+def test_second_tick_does_not_copy_again(app: RaceApp) -> None:
     generation = app.start()
     app.later(5)
     app.hooks.at("polled", app.tick)  # the second tick runs between the first one's poll and its claim
@@ -404,7 +402,7 @@ def test_of_two_ticks_on_one_generation_one_copies(app: RaceApp) -> None:
     assert app.blobs("active/") == []
 
 
-def test_a_worker_whose_claim_ran_out_does_no_harm(app: RaceApp) -> None:
+def test_worker_with_an_expired_claim_does_no_harm(app: RaceApp) -> None:
     generation = app.start()
     app.later(5)
 
@@ -420,7 +418,7 @@ def test_a_worker_whose_claim_ran_out_does_no_harm(app: RaceApp) -> None:
     assert app.blobs("active/") == []
 
 
-def test_a_waiting_caller_moves_on_when_somebody_else_finishes(app: RaceApp) -> None:
+def test_wait_ends_when_another_worker_finishes(app: RaceApp) -> None:
     generation = app.start()
     polls: list[Any] = []
     app.hooks.at("polled", lambda: (polls.append(1), app.tick()))

@@ -29,7 +29,7 @@ def later(app: FakeApp) -> None:
 
 @pytest.mark.parametrize("answer", [Throttled("status 429", 5.0), Unavailable("status 503")])
 @pytest.mark.parametrize("verb", ["cancel", "delete"])
-def test_what_ends_during_a_call_that_must_be_repeated_is_not_paid_for_again(
+def test_generation_ended_during_a_call_is_not_called_again(
     monkeypatch: pytest.MonkeyPatch, answer: Throttled | Unavailable, verb: str
 ) -> None:
     app = FakeApp()
@@ -48,7 +48,7 @@ def test_what_ends_during_a_call_that_must_be_repeated_is_not_paid_for_again(
     assert app.records.active == {}
 
 
-def test_a_cancel_that_could_not_drop_the_record_is_not_paid_for() -> None:
+def test_half_done_cancel_prevents_the_call() -> None:
     app = FakeApp()
     generation = app.start(model="gpt")
     app.steps.fail_at, app.steps.failure = len(app.steps.taken) + 1, StorageUnavailableError  # write_outcome, then drop
@@ -59,7 +59,7 @@ def test_a_cancel_that_could_not_drop_the_record_is_not_paid_for() -> None:
     assert app.records.active == {}
 
 
-def test_a_brake_that_cannot_be_written_does_not_make_a_throttled_call_a_lost_one(
+def test_throttled_call_is_not_lost_when_the_pause_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     app = FakeApp(repeat_lost_calls=False)
@@ -81,7 +81,7 @@ def test_a_brake_that_cannot_be_written_does_not_make_a_throttled_call_a_lost_on
     assert (found.status, found.lost_calls) == (Status.SUCCEEDED, 0)
 
 
-def test_images_of_an_answer_that_nobody_finished_do_not_stay_behind() -> None:
+def test_images_of_a_crashed_call_are_removed() -> None:
     app = FakeApp(repeat_lost_calls=False)
     generation = app.start(model="gpt")
     # create, send, claim, call, and dead once the image is written
@@ -97,7 +97,7 @@ def test_images_of_an_answer_that_nobody_finished_do_not_stay_behind() -> None:
     assert app.images.blobs == set()
 
 
-def test_a_key_whose_request_was_turned_away_stands_for_nothing() -> None:
+def test_key_of_a_refused_start_is_free() -> None:
     app = FakeApp(most_active=0)
     with pytest.raises(RequestError) as refused:
         app.start(key=KEY)
@@ -105,7 +105,7 @@ def test_a_key_whose_request_was_turned_away_stands_for_nothing() -> None:
     assert app.records.keys == {}
 
 
-def test_a_repetition_is_the_same_request_after_a_default_was_changed() -> None:
+def test_changed_default_does_not_break_a_repetition() -> None:
     app = FakeApp()
     request = GenerationRequest(prompt="a lighthouse")
     first = app.generations.start(request, metadata={}, timeout=seconds(600), key=KEY)
@@ -115,7 +115,7 @@ def test_a_repetition_is_the_same_request_after_a_default_was_changed() -> None:
         app.generations.start(request, metadata={}, timeout=seconds(900), asked_seconds=900, key=KEY)
 
 
-def test_a_message_for_many_makes_no_call_but_a_message_for_each() -> None:
+def test_message_for_many_queues_each_call() -> None:
     app = FakeApp()
     ids = [app.start(model="gpt", prompt=f"{number}").id for number in range(3)]
     app.queue.messages.clear()
