@@ -1,4 +1,4 @@
-"""The nouns: what a caller asks for, what becomes of it, and their JSON."""
+"""The nouns: a request, the generation that it starts, its images; and their JSON."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from pydantic.alias_generators import to_camel
 
 MOST_IMAGES = 10
-"""That one generation may ask for."""
+"""Limit of images in one generation."""
 
 _LAST_MILLISECOND = (1 << 48) - 1
 """The largest timestamp that a UUIDv7 can hold."""
 
 
 def format_time(moment: datetime) -> str:
-    """ISO 8601, UTC, milliseconds, ``Z``: of fixed width, so that strings sort as the times do."""
+    """ISO 8601, UTC, milliseconds, ``Z``. The width is fixed, so the strings sort as the times do."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -27,7 +27,7 @@ Time = Annotated[datetime, PlainSerializer(format_time, return_type=str, when_us
 
 
 class Status(StrEnum):
-    """The words of the image service that we wrap. The last three are terminal."""
+    """The status words of the Azure OpenAI image API. The last three are terminal."""
 
     NOT_RUNNING = "notRunning"
     RUNNING = "running"
@@ -41,7 +41,7 @@ class Status(StrEnum):
 
 
 class JsonModel(BaseModel):
-    """Written in camelCase. A field that this version does not know is left unread: records outlive versions."""
+    """Base of all JSON objects: camelCase names. Unknown fields are ignored, because records outlive versions."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -52,7 +52,7 @@ class JsonModel(BaseModel):
     )
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object, without what is not set."""
+        """As a JSON object. Fields that are None are left out."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
@@ -74,7 +74,7 @@ class GenerationError(JsonModel):
 
     @property
     def is_refusal(self) -> bool:
-        """Whether the caller's own input was refused, so that the same request would fail again."""
+        """Whether the service refused the caller's input. The same request would fail again."""
         return self.code in _REFUSALS
 
 
@@ -82,7 +82,7 @@ _REFUSALS = frozenset({"contentFilter", "invalidPayload"})
 
 
 class StoredImage(JsonModel):
-    """An image in our own container."""
+    """An image in the app's own container."""
 
     container: str
     blob: str
@@ -95,13 +95,13 @@ class StoredImage(JsonModel):
 
 
 class FailedImage(JsonModel):
-    """The place of an image that was refused, or that could not be copied."""
+    """The place of an image that the service refused, or that could not be copied."""
 
     error: GenerationError
 
 
 class GenerationRequest(JsonModel):
-    """What is to be generated. Source: ``POST /generations`` in the contract."""
+    """What to generate. Source: ``POST /generations`` in docs/api.md."""
 
     prompt: str = Field(min_length=1, max_length=32_000)
     n: Whole = Field(default=1, ge=1, le=10)
@@ -130,7 +130,7 @@ Metadata = Annotated[dict[_MetadataKey, _MetadataValue], Field(max_length=16)]
 class StartRequest(GenerationRequest):
     """The body of ``POST /generations``: what to generate, and how to treat the generation.
 
-    An unknown field is refused: a typo must not be billed.
+    An unknown field is an error: a typo must not be billed.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=False)
@@ -146,40 +146,40 @@ class StartRequest(GenerationRequest):
 
 
 class Generation(JsonModel):
-    """The record of one generation: all the state that there is."""
+    """The record of one generation: the only state of the app."""
 
     id: str
     """A UUIDv7: ordered by time, and the ``Operation-Id`` upstream."""
     token: str
-    """The capability that is part of every URL we hand out. 128 random bits."""
+    """The capability in every URL of this generation. 128 random bits."""
     status: Status = Status.NOT_RUNNING
     created: Time
     last_action: Time
     deadline: Time
-    """Past this, a generation that is not finished fails with ``deadlineExceeded``."""
+    """At this time an unfinished generation fails with ``deadlineExceeded``."""
     due: Time
-    """Nobody needs to touch the record before. The only lock there is."""
+    """No worker needs to touch the record before this time. The only lock of the app."""
     request: GenerationRequest
     metadata: Metadata = Field(default_factory=dict)
     key: str | None = None
-    """The name of its idempotency key under ``keys/``, where the caller gave one."""
+    """Name of its idempotency key under ``keys/``, if the caller sent one."""
 
     operation_location: str | None = None
-    """Where to poll, byte for byte as upstream gave it; None until upstream accepted."""
+    """The URL to poll, byte for byte from the service. None until the service accepted the operation."""
     submitted: Time | None = None
     queued: bool = False
-    """Whether a message asks a worker to take it. It may then be taken before `due`, which is for a lost message."""
+    """Whether a queue message is on its way. A worker may act on it before `due`; `due` is for a lost message."""
     calling: bool = False
-    """Whether somebody set out to call an API that answers with the images, and has not come back."""
+    """Whether a worker has claimed the record for a call, and has not written its result."""
     lost_calls: int = 0
-    """Calls that may have been billed, and whose answer nobody has."""
+    """Calls whose response was lost. Each may have been billed."""
     usage: dict[str, int] | None = None
-    """Tokens, where upstream counts them."""
+    """Tokens, where the service counts them."""
     faults: int = 0
-    """Upstream failures in a row: what back-off grows with."""
+    """Failures of the service in a row. The back-off grows with them."""
     copy_attempts: int = 0
     images: tuple[StoredImage | FailedImage | None, ...] = ()
-    """The outcome of each image; None where a copy is still to be made."""
+    """The result of each image. None: not copied yet."""
     error: GenerationError | None = None
 
     def changed(self, **changes: Any) -> Generation:
@@ -188,7 +188,7 @@ class Generation(JsonModel):
 
     @property
     def is_claimed(self) -> bool:
-        """Whether somebody may be at work on its images at this moment."""
+        """Whether a worker may be storing its images at this moment."""
         return self.copy_attempts > 0 or self.calling
 
     @property
@@ -197,12 +197,12 @@ class Generation(JsonModel):
 
 
 class KeyClaim(JsonModel):
-    """What an idempotency key stands for."""
+    """What an idempotency key names."""
 
     id: str
-    """The generation: the same for every request with this key."""
+    """The generation of every request with this key."""
     digest: str
-    """SHA-256 of the request that came first."""
+    """SHA-256 of the first request with this key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,18 +214,18 @@ class Versioned:
 
 
 def done_key(generation_id: str) -> str:
-    """The name of a finished record under ``done/``: known from the id alone, sorting newest first."""
+    """Name of a finished record under ``done/``. It follows from the id, and sorts newest first."""
     milliseconds = UUID(generation_id).int >> 80
     return f"{_LAST_MILLISECOND - milliseconds:012x}-{generation_id}"
 
 
 def started_at(generation_id: str) -> datetime:
-    """When this id was made."""
+    """The time in this id."""
     return datetime.fromtimestamp((UUID(generation_id).int >> 80) / 1_000, UTC)
 
 
 def is_generation_id(text: str) -> bool:
-    """Whether this is an id that we could have made: a UUIDv7 in its canonical spelling."""
+    """Whether the text is a UUIDv7 in canonical spelling, as the app makes them."""
     try:
         parsed = UUID(text)
     except ValueError:
