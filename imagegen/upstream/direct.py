@@ -28,6 +28,7 @@ from imagegen.upstream.http import (
     read_error,
 )
 from imagegen.upstream.protocol import (
+    Answered,
     Ended,
     ImageBytes,
     ImageRefused,
@@ -35,7 +36,6 @@ from imagegen.upstream.protocol import (
     ImageUrl,
     Limits,
     Lost,
-    Produced,
     Throttled,
     Unavailable,
 )
@@ -104,7 +104,7 @@ class DirectUpstream:
             return f"the service answered {answer.status}. {_TO_MEND[answer.status][1]}"
         return f"the service answered {answer.status}" if answer.status >= 500 else None
 
-    def generate(self, generation: Generation) -> Produced | Ended | Throttled | Unavailable | Lost:
+    def generate(self, generation: Generation) -> Answered | Ended | Throttled | Unavailable | Lost:
         """Make the call. It takes 10 to 250 seconds."""
         spool = SpooledTemporaryFile(max_size=_BUFFER)  # noqa: SIM115 - closed when the last image was taken
         try:
@@ -119,7 +119,7 @@ class DirectUpstream:
                 headers={"x-ms-client-request-id": generation.id},
             )
             if answer.status == 200:
-                return _produced(spool)
+                return _answered(spool)
         except NotSentError as error:
             spool.close()
             return Unavailable(str(error))
@@ -138,7 +138,7 @@ class DirectUpstream:
         return _refused(answer)
 
 
-def _produced(spool: SpooledTemporaryFile[bytes]) -> Produced:
+def _answered(spool: SpooledTemporaryFile[bytes]) -> Answered:
     """Read the answer twice: once to see that it is whole, then an image at a time."""
     spool.seek(0)
     try:
@@ -153,8 +153,8 @@ def _produced(spool: SpooledTemporaryFile[bytes]) -> Produced:
     if count == 0:
         spool.close()
         error = GenerationError(code="noImages", message="The image service answered without any image.")
-        return Produced((ImageRefused(error),))
-    return Produced(_images(spool), usage=usage or None)
+        return Answered((ImageRefused(error),))
+    return Answered(_images(spool), usage=usage or None)
 
 
 def _images(spool: SpooledTemporaryFile[bytes]) -> Iterator[ImageSource]:

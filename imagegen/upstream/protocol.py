@@ -59,14 +59,21 @@ type ImageSource = ImageUrl | ImageBytes | ImageRefused
 
 @dataclass(frozen=True, slots=True)
 class Produced:
-    """Upstream is finished; these are the images, in order."""
+    """The operation succeeded: a poll returned its images."""
+
+    images: tuple[ImageSource, ...]
+    """In the order of the operation's result. A repeated poll returns them again."""
+    expires: datetime | None = None
+    """When the image service deletes them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The images came in the answer. They can be iterated once, so that one image at a time is in memory."""
 
     images: Iterable[ImageSource]
-    """Where they came in the answer, they can be gone through once: one at a time is in memory."""
-    expires: datetime | None = None
-    """When upstream throws them away."""
     usage: dict[str, int] | None = None
-    """Tokens, where upstream counts them."""
+    """Tokens, if the image service counts them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +161,6 @@ class Polled(Upstream, Protocol):
 class Direct(Upstream, Protocol):
     """An API whose answer has the images in it. Not idempotent."""
 
-    def generate(self, generation: Generation) -> Produced | Ended | Throttled | Unavailable | Lost:
+    def generate(self, generation: Generation) -> Answered | Ended | Throttled | Unavailable | Lost:
         """Make the call, which takes minutes. `Unavailable`: it surely did not reach the service, or did nothing."""
         ...

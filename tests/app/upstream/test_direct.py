@@ -30,13 +30,13 @@ from imagegen.upstream.flux import flux
 from imagegen.upstream.mai import mai
 from imagegen.upstream.openai_images import openai_images
 from imagegen.upstream.protocol import (
+    Answered,
     Ended,
     ImageBytes,
     ImageRefused,
     ImageSource,
     ImageUrl,
     Lost,
-    Produced,
     Throttled,
     Unavailable,
 )
@@ -47,7 +47,7 @@ KEY = "the-key-of-the-image-service"
 SAS = "https://images.example.com/i/0.png?se=2026-11-24&sig=s3cret%2bsignature"
 ASKED = new(request=GenerationRequest(prompt=PROMPT, size="1024x1024", quality="low", model="ours"))
 
-type Outcome = Produced | Ended | Throttled | Unavailable | Lost
+type Outcome = Answered | Ended | Throttled | Unavailable | Lost
 
 
 def deployment(endpoint: str, *, api: ImageApi = ImageApi.IMAGES, key: str | None = KEY) -> Deployment:
@@ -77,7 +77,7 @@ def generate(server: ScriptedServer, reply: Reply, **options: Any) -> Outcome:
 
 
 def images(outcome: Outcome) -> list[ImageSource]:
-    assert isinstance(outcome, Produced), outcome
+    assert isinstance(outcome, Answered), outcome
     return list(outcome.images)
 
 
@@ -198,7 +198,7 @@ def test_the_tokens_are_kept_wherever_they_stand(
     data = {"data": [{"b64_json": b64(b"0")}]}
     answer = {"usage": usage, **data} if first else {**data, "usage": usage}
     outcome = generate(server, http(200, answer))
-    assert isinstance(outcome, Produced)
+    assert isinstance(outcome, Answered)
     assert outcome.usage == expected
     assert list(outcome.images) == [ImageBytes(b"0")]
 
@@ -408,7 +408,7 @@ def test_images_are_decoded_one_at_a_time(server: ScriptedServer, monkeypatch: p
     monkeypatch.setattr(direct, "ImageBytes", count)
     monkeypatch.setattr("base64.b64decode", note)
     outcome = generate(server, http(200, {"data": [{"b64_json": b64(b"0")}] * 10}))
-    assert isinstance(outcome, Produced)
+    assert isinstance(outcome, Answered)
     assert decoded == []  # nothing before it is asked for
     at_once: list[int] = []
     for _ in outcome.images:
@@ -428,7 +428,7 @@ def test_a_large_answer_is_not_held_in_memory(server: ScriptedServer) -> None:
     tracemalloc.start()
     try:
         outcome = caller.generate(ASKED)
-        assert isinstance(outcome, Produced)
+        assert isinstance(outcome, Answered)
         read = tracemalloc.get_traced_memory()[1]
         lengths = [_length(source) for source in _in_turn(outcome)]
         peak = tracemalloc.get_traced_memory()[1]
@@ -440,7 +440,7 @@ def test_a_large_answer_is_not_held_in_memory(server: ScriptedServer) -> None:
     assert peak < 6 * each
 
 
-def _in_turn(outcome: Produced) -> Iterator[ImageSource]:
+def _in_turn(outcome: Answered) -> Iterator[ImageSource]:
     yield from outcome.images
 
 
@@ -459,7 +459,7 @@ def test_neither_prompt_nor_key_nor_image_is_logged(
     caplog.set_level(logging.DEBUG)
     body = {"data": [{"url": SAS}], "error": {"code": "x", "message": f"{PROMPT} {KEY}"}}
     outcome = generate(server, http(status, body, x_ms_request_id="upstream-4711"))
-    assert not isinstance(outcome, Produced) or list(outcome.images) == [ImageUrl(SAS)]
+    assert not isinstance(outcome, Answered) or list(outcome.images) == [ImageUrl(SAS)]
     [line] = [record.getMessage() for record in caplog.records if record.name == "imagegen"]
     assert line.startswith(f"upstream.called id={ID} status={status} upstream_request_id=upstream-4711 ms=")
     for secret in (PROMPT, KEY, TOKEN, "s3cret"):
@@ -505,4 +505,4 @@ def test_two_calls_at_once_do_not_wait_for_each_other() -> None:
             thread.start()
         for thread in threads:
             thread.join()
-    assert [list(outcome.images) for outcome in outcomes if isinstance(outcome, Produced)] == [[ImageUrl(SAS)]] * 2
+    assert [list(outcome.images) for outcome in outcomes if isinstance(outcome, Answered)] == [[ImageUrl(SAS)]] * 2
