@@ -93,7 +93,7 @@ class UpstreamResponse:
 
     @property
     def health_problem(self) -> str | None:
-        """What the answer to a health check says is wrong: our credential (401, 403) or the service (5xx)."""
+        """The problem that the answer to a health check shows: the credential (401, 403) or the service (5xx)."""
         if self.status in (401, 403):
             return f"the service answered {self.status}. {_CONFIGURATION_ERRORS[self.status][1]}"
         return f"the service answered {self.status}" if self.status >= 500 else None
