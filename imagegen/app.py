@@ -11,7 +11,6 @@ from functools import cache, partial
 
 import uuid_utils
 
-from imagegen.deployments import Deployment, ImageApi
 from imagegen.lifecycle.changes import COPY_SECONDS_EACH
 from imagegen.lifecycle.generations import Generations
 from imagegen.lifecycle.poller import Poller, SlotSummary, slot_end
@@ -25,12 +24,7 @@ from imagegen.storage.listing import BlobListing
 from imagegen.storage.records import BlobRecords
 from imagegen.storage.throttling import Throttling
 from imagegen.storage.work_queue import WorkQueue, read_ids
-from imagegen.upstream.direct import DirectUpstream
-from imagegen.upstream.flux import flux
-from imagegen.upstream.mai import mai
-from imagegen.upstream.openai_images import openai_images
-from imagegen.upstream.operations import OperationsUpstream
-from imagegen.upstream.protocol import Upstream
+from imagegen.upstream.registry import open_upstream
 from imagegen.web.health import HealthRoute
 from imagegen.web.legacy import LegacyRoutes
 from imagegen.web.model_list import ModelListRoute
@@ -110,7 +104,15 @@ def build(settings: Settings) -> Service:
         link_lifetime=timedelta(seconds=settings.sas_lifetime_seconds),
         clock=utc_now,
     )
-    upstreams = {deployment.name: _upstream(deployment, settings) for deployment in settings.deployments}
+    upstreams = {
+        deployment.name: open_upstream(
+            deployment,
+            allowed_origins=settings.operation_location_allowed_origins,
+            max_image_bytes=settings.max_image_bytes,
+            connections=THREADS,
+        )
+        for deployment in settings.deployments
+    }
     ports = Ports(
         records=records,
         images=images,
@@ -156,22 +158,6 @@ def build(settings: Settings) -> Service:
         generations=generations,
         worker=worker,
     )
-
-
-def _upstream(deployment: Deployment, settings: Settings) -> Upstream:
-    match deployment.api:
-        case ImageApi.OPERATIONS:
-            origins = settings.operation_location_allowed_origins
-            return OperationsUpstream(deployment, allowed_origins=origins, connections=THREADS)
-        case ImageApi.IMAGES:
-            dialect = openai_images(deployment)
-        case ImageApi.FLUX:
-            dialect = flux(deployment)
-        case ImageApi.MAI:
-            dialect = mai(deployment)
-    # base64 takes four bytes for three, and the rest of an answer is small.
-    most_bytes = settings.max_image_bytes * dialect.limits.most_images * 4 // 3 + (1 << 20)
-    return DirectUpstream(deployment, dialect, connections=THREADS, most_bytes=most_bytes)
 
 
 @cache

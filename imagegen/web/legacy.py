@@ -16,8 +16,7 @@ from imagegen.errors import FieldProblem, RequestError
 from imagegen.generation import FailedImage, Generation, GenerationRequest, Status, StoredImage, is_generation_id
 from imagegen.idempotency import read_key
 from imagegen.settings import Settings
-from imagegen.upstream.checks import Checks
-from imagegen.upstream.operations import LONGEST_PROMPT, MOST_IMAGES, SIZES
+from imagegen.upstream.operations import DEFAULT_SIZE, LIMITS
 from imagegen.web.http import HttpError, Request, Response, base_url
 from imagegen.web.monitor import Links, Monitors
 from imagegen.web.parsing import parse_start
@@ -130,9 +129,8 @@ def _fitting(request: GenerationRequest, api: ImageApi) -> GenerationRequest:
     RequestError
         When it is not a request that the retired API would have taken.
     """
-    checks = Checks(request, "dall-e-2").longest_prompt(LONGEST_PROMPT).most_images(MOST_IMAGES)
-    checks.one_of("size", SIZES).raise_if_any()
-    return request if api is ImageApi.OPERATIONS else request.model_copy(update={"size": SIZES[-1]})
+    LIMITS.check(request, "dall-e-2")
+    return request if api is ImageApi.OPERATIONS else request.model_copy(update={"size": DEFAULT_SIZE})
 
 
 def _unix(moment: datetime) -> int:
