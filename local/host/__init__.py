@@ -1,8 +1,9 @@
 """A Functions host for development.
 
-It drives Microsoft's own Python runtime, `azure-functions-runtime`, with the messages the Azure host would send, so
-that indexing, binding checks and type conversion are those of Azure. Timers and queues work against Azurite.
+It drives Microsoft's own Python runtime, `azure-functions-runtime`, with the messages that the Azure host would send.
+Therefore indexing, binding checks and type conversion are those of Azure. HTTP, timer and queue triggers work; timers
+and queues use Azurite.
 
-Not enforced here, as in Core Tools: authorization levels and keys. Not here at all: blob, table, Event Grid and
-Durable bindings, retry policies, `functionTimeout`. An app that uses such a binding is refused at start.
+An app that declares anything else does not start: output bindings, other triggers, route constraints, `runOnStartup`,
+retry policies, identity-based connections. Not enforced: authorization levels and keys, `functionTimeout`.
 """
