@@ -4,6 +4,14 @@ It drives Microsoft's own Python runtime, `azure-functions-runtime`, with the me
 Therefore indexing, binding checks and type conversion are those of Azure. HTTP, timer and queue triggers work; timers
 and queues use Azurite.
 
-An app that declares anything else does not start: output bindings, other triggers, route constraints, `runOnStartup`,
-retry policies, identity-based connections. Not enforced: authorization levels and keys, `functionTimeout`.
+An app does not start if it needs something else: another trigger or an output binding, a route constraint, an optional
+parameter, `runOnStartup`, `useMonitor=False`, a retry policy, a connection other than AzureWebJobsStorage, an
+identity, `messageEncoding: none`, or an override of host.json by a setting.
+
+Different from Azure without an error at start:
+- No authorization levels and keys, no `functionTimeout`, no `/admin` endpoints and no home page.
+- A cookie in a response fails the invocation. Trace context and `schedule_status` are empty.
+- Logs have level INFO and go to standard error, whatever host.json says. No Application Insights.
+- Shorter times, so that a restart is visible soon: a timer's lease and the invisibility of a message last 15 seconds,
+  and the longest pause between polls of an empty queue is 2 seconds.
 """

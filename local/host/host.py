@@ -51,7 +51,7 @@ class Host:
                 await asyncio.to_thread(listener.prepare)
             except AzureError as error:
                 raise ConfigurationError(
-                    f"storage cannot be used: {str(error).splitlines()[0]}\n"
+                    f"the host cannot use storage: {str(error).splitlines()[0]}\n"
                     "Start Azurite, and set AzureWebJobsStorage to its connection string."
                 ) from error
 

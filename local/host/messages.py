@@ -69,12 +69,11 @@ class StatusResult:
 
 # The runtime constructs the following. Only the attributes that the host reads are declared.
 
+WorkerMetadata = RpcRetryOptions = SimpleNamespace
+
 
 class WorkerInitResponse(SimpleNamespace):
     result: StatusResult
-
-
-class WorkerMetadata(SimpleNamespace): ...
 
 
 class FunctionMetadataResponse(SimpleNamespace):
@@ -85,10 +84,7 @@ class RpcFunctionMetadata(SimpleNamespace):
     name: str
     function_id: str
     raw_bindings: Sequence[str]
-    retry_options: RpcRetryOptions | None
-
-
-class RpcRetryOptions(SimpleNamespace): ...
+    retry_options: SimpleNamespace | None
 
 
 class BindingInfo(SimpleNamespace):

@@ -22,6 +22,8 @@ _TEMPLATE = re.compile(r"(?:[^{}]|\{[A-Za-z]\w*\})*(?:(?<![^/])\{\*[A-Za-z]\w*\}
 
 
 class FunctionRoute(Route):
+    """One path of a function. `app` must be an object: starlette would call a plain function with a Request."""
+
     def __init__(self, path: str, function: str, app: ASGIApp, methods: Collection[str]) -> None:
         super().__init__(path, app, name=function, methods=methods or None, max_body_size=_BODY_LIMIT)
         # \Z, because $ also matches before a last line break.
@@ -56,7 +58,10 @@ def function_routes(
     start, catch_all, name = whole.partition("{*")
     # ASP.NET's {*name} also matches if the path ends before it; starlette needs a second route for that.
     paths = [start.rstrip("/"), f"{start}{{{name[:-1]}:path}}"] if catch_all else [whole]
-    return [FunctionRoute(path or "/", function, app, methods) for path in paths]
+    try:
+        return [FunctionRoute(path or "/", function, app, methods) for path in paths]
+    except ValueError as error:  # a parameter twice
+        raise ConfigurationError(f"function {function}: {error}") from None
 
 
 def raw_path(scope: Scope) -> str:

@@ -91,7 +91,9 @@ class Worker:
         milliseconds = (time.perf_counter() - started) * 1000
         if response.result.status != StatusResult.Success:
             error = response.result.exception or messages.RpcException()
-            logger.error("%s (%s) failed %d ms\n%s", function.name, reason, milliseconds, error.stack_trace)
+            logger.error(
+                "%s (%s) failed %d ms\n%s", function.name, reason, milliseconds, error.stack_trace or error.message
+            )
             return Outcome(succeeded=False)
         http = response.return_value and response.return_value.http
         result = f"ok {http.status_code}" if http else "ok"

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 _SHORTEST_STORED = timedelta(minutes=1)
 # The clock may be set, or the machine may sleep, during a wait: look at it again after this many seconds.
 _LONGEST_WAIT = 30.0
+# Seconds between looks at a lease that another host holds.
 _LEASE_CHECK = 0.1
 _NAMES = "JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC|SUN|MON|TUE|WED|THU|FRI|SAT"
 

@@ -115,6 +115,11 @@ def test_route_prefix_comes_first(prefix: str, path: str) -> None:
     assert find(function_routes("f", "x", app, prefix=prefix), "GET", path) == ("f", {})
 
 
+def test_repeated_parameter_is_named_with_function() -> None:
+    with pytest.raises(ConfigurationError, match="function get_thing: Duplicated param name id"):
+        function_routes("get_thing", "{id}/x/{id}", app)
+
+
 @pytest.mark.parametrize(
     "template", ["{id", "id}", "{id:guid}", "{id?}", "{id=1}", "{*rest}/x", "x{*rest}", "{**rest}"]
 )

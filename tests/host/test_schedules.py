@@ -1,3 +1,5 @@
+"""Schedules, and the timer listener with a fake clock. test_timers.py has the tests with real hosts."""
+
 from __future__ import annotations
 
 import asyncio

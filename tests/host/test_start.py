@@ -55,8 +55,8 @@ def write_app(root: Path, source: str) -> Path:
             {"AzureWebJobsStorage": "", "SCHEDULE": "0 * * * * *"},
             "AzureWebJobsStorage is not a connection string",
         ),
-        ("timers", {"AzureWebJobsStorage": SILENT_STORAGE, "SCHEDULE": "0 * * * * *"}, "storage cannot be used: "),
-        ("queues", {"AzureWebJobsStorage": SILENT_STORAGE, "IN": "in"}, "storage cannot be used: "),
+        ("timers", {"AzureWebJobsStorage": SILENT_STORAGE, "SCHEDULE": "0 * * * * *"}, "the host cannot use storage: "),
+        ("queues", {"AzureWebJobsStorage": SILENT_STORAGE, "IN": "in"}, "the host cannot use storage: "),
         (
             "queues",
             {"AzureWebJobsStorage": SILENT_STORAGE},

@@ -1,3 +1,5 @@
+"""Timers in real hosts: leases, and the end of a host. test_schedules.py has the tests with a fake clock."""
+
 from __future__ import annotations
 
 import re
