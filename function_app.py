@@ -10,7 +10,7 @@ from typing import cast
 
 import azure.functions as func
 
-from imagegen.app import Service, service
+from imagegen.app import App, current_app
 from imagegen.events import log_event
 from imagegen.storage.work_queue import QUEUE
 from imagegen.web import routes
@@ -25,62 +25,62 @@ ANONYMOUS = func.AuthLevel.ANONYMOUS
 
 @app.route("generations", methods=["POST"])
 def start_generation(req: func.HttpRequest) -> func.HttpResponse:
-    return respond(req, lambda service: service.routes.start_generation)
+    return respond(req, lambda app: app.routes.start_generation)
 
 
 @app.route("generations", methods=["GET"])
 def list_generations(req: func.HttpRequest) -> func.HttpResponse:
-    return respond(req, lambda service: service.routes.list_generations)
+    return respond(req, lambda app: app.routes.list_generations)
 
 
 @app.route("generations/{id}", methods=["GET"], auth_level=ANONYMOUS)
 def get_generation(req: func.HttpRequest) -> func.HttpResponse:
-    return respond(req, lambda service: service.routes.get_generation)
+    return respond(req, lambda app: app.routes.get_generation)
 
 
 @app.route("generations/{id}/result", methods=["GET"], auth_level=ANONYMOUS)
 def get_generation_result(req: func.HttpRequest) -> func.HttpResponse:
-    return respond(req, lambda service: service.routes.get_generation_result)
+    return respond(req, lambda app: app.routes.get_generation_result)
 
 
 @app.route("generations/{id}/cancel", methods=["POST"], auth_level=ANONYMOUS)
 def cancel_generation(req: func.HttpRequest) -> func.HttpResponse:
-    return respond(req, lambda service: service.routes.cancel_generation)
+    return respond(req, lambda app: app.routes.cancel_generation)
 
 
 @app.route("generations/{id}", methods=["DELETE"], auth_level=ANONYMOUS)
 def delete_generation(req: func.HttpRequest) -> func.HttpResponse:
-    return respond(req, lambda service: service.routes.delete_generation)
+    return respond(req, lambda app: app.routes.delete_generation)
 
 
 @app.route("openai/images/generations:submit", methods=["POST"], auth_level=ANONYMOUS)
 def legacy_submit(req: func.HttpRequest) -> func.HttpResponse:
-    return respond(req, lambda service: service.legacy.submit)
+    return respond(req, lambda app: app.legacy.submit)
 
 
 @app.route("openai/operations/images/{id}", methods=["GET"], auth_level=ANONYMOUS)
 def legacy_get_operation(req: func.HttpRequest) -> func.HttpResponse:
-    return respond(req, lambda service: service.legacy.get_operation)
+    return respond(req, lambda app: app.legacy.get_operation)
 
 
 @app.route("openai/operations/images/{id}", methods=["DELETE"], auth_level=ANONYMOUS)
 def legacy_delete_operation(req: func.HttpRequest) -> func.HttpResponse:
-    return respond(req, lambda service: service.legacy.delete_operation)
+    return respond(req, lambda app: app.legacy.delete_operation)
 
 
 @app.route("models", methods=["GET"])
 def list_models(req: func.HttpRequest) -> func.HttpResponse:
-    return respond(req, lambda service: service.models.get)
+    return respond(req, lambda app: app.models.get)
 
 
 @app.route("health", methods=["GET"], auth_level=ANONYMOUS)
 def get_health(req: func.HttpRequest) -> func.HttpResponse:
-    return respond(req, lambda service: service.health.get)
+    return respond(req, lambda app: app.health.get)
 
 
 @app.route("openapi.json", methods=["GET"], auth_level=ANONYMOUS)
 def get_openapi(req: func.HttpRequest) -> func.HttpResponse:
-    return respond(req, lambda service: service.openapi.get)
+    return respond(req, lambda app: app.openapi.get)
 
 
 @app.route("{*path}", auth_level=ANONYMOUS)
@@ -90,7 +90,7 @@ def unknown_route(req: func.HttpRequest) -> func.HttpResponse:
 
 @app.timer_trigger("timer", "%POLL_SCHEDULE%", run_on_startup=False, use_monitor=True)
 def poll_operations(timer: func.TimerRequest) -> None:
-    done = service().poll()
+    done = current_app().poll()
     if done.moves or done.left or timer.past_due:
         log_event(
             "poll.done",
@@ -106,15 +106,12 @@ def poll_operations(timer: func.TimerRequest) -> None:
 
 @app.queue_trigger("message", queue_name=QUEUE, connection="AzureWebJobsStorage")  # pyright: ignore[reportUnknownMemberType]
 def advance_generations(message: func.QueueMessage) -> None:
-    service().work(message.get_body())
+    current_app().work(message.get_body())
 
 
-def respond(req: func.HttpRequest, handler: Callable[[Service], Handler]) -> func.HttpResponse:
-    """Answer with this handler of the service.
-
-    ``answer`` calls ``service()``, so invalid settings become an answer instead of an exception.
-    """
-    return _to_azure(answer(_from_azure(req), lambda request: handler(service())(request)))
+def respond(req: func.HttpRequest, handler: Callable[[App], Handler]) -> func.HttpResponse:
+    """Answer with this handler of the app. Invalid settings become an answer too, not an exception."""
+    return _to_azure(answer(_from_azure(req), lambda request: handler(current_app())(request)))
 
 
 def _from_azure(req: func.HttpRequest) -> Request:

@@ -7,7 +7,6 @@ import json
 import logging
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -38,24 +37,6 @@ _WATCH_SECONDS: Final = 1.0
 """Poll interval during ``Prefer: wait``."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
-    """What a caller asks for."""
-
-    request: GenerationRequest
-    timeout: timedelta
-    metadata: dict[str, str] = field(default_factory=dict[str, str])
-    timeout_seconds: int | None = None
-    """The timeout in the caller's own request, if any: two requests are the same only if this is."""
-    key: IdempotencyKey | None = None
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the caller's own words, before defaults: a changed default must not break a repetition."""
-        said = [self.request.to_json(), self.metadata, self.timeout_seconds]
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-
-
 class Generations:
     """Starts generations, and carries out what their callers want.
 
@@ -82,14 +63,15 @@ class Generations:
         asked_seconds: int | None = None,
         key: IdempotencyKey | None = None,
     ) -> Generation:
-        asked = Start(request=request, timeout=timeout, metadata=metadata, timeout_seconds=asked_seconds, key=key)
-        return self._start(asked)
-
-    def _start(self, start: Start) -> Generation:
         """Write the record, then submit it or queue its call. Return the generation as it is after that.
 
         The record comes first, with its id as the ``Operation-Id`` of the submit: after any crash the timer submits
         the same operation again, and nothing is lost or billed twice.
+
+        Parameters
+        ----------
+        asked_seconds
+            The timeout in the caller's own request, if any: two requests are the same only if this is.
 
         Raises
         ------
@@ -99,36 +81,38 @@ class Generations:
         StorageUnavailableError
             When the record could not be written. Nothing was billed.
         """
-        upstream = self._choose(start.request.model)
-        request = upstream.complete(start.request)
+        upstream = self._choose(request.model)
+        # Of the caller's own words, before defaults: a changed default must not break a repetition.
+        digest = _digest(request, metadata, asked_seconds)
+        request = upstream.complete(request)
         now = self._ports.clock()
         generation = Generation(
             id=self._new_id(now),
             token=secrets.token_urlsafe(16),
             created=now,
             last_action=now,
-            deadline=now + start.timeout,
+            deadline=now + timeout,
             due=now + SUBMIT_CLAIM,
             queued=isinstance(upstream, Direct),
             request=request,
-            metadata=start.metadata,
-            key=start.key.name if start.key else None,
+            metadata=metadata,
+            key=key.name if key else None,
         )
-        created = self._create(generation, start)
+        created = self._create(generation, key, digest)
         if isinstance(created, Generation):
             return created
         log_event("generation.started", id=created.generation.id, model=request.model, n=request.n, size=request.size)
         return self._begin(created)
 
-    def _create(self, generation: Generation, start: Start) -> Versioned | Generation:
+    def _create(self, generation: Generation, key: IdempotencyKey | None, digest: str) -> Versioned | Generation:
         """Write the record. Return it with its ETag, or the generation that another request with this key made."""
         own_id = generation.id
-        if start.key:
+        if key:
             # A crash after this line leaves a key without a record. The next request with the key makes the record,
             # under the same id.
-            claim = self._ports.records.claim_key(start.key.name, KeyClaim(id=own_id, digest=start.digest))
-            if claim.digest != start.digest:
-                raise KeyReusedError(start.key.header)
+            claim = self._ports.records.claim_key(key.name, KeyClaim(id=own_id, digest=digest))
+            if claim.digest != digest:
+                raise KeyReusedError(key.header)
             if claim.id != own_id and (existing := self._ports.records.read(claim.id)):
                 return existing
             generation = generation.changed(id=claim.id)
@@ -216,3 +200,9 @@ class Generations:
                 # Another worker may be at work on it.
                 current = self._ports.records.read_active(generation.id)
         return self._ports.records.read(generation.id) or generation
+
+
+def _digest(request: GenerationRequest, metadata: dict[str, str], asked_seconds: int | None) -> str:
+    """SHA-256 of a request: two requests with one idempotency key must be the same request."""
+    said = [request.to_json(), metadata, asked_seconds]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
