@@ -24,7 +24,7 @@ def fault(code: str = "imageTruncated", *, retryable: bool = True) -> CopyFault:
     return CopyFault(GenerationError(code=code, message="why"), retryable=retryable)
 
 
-def test_accepted_record_has_all_that_a_poll_needs() -> None:
+def test_accepted_record_can_be_polled() -> None:
     accepted = changes.accepted(new(faults=3), Accepted(OPERATION, None), NOON)
     assert accepted == running(due=NOON + seconds(1), faults=0)
 
@@ -47,7 +47,7 @@ def test_queued_record_is_due_when_its_message_is_lost() -> None:
     assert changes.queued(new(deadline=NOON + seconds(60)), NOON).due == NOON + seconds(60)
 
 
-def test_claim_covers_the_slowest_call_that_was_seen() -> None:
+def test_claim_covers_the_slowest_observed_call() -> None:
     claimed = changes.call_claimed(new(queued=True), NOON)
     assert waited(claimed) == (changes.LONGEST_CALL + changes.CALL_SLACK).total_seconds()
     assert seconds(250 + 30) <= changes.LONGEST_CALL  # and its transfer
@@ -87,12 +87,12 @@ def test_copy_claim_covers_all_its_images(images: int) -> None:
         (1, None, NOON, True),
         (changes.COPY_TRIES - 1, None, NOON, True),
         (changes.COPY_TRIES, None, NOON, False),
-        (10_000, None, NOON, False),  # every claim counts, also while storage is away for days
+        (10_000, None, NOON, False),  # each claim counts, also during days of a storage fault
         (1, None, DEADLINE - seconds(1.5), True),
-        (1, None, DEADLINE - seconds(1), False),  # the wait would end at the deadline
-        (3, None, DEADLINE - seconds(4), False),  # a later try waits longer
+        (1, None, DEADLINE - seconds(1), False),  # the retry would come at the deadline
+        (3, None, DEADLINE - seconds(4), False),  # later retries wait longer
         (1, NOON + seconds(1.5), NOON, True),
-        (1, NOON + seconds(1), NOON, False),  # the service deletes the image before
+        (1, NOON + seconds(1), NOON, False),  # the service deletes the image before the retry
         (1, NOON - seconds(1), NOON, False),
     ],
 )
@@ -128,7 +128,7 @@ def test_partial_copy_keeps_final_failures() -> None:
         (2 * changes.COPY_TRIES, NOON, True),  # the copy itself may crash the worker
     ],
 )
-def test_hopeless_copy(attempts: int, now: datetime, expected: bool) -> None:
+def test_copy_is_hopeless_after_too_many_tries(attempts: int, now: datetime, expected: bool) -> None:
     assert changes.is_hopeless(running(copy_attempts=attempts), now) is expected
 
 
@@ -164,8 +164,8 @@ REFUSED, LOST = failed("contentFilter"), failed("imageTruncated")
         ((REFUSED, stored(1)), Status.SUCCEEDED, None),  # one stored image makes a success
         ((fault(), stored(1), REFUSED), Status.SUCCEEDED, None),
         ((REFUSED, REFUSED), Status.FAILED, "contentFilter"),
-        ((fault(), REFUSED), Status.FAILED, "contentFilter"),  # the caller can change the prompt, not the copy
-        ((fault(), failed("noImage")), Status.FAILED, "imageTruncated"),  # else the first reason
+        ((fault(), REFUSED), Status.FAILED, "contentFilter"),  # a refusal first: the caller can change the prompt
+        ((fault(), failed("noImage")), Status.FAILED, "imageTruncated"),  # without a refusal, the first reason
     ],
 )
 def test_one_stored_image_makes_a_success(results: tuple[CopyResult, ...], status: Status, code: str | None) -> None:
@@ -189,6 +189,6 @@ def test_one_stored_image_makes_a_success(results: tuple[CopyResult, ...], statu
         changes.ended(running(), Status.CANCELED, None, LATER),
     ],
 )
-def test_every_end_is_terminal_and_has_its_time(ended: Generation) -> None:
+def test_each_end_is_terminal_and_has_its_time(ended: Generation) -> None:
     assert ended.status.is_terminal
     assert ended.last_action == ended.due == LATER
