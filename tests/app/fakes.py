@@ -185,6 +185,7 @@ class FakePolled:
     operations: list[str] = field(default_factory=list[str])
     submit_outcome: SubmitOutcome = field(default_factory=lambda: Accepted(OPERATION, None))
     poll_outcome: PollOutcome = TWO_URLS
+    poll_times: list[datetime] = field(default_factory=list[datetime])
     limits: Limits = ANY
 
     def complete(self, request: GenerationRequest) -> GenerationRequest:
@@ -203,6 +204,7 @@ class FakePolled:
 
     def poll(self, generation: Generation, now: datetime) -> PollOutcome:
         assert generation.operation_location == OPERATION
+        self.poll_times.append(now)
         return self.steps.take("poll", lambda: self.poll_outcome)
 
 
@@ -238,8 +240,11 @@ class FakeThrottling:
 
     steps: Steps
     paused: dict[str, datetime] = field(default_factory=dict[str, datetime])
+    reads: list[str] = field(default_factory=list[str])
+    """Model of each read. A read is a storage transaction."""
 
     def paused_until(self, model: str) -> datetime | None:
+        self.reads.append(model)
         return self.paused.get(model)
 
     def pause(self, model: str, until: datetime) -> None:

@@ -33,6 +33,15 @@ def test_changed_api_fails_at_the_deadline(app: FakeApp, caplog: pytest.LogCaptu
     assert caplog.text.count("generation.stranded") == 1
 
 
+@pytest.mark.parametrize(("repeat", "status"), [(True, Status.RUNNING), (False, Status.FAILED)])
+def test_changed_api_repeats_a_lost_call_only_if_allowed(repeat: bool, status: Status) -> None:
+    """The model answered with the images, and is polled now."""
+    app = FakeApp(repeat_lost_calls=repeat)
+    app.write_record(new(lost_calls=1))
+    app.tick()
+    assert app.read().status is status
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 
 import pytest
@@ -25,8 +26,12 @@ def fault(code: str = "imageTruncated", *, retryable: bool = True) -> CopyFault:
 
 
 def test_accepted_record_can_be_polled() -> None:
-    accepted = changes.accepted(new(faults=3), Accepted(OPERATION, None), NOON)
-    assert accepted == running(due=NOON + seconds(1), faults=0)
+    accepted = changes.accepted(new(faults=3), Accepted(OPERATION, None), LATER)
+    assert accepted == running(submitted=LATER, last_action=LATER, due=LATER + seconds(1), faults=0)
+
+
+def test_retry_after_sets_the_first_poll() -> None:
+    assert waited(changes.accepted(new(), Accepted(OPERATION, 17.5), NOON)) == 17.5
 
 
 def test_poll_interval_grows_from_the_submit() -> None:
@@ -55,7 +60,12 @@ def test_claim_covers_the_slowest_observed_call() -> None:
 
 
 def test_second_claim_keeps_the_time_of_the_first() -> None:
-    assert changes.call_claimed(new(submitted=NOON), LATER).submitted == NOON
+    claimed = changes.call_claimed(new(submitted=NOON), LATER)
+    assert (claimed.submitted, claimed.last_action) == (NOON, LATER)
+
+
+def test_extended_claim_covers_two_tries() -> None:
+    assert waited(changes.claim_extended(new(calling=True), NOON)) == 2 * changes.LONGEST_TAKE.total_seconds()
 
 
 def test_lost_call_is_counted_and_backs_off() -> None:
@@ -154,6 +164,13 @@ def test_deadline_error_names_the_timeout() -> None:
     assert not error.is_refusal
 
 
+def test_changed_api_error_names_model_and_timeout() -> None:
+    error = changes.api_changed(running(), DEADLINE).error
+    assert error
+    assert "'dalle'" in error.message
+    assert "timeoutSeconds" in error.message
+
+
 REFUSED, LOST = failed("contentFilter"), failed("imageTruncated")
 
 
@@ -177,18 +194,20 @@ def test_one_stored_image_makes_a_success(results: tuple[CopyResult, ...], statu
     assert not ended.calling
 
 
-@pytest.mark.parametrize(
-    "ended",
-    [
-        changes.copied(running(), (stored(),), LATER),
-        changes.past_deadline(running(), LATER),
-        changes.api_changed(running(), LATER),
-        changes.model_removed(running(), LATER),
-        changes.outcome_unknown(running(), LATER),
-        changes.copy_abandoned(running(), 1, LATER),
-        changes.ended(running(), Status.CANCELED, None, LATER),
-    ],
-)
-def test_each_end_is_terminal_and_has_its_time(ended: Generation) -> None:
+ENDS: list[Callable[[Generation], Generation]] = [
+    lambda record: changes.copied(record, (stored(),), LATER),
+    lambda record: changes.past_deadline(record, LATER),
+    lambda record: changes.api_changed(record, LATER),
+    lambda record: changes.model_removed(record, LATER),
+    lambda record: changes.outcome_unknown(record, LATER),
+    lambda record: changes.copy_abandoned(record, 1, LATER),
+    lambda record: changes.ended(record, Status.CANCELED, None, LATER),
+]
+
+
+@pytest.mark.parametrize("record", [running(), running(images=(stored(), None))])
+@pytest.mark.parametrize("end", ENDS)
+def test_each_end_is_terminal_and_has_its_time(end: Callable[[Generation], Generation], record: Generation) -> None:
+    ended = end(record)
     assert ended.status.is_terminal
     assert ended.last_action == ended.due == LATER

@@ -46,6 +46,24 @@ def test_losing_worker_removes_its_images(app: FakeApp, first: Generation | None
     assert app.records.active == {}
 
 
+@pytest.mark.parametrize(
+    ("winner", "images_stay"),
+    [
+        (new(model=DIRECT, status=Status.SUCCEEDED, images=(stored(),)), True),
+        (new(model=DIRECT, status=Status.CANCELED), False),
+        (None, False),  # deleted
+    ],
+)
+def test_ended_generation_is_dropped_without_a_call(app: FakeApp, winner: Generation | None, images_stay: bool) -> None:
+    app.write_record(new(model=DIRECT))
+    app.records.done[ID] = winner
+    app.images.blobs = {f"{ID}/0"}
+    app.worker.advance_by_id(ID, has_minutes=True)
+    assert app.steps.taken == ["save", *([] if images_stay else ["delete_all"]), "drop_active"]
+    assert app.images.blobs == ({f"{ID}/0"} if images_stay else set())
+    assert (app.direct.calls, app.records.active, app.records.done[ID]) == ([], {}, winner)
+
+
 def test_two_workers_with_one_message_make_one_call(app: FakeApp) -> None:
     """The platform may deliver a message twice, and the timer may send a second one."""
     app.start(DIRECT)

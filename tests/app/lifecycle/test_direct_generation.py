@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
 
@@ -12,7 +13,7 @@ from imagegen.lifecycle import changes
 from imagegen.lifecycle.generations import SUBMIT_CLAIM
 from imagegen.upstream.protocol import Answered, Ended, ImageBytes, ImageRefused, ImageSource, ImageUrl, Unavailable
 from tests.app.fakes import CallOutcome, Crash
-from tests.app.generations import DIRECT, ID, NOON, error_code, seconds, stored
+from tests.app.generations import DIRECT, ID, NOON, error_code, new, seconds, stored
 from tests.app.lifecycle.fake_app import FakeApp
 
 FILTERED = GenerationError(code="contentFilter", message="No.")
@@ -55,6 +56,20 @@ def test_worker_without_minutes_queues_each_call(app: FakeApp) -> None:
         app.worker.advance_by_id(generation_id, has_minutes=False)
     assert app.direct.calls == []
     assert app.queue.messages == [[generation_id] for generation_id in ids]
+
+
+@pytest.mark.parametrize(
+    ("queued", "due_in", "calls"),
+    [
+        (True, 60, [ID]),  # the message is the reason to start
+        (False, 0, [ID]),
+        (False, 0.001, []),  # another worker has claimed it, or it backs off
+    ],
+)
+def test_message_counts_for_a_queued_or_due_record(app: FakeApp, queued: bool, due_in: float, calls: list[str]) -> None:
+    app.write_record(new(model=DIRECT, queued=queued, due=NOON + seconds(due_in)))
+    app.worker.advance_by_id(ID, has_minutes=True)
+    assert app.direct.calls == calls
 
 
 # --- Call
@@ -161,6 +176,7 @@ def test_short_storage_fault_makes_no_second_call(app: FakeApp, times: int) -> N
     app.work()
     assert (app.direct.calls, app.read().status) == ([ID], Status.SUCCEEDED)
     assert app.read().images == (stored(0), stored(1))
+    assert app.images.blobs == {f"{ID}/0", f"{ID}/1"}
     assert app.clock.now == NOON + seconds(sum((2, 5, 10)[:times]))
 
 
@@ -177,6 +193,33 @@ def test_long_storage_fault_lets_the_claim_expire(app: FakeApp) -> None:
     app.images.before_copy = lambda _: None
     app.settle()
     assert (app.direct.calls, app.read().status, app.read().lost_calls) == ([ID, ID], Status.SUCCEEDED, 1)
+
+
+@pytest.mark.parametrize(("elapsed", "tries"), [(719, 2), (720, 1)])
+def test_images_are_retried_for_twelve_minutes(app: FakeApp, elapsed: float, tries: int) -> None:
+    """After that, the platform might stop the worker during a retry."""
+    failures = [StorageUnavailableError("write image")]
+
+    def copy(index: int) -> None:
+        if index == 0:
+            app.clock.sleep(elapsed)
+        elif failures:
+            raise failures.pop()
+
+    app.images.before_copy = copy
+    app.start(DIRECT)
+    with nullcontext() if tries > 1 else pytest.raises(StorageUnavailableError):
+        app.work()
+    assert app.steps.taken.count("copy 1") == tries
+
+
+@pytest.mark.parametrize(("call_seconds", "writes"), [(120, 0), (120.001, 1)])
+def test_claim_is_extended_only_when_it_expires_soon(app: FakeApp, call_seconds: float, writes: int) -> None:
+    app.start(DIRECT)
+    app.steps.taken.clear()
+    app.direct.during_call = lambda: app.clock.sleep(call_seconds)
+    app.work()
+    assert app.steps.taken[:-4] == ["save", "generate"] + ["save"] * writes
 
 
 def test_claim_is_extended_while_images_are_stored(app: FakeApp) -> None:

@@ -85,7 +85,7 @@ def test_crash_in_a_call_fails_without_repetition(caplog: pytest.LogCaptureFixtu
     error = app.read().error
     assert error
     assert (app.read().status, error.code, error.is_refusal) == (Status.FAILED, "outcomeUnknown", False)
-    assert "REPEAT_LOST_CALLS" in error.message
+    assert "REPEAT_LOST_CALLS=false" in error.message
     assert (len(app.direct.calls), "call_repeated" in caplog.text) == (1, False)
 
 

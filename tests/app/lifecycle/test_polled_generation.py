@@ -28,6 +28,7 @@ def test_steps_of_a_generation_in_order(app: FakeApp) -> None:
 
     app.settle()
     assert app.steps.taken[3:] == ["poll", "save", "copy 0", "copy 1", "write_outcome", "drop_active"]
+    assert app.polled.poll_times == [app.clock.now]
     done = app.read()
     assert (done.status, done.images, done.error) == (Status.SUCCEEDED, (stored(0), stored(1)), None)
 
@@ -135,6 +136,27 @@ def test_stored_image_is_not_copied_again(app: FakeApp) -> None:
     app.steps.taken.clear()
     app.settle()
     assert app.steps.taken == ["poll", "save", "copy 1", "write_outcome", "drop_active"]
+
+
+def test_expired_image_is_not_copied_again(app: FakeApp) -> None:
+    app.polled.poll_outcome = Produced(TWO_URLS.images, expires=NOON + seconds(1))
+    app.images.unusable = {1: TRUNCATED}
+    app.write_record(running())
+    app.tick()
+    assert app.steps.taken.count("copy 1") == 1
+    assert app.records.active == {}
+
+
+def test_image_that_a_later_poll_does_not_list_fails(app: FakeApp) -> None:
+    app.images.unusable = {1: TRUNCATED}
+    app.start()
+    app.tick(seconds(1))
+    app.polled.poll_outcome = Produced(TWO_URLS.images[:1])
+    app.settle()
+    first, second = app.read().images
+    assert first == stored(0)
+    assert isinstance(second, FailedImage)
+    assert second.error.code == "noImage"
 
 
 # --- Deadline

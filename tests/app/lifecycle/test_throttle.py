@@ -6,6 +6,7 @@ import pytest
 
 from imagegen.errors import StorageUnavailableError
 from imagegen.generation import Status
+from imagegen.lifecycle.generations import SUBMIT_CLAIM
 from imagegen.upstream.protocol import Answered, ImageBytes, Throttled
 from tests.app.generations import DIRECT, ID, NOON, POLLED, error_code, seconds
 from tests.app.lifecycle.fake_app import FakeApp
@@ -38,6 +39,18 @@ def test_pause_of_one_model_does_not_stop_another(app: FakeApp) -> None:
     app.throttling.pause(DIRECT, NOON + seconds(600))
     assert app.start().status is Status.RUNNING
     assert app.polled.operations == [ID]
+
+
+def test_throttle_is_read_only_before_a_submit_or_a_call(app: FakeApp) -> None:
+    app.start()
+    app.settle()
+    assert app.throttling.reads == [POLLED]  # no read before the poll
+    app.start(DIRECT)
+    app.queue.messages.clear()
+    app.tick(SUBMIT_CLAIM)
+    assert app.throttling.reads == [POLLED]  # the timer only sends a message
+    app.work()
+    assert app.throttling.reads == [POLLED, DIRECT]
 
 
 def test_generations_resume_spread_after_a_pause(app: FakeApp) -> None:

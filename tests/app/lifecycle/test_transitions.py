@@ -101,7 +101,7 @@ TABLE: list[tuple[State, Outcome, type | object, dict[str, object]]] = [
         Finish(),
         {"status": Status.SUCCEEDED, "calling": False, "usage": {"total_tokens": 3}},
     ),
-    (State.CALLING, AlreadyEnded(None), Drop(None), {"status": Status.CANCELED}),
+    (State.CALLING, AlreadyEnded(None), Drop(None), {"status": Status.CANCELED, "last_action": NOON}),
     (State.CALLING, Accepted(OPERATION, None), IMPOSSIBLE, {}),
     (State.CALLING, Working(None), IMPOSSIBLE, {}),
     (State.CALLING, PRODUCED, IMPOSSIBLE, {}),
@@ -243,6 +243,13 @@ def test_copy_without_an_end_is_abandoned(attempts: int, effect: object) -> None
     if effect == Finish():
         assert step.generation.error
         assert step.generation.error.code == "copyFailed"
+        assert step.generation.last_action == DEADLINE
+
+
+def test_copy_ends_when_the_service_deletes_the_images() -> None:
+    step = after(running(copy_attempts=1), Copied((stored(), FAULT), expires=NOON))
+    assert step.effect == Finish()
+    assert step.generation.images == (stored(), FailedImage(error=FAULT.error))
 
 
 def test_copy_claim_counts_missing_images_only() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from imagegen.generation import Status, Versioned
 from imagegen.upstream.protocol import Unavailable, Working
-from tests.app.generations import ID, NOON, running, seconds
+from tests.app.generations import DIRECT, ID, NOON, running, seconds
 from tests.app.lifecycle.fake_app import FakeApp
 
 
@@ -37,6 +37,13 @@ def test_wait_leaves_the_work_to_another_worker(app: FakeApp, monkeypatch: pytes
     app.steps.taken.clear()
     assert app.generations.wait(started, NOON + seconds(20)).status is Status.RUNNING
     assert app.steps.taken == ["poll", "save"]  # one try, whose write loses; then it only reads
+
+
+def test_wait_queues_a_due_call_and_does_not_make_it(app: FakeApp) -> None:
+    started = app.start(DIRECT)
+    app.queue.messages.clear()  # the message is lost
+    app.generations.wait(started, started.due + seconds(20))
+    assert (app.direct.calls, app.queue.messages) == ([], [[ID]])
 
 
 def _first(stale: Versioned, read: Callable[[str], Versioned | None]) -> Callable[[str], Versioned | None]:
