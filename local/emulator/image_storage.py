@@ -1,4 +1,4 @@
-"""The storage the images lie on: signed URLs, drawn when they are fetched."""
+"""Blob storage for the images: signed URLs. An image is drawn when it is fetched."""
 
 import asyncio
 import base64
@@ -17,32 +17,32 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from local.emulator.connection import Truncated
+from local.emulator.drawing import Drawing
 from local.emulator.emulator import Emulator
 from local.emulator.errors import StorageError
 from local.emulator.faults import Fault, Faults
-from local.emulator.pictures import CONTENT_TYPES, Picture, Rendering, encode
 
 _HUGE = 200 * 1024 * 1024
-_PIECE = 256 * 1024
-_TRICKLES = 20
+_HUGE_PIECE = 256 * 1024
+_SLOW_PIECES = 20
 _LOGIN_PAGE = "<!doctype html><title>Sign in</title><h1>Sign in to your network</h1>"
-_AS_IT_IS = Rendering()
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
+_NOT_FOUND = StorageError(404, "BlobNotFound", "The specified blob does not exist.")
 _ERRORS: dict[str, StorageError] = {
     "image-403": StorageError(
         403, "AuthenticationFailed", "Server failed to authenticate the request.", "Signature not valid, as asked."
     ),
-    "image-404": StorageError(404, "BlobNotFound", "The specified blob does not exist."),
+    "image-404": _NOT_FOUND,
     "image-500": StorageError(500, "InternalError", "Server encountered an internal error. Please try again."),
 }
 
 
 @dataclass(frozen=True)
 class _Stored:
-    picture: Picture
+    drawings: list[Drawing]
     faults: Faults
-    rendering: Rendering
+    expires: float
 
 
 @dataclass(frozen=True)
@@ -51,39 +51,40 @@ class _Blob:
     content_type: str
 
 
-class Images:
-    """Pictures by the operation they belong to."""
+class ImageStorage:
+    """The images, grouped by the operation or call that made them."""
 
     def __init__(self, emulator: Emulator) -> None:
         self._emulator = emulator
         self._key = secrets.token_bytes(32)
-        self._stored: dict[str, tuple[_Stored, ...]] = {}
+        self._stored: dict[str, _Stored] = {}
         self._cores = anyio.CapacityLimiter(os.cpu_count() or 1)
 
     def routes(self) -> list[Route]:
-        """What it serves."""
-        return [Route("/images/{operation}/{index:int}.png", self._get)]
+        return [Route("/images/{group}/{index:int}.png", self._get)]
 
-    def clear(self) -> None:
-        """Forget every picture."""
+    def reset(self) -> None:
         self._stored.clear()
 
-    def store(self, operation: str, pictures: list[Picture], faults: Faults, rendering: Rendering = _AS_IT_IS) -> None:
-        """Keep what is needed to draw them."""
-        rendering = _wished(rendering, faults)
-        self._stored[operation] = tuple(_Stored(picture, faults, rendering) for picture in pictures)
+    def store(self, group: str, drawings: list[Drawing], faults: Faults, expires: float) -> None:
+        """Keep what is needed to draw the images until ``expires`` (unix seconds)."""
+        now = self._emulator.clock()
+        for old, stored in list(self._stored.items()):
+            if stored.expires > now:
+                break  # the newer groups are very likely not expired either
+            del self._stored[old]
+        self._stored[group] = _Stored([_as_asked(drawing, faults) for drawing in drawings], faults, expires)
 
-    async def render(self, picture: Picture, rendering: Rendering) -> bytes:
-        """The picture as a file, drawn off the event loop."""
-        return await anyio.to_thread.run_sync(encode, picture, rendering, limiter=self._cores)
+    def remove(self, group: str) -> None:
+        self._stored.pop(group, None)
 
-    def remove(self, operation: str) -> None:
-        """Drop the operation's pictures."""
-        self._stored.pop(operation, None)
+    async def draw(self, drawing: Drawing) -> bytes:
+        """Return the file, drawn outside the event loop."""
+        return await anyio.to_thread.run_sync(drawing.encode, limiter=self._cores)
 
-    def url(self, base: str, operation: str, index: int, expires: float) -> str:
-        """The signed URL of one picture; ``expires`` in unix seconds."""
-        path = f"/images/{operation}/{index}.png"
+    def url(self, base: str, group: str, index: int, expires: float) -> str:
+        """Return the signed URL of one image, valid until ``expires`` (unix seconds)."""
+        path = f"/images/{group}/{index}.png"
         until = datetime.fromtimestamp(int(expires), UTC).strftime(_TIME)
         return f"{base}{path}?{urlencode({'se': until, 'sp': 'r', 'sig': self._sign(path, until, 'r')})}"
 
@@ -92,28 +93,26 @@ class Images:
         return base64.b64encode(hmac.digest(self._key, text, hashlib.sha256)).decode()
 
     async def _get(self, request: Request) -> Response:
-        try:
-            return await self._image(request)
-        except StorageError as error:
-            return error.answer(self._emulator.new_id())
-
-    async def _image(self, request: Request) -> Response:
-        operation: str = request.path_params["operation"]
+        group: str = request.path_params["group"]
         index: int = request.path_params["index"]
         self._emulator.stats.image_gets += 1
-        self._emulator.stats.of(operation).image_gets += 1
+        self._emulator.stats.operation(group).image_gets += 1
         self._refuse_credentials(request)
         self._check_signature(request)
-        stored = self._find(operation, index)
-        words = (*_ERRORS, *_BODIES)
-        fault = self._emulator.fault_counts.next(f"{operation}/{index}", stored.faults, words)
+        stored = self._stored.get(group)
+        if stored is None or index >= len(stored.drawings):
+            raise _NOT_FOUND
+        fault = self._emulator.fault_counts.next(f"{group}/{index}", stored.faults, (*_ERRORS, *_RESPONSES))
         if fault is not None and fault.word in _ERRORS:
-            return _ERRORS[fault.word].answer(self._emulator.new_id())
-        blob = _Blob(await self.render(stored.picture, stored.rendering), CONTENT_TYPES[stored.rendering.form])
-        return _whole(blob) if fault is None else _BODIES[fault.word](fault, blob)
+            raise _ERRORS[fault.word]
+        drawing = stored.drawings[index]
+        blob = _Blob(await self.draw(drawing), f"image/{drawing.format.lower()}")
+        if fault is not None:
+            return _RESPONSES[fault.word](fault, blob)
+        return Response(blob.body, media_type=blob.content_type)
 
     def _refuse_credentials(self, request: Request) -> None:
-        """Storage refuses a token beside a signature; a key sent here is a leak all the same."""
+        """Refuse and count an api-key too. Azure Storage ignores it, but sending it here leaks it."""
         if "authorization" in request.headers or "api-key" in request.headers:
             self._emulator.stats.leaked_credentials += 1
             raise StorageError(
@@ -135,12 +134,6 @@ class Images:
                 f"Signature not valid in the specified time frame: Expiry [{until}] - Current [{shown}]"
             )
 
-    def _find(self, operation: str, index: int) -> _Stored:
-        stored = self._stored.get(operation, ())
-        if index >= len(stored):
-            raise StorageError(404, "BlobNotFound", "The specified blob does not exist.")
-        return stored[index]
-
 
 def _unauthenticated(detail: str) -> StorageError:
     message = (
@@ -150,18 +143,14 @@ def _unauthenticated(detail: str) -> StorageError:
     return StorageError(403, "AuthenticationFailed", message, detail)
 
 
-def _wished(rendering: Rendering, faults: Faults) -> Rendering:
+def _as_asked(drawing: Drawing, faults: Faults) -> Drawing:
     if "image-jpeg" in faults:
-        rendering = replace(rendering, form="JPEG")
+        drawing = replace(drawing, format="JPEG")
     elif "image-webp" in faults:
-        rendering = replace(rendering, form="WEBP")
+        drawing = replace(drawing, format="WEBP")
     if padded := faults.get("bytes"):
-        rendering = replace(rendering, size=int(padded.argument))
-    return rendering
-
-
-def _whole(blob: _Blob) -> Response:
-    return Response(blob.body, media_type=blob.content_type)
+        drawing = replace(drawing, padded_size=int(padded.argument))
+    return drawing
 
 
 def _truncated(_fault: Fault, blob: _Blob) -> Response:
@@ -183,26 +172,25 @@ def _redirect(fault: Fault, _blob: _Blob) -> Response:
 def _huge(_fault: Fault, blob: _Blob) -> Response:
     async def pieces() -> AsyncIterator[bytes]:
         yield blob.body
-        sent = len(blob.body)
-        while sent < _HUGE:
-            piece = bytes(min(_PIECE, _HUGE - sent))
-            yield piece
-            sent += len(piece)
+        left = _HUGE - len(blob.body)
+        while left > 0:
+            yield bytes(min(_HUGE_PIECE, left))
+            left -= _HUGE_PIECE
 
     return StreamingResponse(pieces(), media_type=blob.content_type)
 
 
 def _slow(fault: Fault, blob: _Blob) -> Response:
     async def pieces() -> AsyncIterator[bytes]:
-        step = -(-len(blob.body) // _TRICKLES)
+        step = -(-len(blob.body) // _SLOW_PIECES)
         for start in range(0, len(blob.body), step):
-            await asyncio.sleep(fault.seconds / _TRICKLES)
+            await asyncio.sleep(fault.seconds / _SLOW_PIECES)
             yield blob.body[start : start + step]
 
     return StreamingResponse(pieces(), headers={"content-length": str(len(blob.body))}, media_type=blob.content_type)
 
 
-_BODIES: dict[str, Callable[[Fault, _Blob], Response]] = {
+_RESPONSES: dict[str, Callable[[Fault, _Blob], Response]] = {
     "image-truncated": _truncated,
     "image-html": _html,
     "image-empty": _empty,

@@ -1,4 +1,4 @@
-"""Windows and waits."""
+"""Quota windows, and clients that do not wait."""
 
 import asyncio
 import json
@@ -9,67 +9,73 @@ from starlette.types import ASGIApp, Message
 
 from local.emulator.app import create_app
 from local.emulator.emulator import Emulator, Options
-from local.emulator.quota import ClientThrottles, Quotas, Room, pause
+from local.emulator.quotas import Allowance, Quotas, RetryAfterWaits, retry_after_headers
 
 START = 1_700_000_000.0
 
 
-def test_without_a_limit_there_is_always_room() -> None:
+def test_no_limit_means_no_allowance() -> None:
     assert Quotas(None, 60.0).take("d", START) is None
 
 
-def test_a_window_lets_its_number_through_and_says_when_the_next_begins() -> None:
+def test_window_admits_its_quota_then_names_the_wait() -> None:
     quotas = Quotas(2, 60.0)
-    rooms = [quotas.take("d", START + later) for later in (0.0, 10.0, 20.0, 59.5, 60.0)]
-    assert rooms == [Room(2, 1, None), Room(2, 0, None), Room(2, 0, 40.0), Room(2, 0, 0.5), Room(2, 1, None)]
+    allowances = [quotas.take("d", START + later) for later in (0.0, 10.0, 20.0, 59.5, 60.0)]
+    assert allowances == [
+        Allowance(2, 1, None),
+        Allowance(2, 0, None),
+        Allowance(2, 0, 40.0),
+        Allowance(2, 0, 0.5),
+        Allowance(2, 1, None),
+    ]
 
 
-def test_each_deployment_has_windows_of_its_own_from_its_own_first_request() -> None:
+def test_each_deployment_has_its_own_windows() -> None:
     quotas = Quotas(1, 60.0)
-    assert quotas.take("a", START) == quotas.take("b", START + 30) == Room(1, 0, None)
-    assert quotas.take("a", START + 60) == Room(1, 0, None)
-    assert quotas.take("b", START + 60) == Room(1, 0, 30.0)
+    assert quotas.take("a", START) == quotas.take("b", START + 30) == Allowance(1, 0, None)
+    assert quotas.take("a", START + 60) == Allowance(1, 0, None)
+    assert quotas.take("b", START + 60) == Allowance(1, 0, 30.0)
 
 
 PAUSES = [(0.0001, "1", "1"), (1.0, "1", "1000"), (1.001, "2", "1001"), (59.5, "60", "59500")]
 
 
 @pytest.mark.parametrize(("seconds", "whole", "thousandths"), PAUSES)
-def test_a_wait_is_rounded_up(seconds: float, whole: str, thousandths: str) -> None:
-    assert pause(seconds) == {"retry-after": whole, "retry-after-ms": thousandths}
+def test_wait_is_rounded_up(seconds: float, whole: str, thousandths: str) -> None:
+    assert retry_after_headers(seconds) == {"retry-after": whole, "retry-after-ms": thousandths}
 
 
-TOLD: list[tuple[dict[str, str], float, bool, str]] = [
-    ({"retry-after": "2"}, 0.49, False, "on the way already"),
-    ({"retry-after": "2"}, 0.5, True, "the news had time to arrive"),
-    ({"retry-after": "2", "retry-after-ms": "1500"}, 1.4, True, "not yet"),
-    ({"retry-after": "2", "retry-after-ms": "1500"}, 1.5, False, "of two waits the shorter one"),
+WAITS: list[tuple[dict[str, str], float, bool, str]] = [
+    ({"retry-after": "2"}, 0.49, False, "the 429 may not have arrived"),
+    ({"retry-after": "2"}, 0.5, True, "the 429 had time to arrive"),
+    ({"retry-after": "2", "retry-after-ms": "1500"}, 1.4, True, "before the shorter wait ends"),
+    ({"retry-after": "2", "retry-after-ms": "1500"}, 1.5, False, "the shorter of two waits"),
     ({"retry-after": "2"}, 1.9, True, "seconds alone"),
     ({"retry-after-ms": "900"}, 0.9, False, "milliseconds alone"),
-    ({"retry-after": "soon"}, 0.0, False, "what cannot be read cannot be waited for"),
-    ({}, 0.0, False, "nothing was said"),
+    ({"retry-after": "soon"}, 0.0, False, "not a number"),
+    ({}, 0.0, False, "no header"),
 ]
 
 
-def test_more_429s_make_the_wait_longer_but_no_younger() -> None:
-    throttles = ClientThrottles()
+def test_later_429_extends_the_wait_not_the_grace() -> None:
+    waits = RetryAfterWaits()
     for later in (0.0, 0.4, 0.8):
-        throttles.told("d", {"retry-after": "2"}, START + later)
-    assert [throttles.on("d", START + later) for later in (0.4, 0.6, 2.7, 2.8)] == [False, True, True, False]
+        waits.add("d", {"retry-after": "2"}, START + later)
+    assert [waits.ignored_at("d", START + later) for later in (0.4, 0.6, 2.7, 2.8)] == [False, True, True, False]
 
 
-@pytest.mark.parametrize(("headers", "later", "expected", "reason"), TOLD, ids=[row[3] for row in TOLD])
-def test_who_comes_before_the_wait_is_over_is_impatient(
+@pytest.mark.parametrize(("headers", "later", "expected", "reason"), WAITS, ids=[row[3] for row in WAITS])
+def test_request_before_the_end_of_the_wait_is_early(
     headers: dict[str, str], later: float, expected: bool, reason: str
 ) -> None:
-    throttles = ClientThrottles()
-    throttles.told("d", headers, START)
-    assert throttles.on("d", START + later) is expected, reason
-    assert not throttles.on("another", START)
+    waits = RetryAfterWaits()
+    waits.add("d", headers, START)
+    assert waits.ignored_at("d", START + later) is expected, reason
+    assert not waits.ignored_at("another", START)
 
 
 async def called(app: ASGIApp) -> dict[str, str]:
-    """One call of FLUX, without a server: its status and its headers. Links need no drawing, so no thread either."""
+    """Call FLUX without a server. Returns status and headers. The response holds URLs, so no thread draws."""
     body = json.dumps({"model": "FLUX.2-pro", "prompt": "[url]"}).encode()
     sent = {"authorization": "Bearer key", "content-type": "application/json", "content-length": str(len(body))}
     path = "/providers/blackforestlabs/v1/flux-2-pro"
@@ -83,32 +89,32 @@ async def called(app: ASGIApp) -> dict[str, str]:
         "headers": [(name.encode(), value.encode()) for name, value in sent.items()],
         "server": ("localhost", 80),
     }
-    answered: dict[str, str] = {}
+    response: dict[str, str] = {}
 
     async def receive() -> Message:
         return {"type": "http.request", "body": body}
 
     async def send(message: Message) -> None:
         if message["type"] == "http.response.start":
-            answered["status"] = str(message["status"])
-            answered.update((name.decode(), value.decode()) for name, value in message["headers"])
+            response["status"] = str(message["status"])
+            response.update((name.decode(), value.decode()) for name, value in message["headers"])
 
     await app(scope, receive, send)
-    return answered
+    return response
 
 
-def test_a_caller_who_waits_as_told_gets_through_and_is_never_impatient() -> None:
+def test_client_that_waits_succeeds_and_is_not_counted() -> None:
     now = START
     emulator = Emulator(Options(keys=("key",), speed=0, quota=10, quota_window=60), clock=lambda: now)
     app = create_app(emulator)
 
-    async def patient(calls: int) -> None:
+    async def wait_as_asked(calls: int) -> None:
         nonlocal now
         for _ in range(calls):
             while (answer := await called(app))["status"] == "429":
                 now += int(answer["retry-after-ms"]) / 1000
 
-    asyncio.run(patient(35))
+    asyncio.run(wait_as_asked(35))
     counts = emulator.stats.deployment("FLUX.2-pro")
     assert (counts.calls, counts.throttled, counts.impatient) == (35, 3, 0)
     assert now == START + 180
@@ -116,17 +122,17 @@ def test_a_caller_who_waits_as_told_gets_through_and_is_never_impatient() -> Non
     assert counts.call_times == [START + 60 * (call // 10) for call in range(35)]
 
 
-def test_a_caller_who_comes_too_early_is_counted_each_time() -> None:
+def test_early_requests_are_counted() -> None:
     now = START
     emulator = Emulator(Options(keys=("key",), speed=0, quota=1, quota_window=60), clock=lambda: now)
     app = create_app(emulator)
 
-    async def impatient() -> None:
+    async def request_at_fixed_times() -> None:
         nonlocal now
         for later in (0, 0, 30, 59.9, 60):
             now = START + later
             await called(app)
 
-    asyncio.run(impatient())
+    asyncio.run(request_at_fixed_times())
     counts = emulator.stats.deployment("FLUX.2-pro")
     assert (counts.requests, counts.calls, counts.throttled, counts.impatient) == (5, 2, 3, 2)

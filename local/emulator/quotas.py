@@ -1,0 +1,84 @@
+"""Rate limits: a fixed window for each deployment, and a record of clients that ignore Retry-After."""
+
+import math
+from dataclasses import dataclass
+
+GRACE = 0.5
+"""Seconds after a 429 in which further requests are no offence: they may have been sent before it arrived."""
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """The state of a deployment's window after one more request."""
+
+    limit: int
+    remaining: int
+    wait: float | None
+    """Seconds until the next window if the request exceeds the quota."""
+
+    def headers(self) -> dict[str, str]:
+        return {"x-ratelimit-limit-requests": str(self.limit), "x-ratelimit-remaining-requests": str(self.remaining)}
+
+
+@dataclass
+class _Window:
+    ends: float
+    used: int = 0
+
+
+class Quotas:
+    """The windows. A window begins with the first request after the end of the previous one."""
+
+    def __init__(self, limit: int | None, seconds: float) -> None:
+        self._limit = limit
+        self._seconds = seconds
+        self._windows: dict[str, _Window] = {}
+
+    def take(self, deployment: str, now: float) -> Allowance | None:
+        """Count one request at ``now`` (unix seconds). Returns None if there is no limit."""
+        if self._limit is None:
+            return None
+        window = self._windows.get(deployment)
+        if window is None or now >= window.ends:
+            window = self._windows[deployment] = _Window(now + self._seconds)
+        if window.used >= self._limit:
+            return Allowance(self._limit, 0, window.ends - now)
+        window.used += 1
+        return Allowance(self._limit, self._limit - window.used, None)
+
+
+@dataclass(frozen=True)
+class _Wait:
+    since: float
+    until: float
+
+
+class RetryAfterWaits:
+    """The time until which the clients of each deployment have to wait."""
+
+    def __init__(self) -> None:
+        self._waits: dict[str, _Wait] = {}
+
+    def add(self, deployment: str, headers: dict[str, str], now: float) -> None:
+        """Record the headers of a 429. If they name two different waits, the shorter one counts."""
+        seconds = [
+            float(headers[name]) / unit
+            for name, unit in (("retry-after", 1), ("retry-after-ms", 1000))
+            if headers.get(name, "").isdecimal()
+        ]
+        if not seconds:
+            return
+        wait = self._waits.get(deployment)
+        if wait is None or now >= wait.until:
+            wait = _Wait(now, now)
+        self._waits[deployment] = _Wait(wait.since, max(wait.until, now + min(seconds)))
+
+    def ignored_at(self, deployment: str, now: float) -> bool:
+        """Whether a request at ``now`` comes too early, although the 429 had time to reach the client."""
+        wait = self._waits.get(deployment)
+        return wait is not None and wait.since + GRACE <= now < wait.until
+
+
+def retry_after_headers(seconds: float) -> dict[str, str]:
+    """Return a wait in both headers, rounded up."""
+    return {"retry-after": str(max(1, math.ceil(seconds))), "retry-after-ms": str(max(1, math.ceil(seconds * 1000)))}
