@@ -7,7 +7,7 @@ import secrets
 from abc import ABC, abstractmethod
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
@@ -22,7 +22,7 @@ from local.emulator.emulator import Emulator, base_url
 from local.emulator.errors import DirectErrors, ServiceError, json_response
 from local.emulator.faults import Fault, Faults
 from local.emulator.image_storage import ImageStorage
-from local.emulator.quotas import Allowance, Quotas, RetryAfterWaits, retry_after_headers
+from local.emulator.quotas import GRACE, Quotas, RetryAfterWaits, retry_after_headers
 from local.emulator.validation import RequestBody
 
 _BLOCKED = (
@@ -84,6 +84,18 @@ class DirectRequest(RequestBody, ABC):
         """``created`` is in unix seconds; ``data`` holds a ``b64_json`` or a ``url`` for each image."""
 
 
+@dataclass(frozen=True)
+class _Call:
+    request: Request
+    asked: DirectRequest
+    faults: Faults
+    time: float  # of its arrival, unix seconds
+
+    @property
+    def client_request_id(self) -> str | None:
+        return self.request.headers.get("x-ms-client-request-id")
+
+
 class DirectCalls:
     """Answers direct calls. A call that reaches the generation is billed, even if its response gets lost."""
 
@@ -102,63 +114,66 @@ class DirectCalls:
         """Answer a valid call. There is no ``await`` before the call is billed, so the counters are exact."""
         if asked.model.lower().startswith("missing"):
             raise _refusal(asked, "call-404")
-        faults = Faults.parse(asked.prompt)
-        allowance = self._admit(asked, faults)
-        headers = {} if allowance is None else allowance.headers()
-        fault = self._emulator.fault_counts.next(_digest(repr(asked)), faults, _FAULTS)
-        if (refused := self._refused(asked, fault, faults, headers)) is not None:
+        call = _Call(request, asked, Faults.parse(asked.prompt), self._emulator.clock())
+        headers = self._admit(call)
+        fault = self._emulator.fault_counts.next(_digest(repr(asked)), call.faults, _FAULTS)
+        if (refused := self._refused(call, fault, headers)) is not None:
             return refused
         drawings = asked.drawings()
         self._emulator.stats.called(
             asked.model,
             digest=_digest(asked.prompt),
-            client_request_id=request.headers.get("x-ms-client-request-id"),
+            client_request_id=call.client_request_id,
             images=len(drawings),
-            now=self._emulator.clock(),
+            now=call.time,
         )
-        await asyncio.sleep(self._duration(faults))
-        return await self._delivered(request, asked, drawings, faults, fault, headers)
+        await asyncio.sleep(self._duration(call.faults))
+        return await self._delivered(call, drawings, fault, headers)
 
-    def _admit(self, asked: DirectRequest, faults: Faults) -> Allowance | None:
-        now = self._emulator.clock()
-        counts = self._emulator.stats.deployment(asked.model)
+    def _admit(self, call: _Call) -> dict[str, str]:
+        """Count the call and check the quota. Returns the headers that describe the quota."""
+        deployment = call.asked.model
+        counts = self._emulator.stats.deployment(deployment)
         counts.requests += 1
-        counts.impatient += self._waits.ignored_at(asked.model, now)
-        allowance = self._quotas.take(asked.model, now)
-        if allowance is not None and allowance.wait is not None:
-            raise self._throttled(asked, faults, allowance.wait, allowance.headers())
-        return allowance
+        counts.impatient += self._waits.ignored_at(deployment, call.time, grace=GRACE)
+        counts.early_retries += self._waits.ignored_at((deployment, call.client_request_id), call.time)
+        allowance = self._quotas.take(deployment, call.time)
+        if allowance is None:
+            return {}
+        if allowance.wait is not None:
+            raise self._throttled(call, allowance.wait, allowance.headers())
+        return allowance.headers()
 
-    def _refused(
-        self, asked: DirectRequest, fault: Fault | None, faults: Faults, headers: dict[str, str]
-    ) -> Response | None:
+    def _refused(self, call: _Call, fault: Fault | None, headers: dict[str, str]) -> Response | None:
         """Raise the error, or return the HTML, that a fault asks for before the generation."""
         if fault is not None and fault.word == "call-429":
-            raise self._throttled(asked, faults, 1.0, headers)
+            raise self._throttled(call, 1.0, headers)
         if fault is not None and fault.word == "call-502":
             return Response(_BAD_GATEWAY, 502, headers, media_type="text/html")
         error = None
         if fault is not None and fault.word in _REFUSALS:
-            error = _refusal(asked, fault.word)
-            if fault.word == "call-503" and (retry_after := faults.get("retry-after")):
+            error = _refusal(call.asked, fault.word)
+            if fault.word == "call-503" and (retry_after := call.faults.get("retry-after")):
                 error.headers["retry-after"] = retry_after.argument
-        elif filtered := faults.get("contentFilter"):
-            error = asked.errors.filtered(filtered.argument or "contentFilter")
+        elif filtered := call.faults.get("contentFilter"):
+            error = call.asked.errors.filtered(filtered.argument or "contentFilter")
         if error is not None:
             error.headers.update(headers)
             raise error
         return None
 
-    def _throttled(self, asked: DirectRequest, faults: Faults, wait: float, headers: dict[str, str]) -> ServiceError:
-        now = self._emulator.clock()
-        retry_after = _retry_after(wait, faults)
-        self._waits.add(asked.model, retry_after, now)
-        self._emulator.stats.throttled(asked.model, now)
+    def _throttled(self, call: _Call, wait: float, headers: dict[str, str]) -> ServiceError:
+        deployment, errors = call.asked.model, call.asked.errors
+        retry_after = _retry_after(wait, call.faults)
+        self._waits.add(deployment, retry_after, call.time)
+        if call.client_request_id is not None:
+            self._waits.add((deployment, call.client_request_id), retry_after, call.time)
+        self._emulator.stats.throttled(deployment, call.time)
         message = (
-            f"Your requests to {asked.model} have exceeded call rate limit of your current pricing tier. "
+            f"Your requests to {deployment} have exceeded call rate limit of your current pricing tier. "
             f"Please retry after {retry_after_headers(wait)['retry-after']} seconds."
         )
-        error = asked.errors.error(429, asked.errors.rate_limited, message)
+        error = errors.error(429, errors.rate_limited, message)
         error.headers = headers | retry_after
         return error
 
@@ -168,13 +183,7 @@ class DirectCalls:
         return options.seconds * options.speed if fixed is None else fixed.seconds
 
     async def _delivered(
-        self,
-        request: Request,
-        asked: DirectRequest,
-        drawings: list[Drawing],
-        faults: Faults,
-        fault: Fault | None,
-        headers: dict[str, str],
+        self, call: _Call, drawings: list[Drawing], fault: Fault | None, headers: dict[str, str]
     ) -> Response:
         """Return the images, unless a fault withholds them."""
         match fault:
@@ -187,18 +196,18 @@ class DirectCalls:
             case _:
                 pass
         created = int(self._emulator.clock())
-        if asked.wants_urls:
-            return json_response(asked.response_body(created, self._urls(request, drawings, faults)), headers=headers)
-        if padded := faults.get("bytes"):
+        if call.asked.wants_urls:
+            return json_response(call.asked.response_body(created, self._urls(call, drawings)), headers=headers)
+        if padded := call.faults.get("bytes"):
             drawings = [replace(drawing, padded_size=int(padded.argument)) for drawing in drawings]
         files = [await self._images.draw(drawing) for drawing in drawings]
-        body = asked.response_body(created, [{"b64_json": _IMAGE_MARK}] * len(files))
+        body = call.asked.response_body(created, [{"b64_json": _IMAGE_MARK}] * len(files))
         return _with_images(body, files, headers, truncated=fault is not None and fault.word == "call-cut")
 
-    def _urls(self, request: Request, drawings: list[Drawing], faults: Faults) -> list[dict[str, Any]]:
-        name, base = self._emulator.new_id(), base_url(request)
+    def _urls(self, call: _Call, drawings: list[Drawing]) -> list[dict[str, Any]]:
+        name, base = self._emulator.new_id(), base_url(call.request)
         expires = self._emulator.clock() + self._emulator.options.image_lifetime
-        self._images.store(name, drawings, faults, expires)
+        self._images.store(name, drawings, call.faults, expires)
         return [{"url": self._images.url(base, name, drawing.index, expires)} for drawing in drawings]
 
 

@@ -1,10 +1,13 @@
 """Rate limits: a fixed window for each deployment, and a record of clients that ignore Retry-After."""
 
 import math
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 GRACE = 0.5
-"""Seconds after a 429 in which further requests are no offence: they may have been sent before it arrived."""
+"""Seconds after a 429 in which requests from other workers are no offence: they may have been on their way."""
+
+_MAX_WAITS = 10_000
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,12 @@ class _Wait:
 
 
 class RetryAfterWaits:
-    """The time until which the clients of each deployment have to wait."""
+    """The waits that 429s ask for. A key is a deployment, or one client request at a deployment."""
 
     def __init__(self) -> None:
-        self._waits: dict[str, _Wait] = {}
+        self._waits: dict[Hashable, _Wait] = {}
 
-    def add(self, deployment: str, headers: dict[str, str], now: float) -> None:
+    def add(self, key: Hashable, headers: dict[str, str], now: float) -> None:
         """Record the headers of a 429. If they name two different waits, the shorter one counts."""
         seconds = [
             float(headers[name]) / unit
@@ -68,15 +71,17 @@ class RetryAfterWaits:
         ]
         if not seconds:
             return
-        wait = self._waits.get(deployment)
+        if len(self._waits) > _MAX_WAITS:
+            self._waits = {old: wait for old, wait in self._waits.items() if now < wait.until}
+        wait = self._waits.get(key)
         if wait is None or now >= wait.until:
             wait = _Wait(now, now)
-        self._waits[deployment] = _Wait(wait.since, max(wait.until, now + min(seconds)))
+        self._waits[key] = _Wait(wait.since, max(wait.until, now + min(seconds)))
 
-    def ignored_at(self, deployment: str, now: float) -> bool:
-        """Whether a request at ``now`` comes too early, although the 429 had time to reach the client."""
-        wait = self._waits.get(deployment)
-        return wait is not None and wait.since + GRACE <= now < wait.until
+    def ignored_at(self, key: Hashable, now: float, *, grace: float = 0.0) -> bool:
+        """Whether a request at ``now`` comes before the end of the wait, but not within ``grace`` of its begin."""
+        wait = self._waits.get(key)
+        return wait is not None and wait.since + grace <= now < wait.until
 
 
 def retry_after_headers(seconds: float) -> dict[str, str]:

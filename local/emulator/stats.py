@@ -33,7 +33,8 @@ class DeploymentStats:
     calls: int = 0  # reached the generation
     billed: int = 0  # images
     throttled: int = 0  # 429
-    impatient: int = 0  # requests before the Retry-After of a 429 had passed
+    impatient: int = 0  # requests during the wait of any 429, after its first half second
+    early_retries: int = 0  # requests during the wait of their own 429
     call_times: list[float] = field(default_factory=list[float])  # unix seconds, the newest 1,000
     throttled_times: list[float] = field(default_factory=list[float])  # the same
 

@@ -518,7 +518,14 @@ def test_429_beyond_the_quota_names_the_wait(tmp_path: Path) -> None:
         assert 990 <= int(refused.headers["retry-after"]) <= 1000
         assert 0 <= int(refused.headers["retry-after"]) - int(refused.headers["retry-after-ms"]) / 1000 < 1
         assert MAI.call(emulator, "chair").status_code == 200, "each deployment has its own quota"
-        assert counts(emulator, FLUX) == {"requests": 4, "calls": 2, "billed": 2, "throttled": 2, "impatient": 0}
+        assert counts(emulator, FLUX) == {
+            "requests": 4,
+            "calls": 2,
+            "billed": 2,
+            "throttled": 2,
+            "impatient": 0,
+            "early_retries": 0,
+        }
         details = deployment_stats(emulator, FLUX)
         assert (len(details["call_times"]), len(details["throttled_times"])) == (2, 2)
         assert details["call_times"] + details["throttled_times"] == sorted(
@@ -536,7 +543,27 @@ def test_invalid_call_does_not_use_the_quota(tmp_path: Path) -> None:
 
 def test_requested_429_is_counted(emulator: Emulator) -> None:
     assert list(statuses(3, FLUX.call, emulator, "[call-429:1]")) == [429, 200, 200]
-    assert counts(emulator, FLUX) == {"requests": 3, "calls": 2, "billed": 2, "throttled": 1, "impatient": 0}
+    assert counts(emulator, FLUX) == {
+        "requests": 3,
+        "calls": 2,
+        "billed": 2,
+        "throttled": 1,
+        "impatient": 0,
+        "early_retries": 0,
+    }
+
+
+def test_retry_before_the_end_of_its_own_wait_is_counted(emulator: Emulator) -> None:
+    def call(client_request_id: str, prompt: str) -> int:
+        headers = FLUX.headers | {"x-ms-client-request-id": client_request_id}
+        return post(emulator, FLUX.path, headers, {**FLUX.body, "prompt": prompt}).status_code
+
+    assert [call("a", "[call-429:1] [retry-after:1000]") for _ in range(2)] == [429, 200]
+    assert call("b", "another sender does not know of the wait") == 200
+    assert call("c", "[call-429:1] [call-no-retry-after]") == 429
+    assert call("c", "no wait was named") == 200
+    assert FLUX.call(emulator, "no client request id").status_code == 200
+    assert deployment_stats(emulator, FLUX)["early_retries"] == 1
 
 
 # Counters
@@ -554,8 +581,22 @@ def test_stats_count_billed_calls_by_prompt_and_id(emulator: Emulator) -> None:
     assert (stats["calls"], stats["billed"]) == (6, 9)
     assert stats["billed_by_prompt"] == {one: 3, two: 3}
     assert stats["billed_by_client_request_id"] == {"id-0": 1, "id-1": 1, "id-2": 1, "id-3": 2}
-    assert counts(emulator, FLUX) == {"requests": 3, "calls": 3, "billed": 6, "throttled": 0, "impatient": 0}
-    assert counts(emulator, MAI) == {"requests": 3, "calls": 3, "billed": 3, "throttled": 0, "impatient": 0}
+    assert counts(emulator, FLUX) == {
+        "requests": 3,
+        "calls": 3,
+        "billed": 6,
+        "throttled": 0,
+        "impatient": 0,
+        "early_retries": 0,
+    }
+    assert counts(emulator, MAI) == {
+        "requests": 3,
+        "calls": 3,
+        "billed": 3,
+        "throttled": 0,
+        "impatient": 0,
+        "early_retries": 0,
+    }
 
 
 @pytest.mark.parametrize(("quality", "missing"), [("low", 0), ("auto", 0), (None, 1)])
