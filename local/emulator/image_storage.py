@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from urllib.parse import urlencode
@@ -36,6 +36,15 @@ _ERRORS: dict[str, StorageError] = {
     "image-404": _NOT_FOUND,
     "image-500": StorageError(500, "InternalError", "Server encountered an internal error. Please try again."),
 }
+_FAULTS = (
+    *_ERRORS,
+    "image-truncated",
+    "image-html",
+    "image-empty",
+    "image-huge",
+    "image-slow",
+    "image-redirect",
+)
 
 
 @dataclass(frozen=True)
@@ -43,12 +52,6 @@ class _Stored:
     drawings: list[Drawing]
     faults: Faults
     expires: float
-
-
-@dataclass(frozen=True)
-class _Blob:
-    body: bytes
-    content_type: str
 
 
 class ImageStorage:
@@ -102,14 +105,12 @@ class ImageStorage:
         stored = self._stored.get(group)
         if stored is None or index >= len(stored.drawings):
             raise _NOT_FOUND
-        fault = self._emulator.fault_counts.next(f"{group}/{index}", stored.faults, (*_ERRORS, *_RESPONSES))
+        fault = self._emulator.fault_counts.next(f"{group}/{index}", stored.faults, _FAULTS)
         if fault is not None and fault.word in _ERRORS:
             raise _ERRORS[fault.word]
         drawing = stored.drawings[index]
-        blob = _Blob(await self.draw(drawing), f"image/{drawing.format.lower()}")
-        if fault is not None:
-            return _RESPONSES[fault.word](fault, blob)
-        return Response(blob.body, media_type=blob.content_type)
+        body, media_type = await self.draw(drawing), f"image/{drawing.format.lower()}"
+        return Response(body, media_type=media_type) if fault is None else _with_fault(fault, body, media_type)
 
     def _refuse_credentials(self, request: Request) -> None:
         """Refuse and count an api-key too. Azure Storage ignores it, but sending it here leaks it."""
@@ -153,48 +154,35 @@ def _as_asked(drawing: Drawing, faults: Faults) -> Drawing:
     return drawing
 
 
-def _truncated(_fault: Fault, blob: _Blob) -> Response:
-    return Truncated(blob.body, media_type=blob.content_type)
+def _with_fault(fault: Fault, body: bytes, media_type: str) -> Response:
+    match fault.word:
+        case "image-truncated":
+            return Truncated(body, media_type=media_type)
+        case "image-html":
+            return Response(_LOGIN_PAGE, media_type="text/html")
+        case "image-empty":
+            return Response(b"", media_type=media_type)
+        case "image-huge":
+            return StreamingResponse(_huge(body), media_type=media_type)
+        case "image-slow":
+            headers = {"content-length": str(len(body))}
+            return StreamingResponse(_slow(body, fault.seconds), headers=headers, media_type=media_type)
+        case "image-redirect":
+            return RedirectResponse(fault.argument, 302)
+        case word:
+            raise AssertionError(f"no response for the fault {word}")
 
 
-def _html(_fault: Fault, _blob: _Blob) -> Response:
-    return Response(_LOGIN_PAGE, media_type="text/html")
+async def _huge(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+    left = _HUGE - len(body)
+    while left > 0:
+        yield bytes(min(_HUGE_PIECE, left))
+        left -= _HUGE_PIECE
 
 
-def _empty(_fault: Fault, blob: _Blob) -> Response:
-    return Response(b"", media_type=blob.content_type)
-
-
-def _redirect(fault: Fault, _blob: _Blob) -> Response:
-    return RedirectResponse(fault.argument, 302)
-
-
-def _huge(_fault: Fault, blob: _Blob) -> Response:
-    async def pieces() -> AsyncIterator[bytes]:
-        yield blob.body
-        left = _HUGE - len(blob.body)
-        while left > 0:
-            yield bytes(min(_HUGE_PIECE, left))
-            left -= _HUGE_PIECE
-
-    return StreamingResponse(pieces(), media_type=blob.content_type)
-
-
-def _slow(fault: Fault, blob: _Blob) -> Response:
-    async def pieces() -> AsyncIterator[bytes]:
-        step = -(-len(blob.body) // _SLOW_PIECES)
-        for start in range(0, len(blob.body), step):
-            await asyncio.sleep(fault.seconds / _SLOW_PIECES)
-            yield blob.body[start : start + step]
-
-    return StreamingResponse(pieces(), headers={"content-length": str(len(blob.body))}, media_type=blob.content_type)
-
-
-_RESPONSES: dict[str, Callable[[Fault, _Blob], Response]] = {
-    "image-truncated": _truncated,
-    "image-html": _html,
-    "image-empty": _empty,
-    "image-huge": _huge,
-    "image-slow": _slow,
-    "image-redirect": _redirect,
-}
+async def _slow(body: bytes, seconds: float) -> AsyncIterator[bytes]:
+    step = -(-len(body) // _SLOW_PIECES)
+    for start in range(0, len(body), step):
+        await asyncio.sleep(seconds / _SLOW_PIECES)
+        yield body[start : start + step]

@@ -93,7 +93,7 @@ PRINTABLE = [
     ("a\n\t b", "a b", "white space"),
     ("\x00\x07", "··", "control characters"),
     ("\u201cquoted\u201d", "\u201cquoted\u201d", "curly quotes"),
-    ("x" * 2_001, "x" * 2_000 + "…", "more than a picture can show"),
+    ("x" * 2_001, "x" * 2_000 + "…", "longer than an image shows"),
 ]
 
 

@@ -682,8 +682,8 @@ def test_signal_stops_the_emulator_despite_a_request(tmp_path: Path, stop: signa
 
 
 def test_occupied_port_is_one_line_and_exit_code_1() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as occupied:
+        port = occupied.getsockname()[1]
         command = [sys.executable, "-m", "local.emulator", "--port", str(port)]
         result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
     assert (result.returncode, result.stdout) == (1, "")

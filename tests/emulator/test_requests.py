@@ -209,8 +209,8 @@ KINDS = [
     ("Dalle3", "2025-04-01-preview", True, "by its name, in the latest version too"),
     ("gpt-image-1", "2025-04-01-preview", False, "by its name"),
     ("gpt-image-1", "2024-10-21", False, "by its name, even if the version does not support it"),
-    ("pictures", "2024-10-21", True, "by the version"),
-    ("pictures", "2025-04-01-preview", False, "by the version"),
+    ("images", "2024-10-21", True, "by the version"),
+    ("images", "2025-04-01-preview", False, "by the version"),
 ]
 
 

@@ -78,8 +78,8 @@ with azurite() as storage:
 
 
 def test_port_in_use_shows_the_output_of_azurite() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as occupied:
+        port = occupied.getsockname()[1]
         with pytest.raises(AzuriteError, match="EADDRINUSE"), azurite(blob_port=port):
             pass
 
