@@ -13,19 +13,17 @@ import pytest
 
 from tests.infra.bicep import HOW_TO_GET_BICEP, INFRA, ROOT, Bicep, Prediction, find_bicep
 from tests.infra.parameter_sets import PARAMETER_SETS
+from tests.infra.workers import computed_once
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip the tests that need a Bicep CLI where there is none. With REQUIRE_BICEP=1 they fail instead."""
-    skip = os.environ.get("REQUIRE_BICEP") != "1" and find_bicep() is None
+    if os.environ.get("REQUIRE_BICEP") == "1" or find_bicep():
+        return
     for item in items:
         if "bicep" in getattr(item, "fixturenames", ()):
-            # One worker of pytest-xdist runs them all: each worker would compute the predictions again.
-            item.add_marker(pytest.mark.xdist_group("bicep"))
-            if skip:
-                # pytest reports a marker in one line a file, and a skip in a fixture in one line a test.
-                item.add_marker(pytest.mark.skip(reason=HOW_TO_GET_BICEP))
+            # pytest reports a marker in one line a file, and a skip in a fixture in one line a test.
+            item.add_marker(pytest.mark.skip(reason=HOW_TO_GET_BICEP))
 
 
 @pytest.fixture(scope="session")
@@ -37,15 +35,15 @@ def bicep() -> Bicep:
 
 
 @pytest.fixture(scope="session")
-def template(bicep: Bicep) -> dict[str, Any]:
+def template(bicep: Bicep, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """main.bicep as an ARM template."""
-    return bicep.compile(INFRA / "main.bicep")
+    return computed_once(tmp_path_factory, "template", lambda: bicep.compile(INFRA / "main.bicep"))
 
 
 @pytest.fixture(scope="session")
-def predictions(bicep: Bicep) -> Mapping[str, Prediction]:
+def predictions(bicep: Bicep, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Prediction]:
     """The predicted deployment of each parameter set."""
-    return bicep.predict(PARAMETER_SETS)
+    return computed_once(tmp_path_factory, "predictions", lambda: bicep.predict(PARAMETER_SETS))
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ def given(parameter: str) -> Callable[[Prediction], bool]:
 
 
 def has(resource_type: str) -> Callable[[Prediction], bool]:
-    """Select the deployments that make a resource of this type."""
+    """Select the deployments that create a resource of this type."""
     return lambda prediction: bool(prediction.of_type(resource_type))
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 import pytest
 
 from tests.infra.bicep import INFRA, ROOT, Prediction
+from tests.infra.workers import computed_once
 
 HOW_TO_GET_CHECKOV = (
     "no checkov found: python -m venv .venv-checkov && .venv-checkov/bin/pip install -r "
@@ -69,13 +70,20 @@ def checkov() -> str:
 def reports(
     checkov: str, predictions: Mapping[str, Prediction], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Report]:
-    """The report of checkov on each prediction. Fails if checkov did not read every resource.
+    """The report of checkov on each of the PREDICTIONS."""
+    selected = {name: predictions[name] for name in PREDICTIONS}
+    return computed_once(
+        tmp_path_factory, "checkov", lambda: run_checkov(checkov, selected, tmp_path_factory.mktemp("checkov"))
+    )
+
+
+def run_checkov(checkov: str, predictions: Mapping[str, Prediction], folder: Path) -> dict[str, Report]:
+    """Run all checks on each prediction. Fails if checkov did not read every resource.
 
     checkov reads the predicted resources instead of the Bicep files: its parser does not know the whole language, and
     it exits with 0 after a parse error.
     """
-    folder = tmp_path_factory.mktemp("checkov")
-    files = {name: folder / f"{number}.json" for number, name in enumerate(PREDICTIONS)}
+    files = {name: folder / f"{number}.json" for number, name in enumerate(predictions)}
     schema = "https://schema.management.azure.com/schemas/2019-04-01/deploymentTemplate.json#"
     for name, file in files.items():
         template = {"$schema": schema, "contentVersion": "1.0.0.0", "resources": predictions[name].resources}
