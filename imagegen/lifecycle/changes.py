@@ -1,4 +1,4 @@
-"""The record after each transition. Pure functions: they decide nothing, and `transitions` chooses among them."""
+"""The record after each transition. Pure functions, among which `transitions` chooses."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ LONGEST_CALL: Final = timedelta(seconds=330)
 """Limit of one call of a direct model. Calls of 250 s have been observed."""
 
 CALL_SLACK: Final = timedelta(seconds=30)
-"""Time from the end of a call to the first extension of its claim, at most."""
+"""Longest time from the end of a call until its claim is extended."""
 
 LONGEST_TAKE: Final = timedelta(seconds=240)
 """Limit of one try to store an image of an answer: a download, and three tries of storage."""
 
 MESSAGE_LOST: Final = timedelta(minutes=10)
 """A queue message that has not arrived after this time is lost. Sending one too early costs one transaction."""
+
+_SETTINGS_WAIT: Final = timedelta(seconds=60)
 
 COPY_TRIES: Final = 5
 """Tries to copy an image before its failure is final."""
@@ -102,9 +104,9 @@ def claim_expired(generation: Generation) -> Generation:
     return generation.changed(calling=False, lost_calls=generation.lost_calls + generation.calling)
 
 
-def stranded(generation: Generation, now: datetime) -> Generation:
-    """Sleep until the deadline: the deployment no longer has the API that accepted the operation."""
-    return generation.changed(due=max(generation.deadline, now))
+def waits_for_api(generation: Generation, now: datetime) -> Generation:
+    """Look again in a minute. Not written: another instance may have the settings that this one lacks."""
+    return generation.changed(due=min(now + _SETTINGS_WAIT, max(generation.deadline, now)))
 
 
 def copy_claimed(generation: Generation, images: int, now: datetime) -> Generation:
@@ -201,7 +203,7 @@ def _with_images(generation: Generation, images: Sequence[StoredImage | FailedIm
     if any(isinstance(image, StoredImage) for image in images):
         return ended(generation, Status.SUCCEEDED, None, now)
     reasons = [image.error for image in images if isinstance(image, FailedImage)]
-    # A refusal tells the caller what to change, so it comes before a fault of the copy.
+    # A refusal shows the caller what to change, so it comes before a fault of the copy.
     error = next((reason for reason in reasons if reason.is_refusal), reasons[0])
     return ended(generation, Status.FAILED, error, now)
 

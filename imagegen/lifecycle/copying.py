@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from itertools import repeat
 from typing import Final
 
 from imagegen.errors import ImageUnusableError, StorageUnavailableError
@@ -30,9 +29,10 @@ def copy_produced(ports: Ports, claimed: Versioned, produced: Produced) -> Copie
     """Try each image that is not stored yet once. A later poll gives fresh URLs for the rest."""
     generation = claimed.generation
     known = generation.images or (None,) * len(produced.images)
-    sources = (*produced.images, *repeat(_VANISHED, len(known)))
+    sources = produced.images
     results = tuple(
-        image or _copy_once(ports, sources[index], generation.id, index) for index, image in enumerate(known)
+        image or _copy_once(ports, sources[index] if index < len(sources) else _VANISHED, generation.id, index)
+        for index, image in enumerate(known)
     )
     return Copied(results, produced.expires)
 

@@ -25,7 +25,7 @@ from imagegen.upstream.protocol import (
 )
 
 MOST_LOST_CALLS: Final = 3
-"""Lost responses of one generation before it fails."""
+"""A generation fails at this number of lost responses."""
 
 
 class State(Enum):
@@ -75,7 +75,7 @@ class DueWithoutModel:
 
 @dataclass(frozen=True, slots=True)
 class AlreadyEnded:
-    """A cancel or a delete ended the generation before its call was made."""
+    """The record is due for a call, but a cancel or a delete has ended the generation."""
 
     winner: Generation | None
     """The outcome in ``done/``; None when the generation was deleted."""
@@ -83,7 +83,7 @@ class AlreadyEnded:
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """Every missing image was tried once."""
+    """Every missing image was tried."""
 
     results: tuple[CopyResult, ...]
     expires: datetime | None = None
@@ -104,6 +104,11 @@ type Outcome = (
 @dataclass(frozen=True, slots=True)
 class Rest:
     """Nothing. The record's `due` says when to look again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Nothing, and no write: this instance cannot do the work. `due` says when it looks again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +165,7 @@ class Drop:
 
 
 type ContinuingEffect = Rest | Submit | Poll | Enqueue | Call | Copy | Take | Pause
-type EndingEffect = Finish | Drop
+type EndingEffect = Leave | Finish | Drop
 type Effect = ContinuingEffect | EndingEffect
 
 
@@ -197,11 +202,14 @@ def transition(  # noqa: C901 - the table: one case for each pair
             # Also past the deadline: the operation is paid for, and its images may be ready.
             return Step(generation, Poll())
         case State.ACCEPTED, DueForDirect():
-            # The API of the deployment was changed. The old one may come back until the deadline.
-            changed = changes.api_changed(generation, now)
-            return Step(changed, Finish()) if late else Step(changes.stranded(generation, now), Rest())
+            # The API of the deployment was changed. The operator can restore the old API until the deadline.
+            if late:
+                return Step(changes.api_changed(generation, now), Finish())
+            return Step(changes.waits_for_api(generation, now), Leave())
         case _, DueWithoutModel():
             return Step(changes.model_removed(generation, now), Finish())
+        case State.WAITING | State.CALLING, AlreadyEnded(winner):
+            return Step(winner or changes.ended(generation, Status.CANCELED, None, now), Drop(winner))
 
         # A submit.
         case State.WAITING, Accepted():
@@ -221,8 +229,6 @@ def transition(  # noqa: C901 - the table: one case for each pair
             return Step(part, Rest()) if part else Step(changes.copied(generation, outcome.results, now), Finish())
 
         # A call.
-        case State.CALLING, AlreadyEnded(winner):
-            return Step(winner or changes.ended(generation, Status.CANCELED, None, now), Drop(winner))
         case State.CALLING, Answered():
             return Step(generation, Take(outcome))
         case State.CALLING, Lost():
@@ -231,7 +237,7 @@ def transition(  # noqa: C901 - the table: one case for each pair
             taken = changes.copied(generation.changed(usage=outcome.usage), outcome.results, now)
             return Step(taken, Finish())
 
-        # Any of them.
+        # A submit, a poll or a call.
         case _, Ended():
             return _end(generation, outcome, now)
         case _, Unavailable():
@@ -243,7 +249,7 @@ def transition(  # noqa: C901 - the table: one case for each pair
             return Step(waiting.changed(faults=generation.faults + 1), Pause(until))
 
         case (
-            (State.WAITING, Working() | Produced() | Answered() | Lost() | Copied() | AlreadyEnded())
+            (State.WAITING, Working() | Produced() | Answered() | Lost() | Copied())
             | (State.CALLING, Accepted() | Working() | Produced())
             | (State.ACCEPTED, Accepted() | Answered() | Lost() | Throttled() | AlreadyEnded())
         ):

@@ -1,9 +1,9 @@
-"""The worker: writes what `transitions` decides, then does it, until the generation rests or ends."""
+"""Writes the record that `transitions` decides, carries out the effect, and repeats until the generation rests."""
 
 from __future__ import annotations
 
 import logging
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from imagegen.errors import ConflictError
@@ -24,6 +24,7 @@ from imagegen.lifecycle.transitions import (
     DueWithoutModel,
     Enqueue,
     Finish,
+    Leave,
     Outcome,
     Pause,
     Poll,
@@ -36,7 +37,7 @@ from imagegen.lifecycle.transitions import (
 from imagegen.upstream.protocol import Direct, Lost, Polled, Throttled, Unavailable
 
 _WORTH_WRITING: Final = timedelta(seconds=5)
-"""A nearer `due` stays in the memory of the worker that polls. It is not worth a transaction."""
+"""A change of `due` alone is not written if it is nearer than this: the worker that polls remembers it."""
 
 
 class Worker:
@@ -73,7 +74,6 @@ class Worker:
         try:
             after = self.run(current, has_minutes=has_minutes)
         except ConflictError:
-            log_event("generation.overtaken", id=current.generation.id)
             return None
         return None if after.generation.status.is_terminal else after
 
@@ -85,9 +85,18 @@ class Worker:
         ConflictError
             When another worker changed the record. Its change is valid, this one is dropped.
         """
+        try:
+            return self._run(current, has_minutes=has_minutes)
+        except ConflictError:
+            log_event("generation.overtaken", id=current.generation.id)
+            raise
+
+    def _run(self, current: Versioned, *, has_minutes: bool) -> Versioned:
         outcome: Outcome = self._due(current.generation, has_minutes=has_minutes)
         while True:
             step = transition(current.generation, outcome, self._ports.clock(), jitter=self._ports.jitter())
+            # Before the write, which may fail: a lost call must leave a trace.
+            self._log_outcome(outcome, step)
             match step.effect:
                 case Finish():
                     winner = finish(self._ports, step.generation, current.etag)
@@ -95,9 +104,10 @@ class Worker:
                 case Drop(winner):
                     drop(self._ports, current.generation.id, winner, current.etag)
                     return Versioned(step.generation, current.etag)
+                case Leave():
+                    return Versioned(step.generation, current.etag)
                 case _:
-                    current = self._write(current, step.generation)
-            self._log(outcome, step)
+                    current = self._write(current, step)
             # A crash from here on repeats the effect, with one exception: a call is not idempotent. The claim in the
             # record says that a call was made, and that its response is lost.
             current, more = self._do(step.effect, current)
@@ -105,23 +115,33 @@ class Worker:
                 return current
             outcome = more
 
-    def _due(self, generation: Generation, *, has_minutes: bool) -> Due:
+    def _due(self, generation: Generation, *, has_minutes: bool) -> Due | AlreadyEnded:
         """Collect the facts that decide how a due generation goes on."""
         upstream = self._ports.upstreams.get(generation.request.model or "")
         if upstream is None:
             return DueWithoutModel()
         repeat = self._ports.repeat_lost_calls
-        direct = isinstance(upstream, Direct)
-        may_call = generation.operation_location is None and (has_minutes or not direct)
-        paused_until = self._ports.throttling.paused_until(generation.request.model or "") if may_call else None
-        if direct:
-            return DueForDirect(repeat, paused_until, has_minutes)
-        return DueForPolled(repeat, paused_until)
+        if not isinstance(upstream, Direct):
+            return DueForPolled(repeat, self._paused_until(generation))
+        if not has_minutes:
+            return DueForDirect(repeat, None, has_minutes=False)
+        if generation.operation_location is None:
+            # A late worker must not pay for a generation that was canceled or deleted.
+            there = self._ports.records.read(generation.id)
+            if there is None or there.status.is_terminal:
+                return AlreadyEnded(there)
+        return DueForDirect(repeat, self._paused_until(generation), has_minutes=True)
 
-    def _write(self, current: Versioned, generation: Generation) -> Versioned:
+    def _paused_until(self, generation: Generation) -> datetime | None:
+        """End of the deployment's throttle, if the generation needs a submit or a call."""
+        if generation.operation_location is not None:
+            return None
+        return self._ports.throttling.paused_until(generation.request.model or "")
+
+    def _write(self, current: Versioned, step: Step) -> Versioned:
         """Write what other workers must know. Raises ConflictError when one of them changed the record."""
-        before = current.generation
-        near = generation.due - self._ports.clock() < _WORTH_WRITING
+        before, generation = current.generation, step.generation
+        near = isinstance(step.effect, Rest) and generation.due - self._ports.clock() < _WORTH_WRITING
         if generation == before or (near and generation.changed(due=before.due) == before):
             return Versioned(generation, current.etag)
         return Versioned(generation, self._ports.records.save(generation, current.etag))
@@ -137,10 +157,14 @@ class Worker:
             case Poll(), Polled() as upstream:
                 return current, upstream.poll(generation, self._ports.clock())
             case Call(), Direct() as upstream:
-                # A worker that is late must not pay for a generation that was canceled or deleted meanwhile.
-                there = self._ports.records.read(generation.id)
-                if there is None or there.status.is_terminal:
-                    return current, AlreadyEnded(there)
+                if generation.lost_calls:
+                    log_event(
+                        "generation.call_repeated",
+                        level=logging.WARNING,
+                        id=generation.id,
+                        lost_calls=generation.lost_calls,
+                        note="an earlier call may have been billed: this one may be billed twice",
+                    )
                 return current, upstream.generate(generation)
             case Copy(produced), _:
                 return current, copy_produced(self._ports, current, produced)
@@ -158,7 +182,7 @@ class Worker:
             case Submit() | Poll() | Call(), upstream:
                 raise TypeError(f"{type(effect).__name__} does not fit {type(upstream).__name__}")
 
-    def _log(self, outcome: Outcome, step: Step) -> None:
+    def _log_outcome(self, outcome: Outcome, step: Step) -> None:
         generation = step.generation
         match outcome:
             case Throttled(reason) | Unavailable(reason):
@@ -173,9 +197,9 @@ class Worker:
                 )
             case Lost(reason):
                 log_event("generation.call_lost", level=logging.WARNING, id=generation.id, reason=reason)
-            case DueForDirect() if isinstance(step.effect, Rest) and generation.operation_location:
+            case DueForDirect() if isinstance(step.effect, Leave):
                 log_event(
-                    "generation.stranded",
+                    "generation.api_changed",
                     level=logging.WARNING,
                     id=generation.id,
                     model=generation.request.model,
@@ -183,11 +207,3 @@ class Worker:
                 )
             case _:
                 pass
-        if isinstance(step.effect, Call) and generation.lost_calls:
-            log_event(
-                "generation.call_repeated",
-                level=logging.WARNING,
-                id=generation.id,
-                lost_calls=generation.lost_calls,
-                note="an earlier call may have been billed: this one may be billed twice",
-            )

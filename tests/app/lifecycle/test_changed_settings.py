@@ -7,21 +7,30 @@ from typing import Any
 import pytest
 
 from imagegen.generation import Status
-from tests.app.generations import DIRECT, OPERATION, POLLED, error_code, new, seconds
+from tests.app.generations import DIRECT, ID, OPERATION, POLLED, error_code, new, seconds
 from tests.app.lifecycle.fake_app import FakeApp
 
 
 def test_changed_api_waits_for_the_old_one(app: FakeApp) -> None:
-    started = app.start()
+    app.start()
     app.configure({POLLED: app.direct})
     app.steps.taken.clear()
-    for _ in range(9):
+    for _ in range(5):
         app.tick(seconds(60))
-    assert app.steps.taken == ["save"]  # one write, no request, no message
+    assert app.steps.taken == []  # no write, no request, no message
     app.configure({POLLED: app.polled, DIRECT: app.direct})
-    app.clock.now = started.deadline
-    app.settle()
+    app.tick(seconds(1))
     assert app.read().status is Status.SUCCEEDED
+
+
+def test_changed_api_is_looked_at_once_a_minute(app: FakeApp) -> None:
+    app.start()
+    app.configure({POLLED: app.direct})
+    app.clock.now += seconds(5)
+    after = app.worker.advance(app.records.active[ID])
+    assert after
+    assert after.generation.due == app.clock.now + seconds(60)  # in the memory of this instance only
+    assert app.records.active[ID].generation.due < app.clock.now
 
 
 def test_changed_api_fails_at_the_deadline(app: FakeApp, caplog: pytest.LogCaptureFixture) -> None:
@@ -30,7 +39,7 @@ def test_changed_api_fails_at_the_deadline(app: FakeApp, caplog: pytest.LogCaptu
     app.settle()
     assert (app.read().status, error_code(app.read())) == (Status.FAILED, "modelChanged")
     assert (app.direct.calls, app.queue.messages) == ([], [])
-    assert caplog.text.count("generation.stranded") == 1
+    assert caplog.text.count("generation.api_changed") > 0
 
 
 @pytest.mark.parametrize(("repeat", "status"), [(True, Status.RUNNING), (False, Status.FAILED)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from imagegen.errors import StorageUnavailableError
 from imagegen.generation import Generation, GenerationError, Status, Versioned
 from imagegen.lifecycle import changes
 from tests.app.generations import DIRECT, ID, new, running, seconds, stored
@@ -40,7 +41,7 @@ def test_submit_of_a_slow_worker_does_not_overwrite(app: FakeApp) -> None:
 def test_losing_worker_removes_its_images(app: FakeApp, first: Generation | None, images_stay: bool) -> None:
     current = app.write_record(running())
     app.records.done[ID] = first
-    assert app.worker.advance(current) is None or first is None
+    assert app.worker.advance(current) is None
     assert app.images.blobs == ({f"{ID}/0", f"{ID}/1"} if images_stay else set())
     assert app.records.done[ID] == first  # the first outcome stays
     assert app.records.active == {}
@@ -59,9 +60,25 @@ def test_ended_generation_is_dropped_without_a_call(app: FakeApp, winner: Genera
     app.records.done[ID] = winner
     app.images.blobs = {f"{ID}/0"}
     app.worker.advance_by_id(ID, has_minutes=True)
-    assert app.steps.taken == ["save", *([] if images_stay else ["delete_all"]), "drop_active"]
+    assert app.steps.taken == [*([] if images_stay else ["delete_all"]), "drop_active"]
     assert app.images.blobs == ({f"{ID}/0"} if images_stay else set())
     assert (app.direct.calls, app.records.active, app.records.done[ID]) == ([], {}, winner)
+
+
+def test_storage_fault_before_the_call_is_no_lost_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker reads the outcome before it claims the call."""
+    app = FakeApp(repeat_lost_calls=False)
+    app.start(DIRECT)
+
+    def fail(_: str) -> Generation | None:
+        raise StorageUnavailableError("read record")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(app.records, "read", fail)
+        with pytest.raises(StorageUnavailableError):
+            app.worker.advance_by_id(ID, has_minutes=True)
+    app.work()
+    assert (app.read().status, app.read().lost_calls, app.direct.calls) == (Status.SUCCEEDED, 0, [ID])
 
 
 def test_two_workers_with_one_message_make_one_call(app: FakeApp) -> None:

@@ -102,7 +102,7 @@ def test_operation_that_cannot_be_polled_is_logged(app: FakeApp, caplog: pytest.
     app.configure({POLLED: app.direct})
     app.tick()
     assert lines(caplog) == [
-        f"WARNING generation.stranded id={ID} model=dalle note='its model cannot poll its operation'"
+        f"WARNING generation.api_changed id={ID} model=dalle note='its model cannot poll its operation'"
     ]
 
 

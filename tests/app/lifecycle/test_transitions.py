@@ -23,6 +23,7 @@ from imagegen.lifecycle.transitions import (
     Enqueue,
     Finish,
     ImpossibleOutcomeError,
+    Leave,
     Outcome,
     Pause,
     Poll,
@@ -85,7 +86,7 @@ TABLE: list[tuple[State, Outcome, type | object, dict[str, object]]] = [
     (State.WAITING, ANSWERED, IMPOSSIBLE, {}),
     (State.WAITING, Lost("no answer"), IMPOSSIBLE, {}),
     (State.WAITING, Copied(()), IMPOSSIBLE, {}),
-    (State.WAITING, AlreadyEnded(None), IMPOSSIBLE, {}),
+    (State.WAITING, AlreadyEnded(None), Drop(None), {"status": Status.CANCELED, "last_action": NOON}),
     # A record that is due while CALLING: its worker crashed. The call counts as lost.
     (State.CALLING, FREE_POLLED, Submit(), {"calling": False, "lost_calls": 1}),
     (State.CALLING, FREE_DIRECT, Call(), {"calling": True, "lost_calls": 1}),
@@ -107,7 +108,7 @@ TABLE: list[tuple[State, Outcome, type | object, dict[str, object]]] = [
     (State.CALLING, PRODUCED, IMPOSSIBLE, {}),
     (State.ACCEPTED, FREE_POLLED, Poll(), {"due": NOON}),
     # The deployment's API changed: wait for the old one, without a request.
-    (State.ACCEPTED, FREE_DIRECT, Rest(), {"due": DEADLINE, "operation_location": OPERATION}),
+    (State.ACCEPTED, FREE_DIRECT, Leave(), {"due": NOON + seconds(60), "operation_location": OPERATION}),
     (State.ACCEPTED, DueWithoutModel(), Finish(), {"error.code": "modelRemoved"}),
     (State.ACCEPTED, Working(7), Rest(), {"due": NOON + seconds(7), "faults": 0}),
     (State.ACCEPTED, Unavailable("503"), Rest(), {"due": NOON + seconds(1), "faults": 1}),
