@@ -21,7 +21,7 @@ LONGEST_TAKE: Final = timedelta(seconds=240)
 """Limit of one try to store an image of an answer: a download, and three tries of storage."""
 
 MESSAGE_LOST: Final = timedelta(minutes=10)
-"""A queue message that has not arrived after this time is lost. Sending one too early costs one transaction."""
+"""A queue message that has not arrived after this time is lost. A needless second message costs only one transaction."""
 
 _SETTINGS_WAIT: Final = timedelta(seconds=60)
 
@@ -142,7 +142,7 @@ def copied(generation: Generation, results: Sequence[CopyResult], now: datetime)
 
 def copy_abandoned(generation: Generation, images: int, now: datetime) -> Generation:
     """No copy came to an end. Keep the images that an earlier copy stored."""
-    message = f"The images could not be copied: {generation.copy_attempts} tries did not come to an end."
+    message = f"The images could not be copied: {generation.copy_attempts} tries were interrupted."
     error = GenerationError(code="copyFailed", message=message)
     known = generation.images or (None,) * images
     return _with_images(generation, [image or FailedImage(error=error) for image in known], now)

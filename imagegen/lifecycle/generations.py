@@ -1,4 +1,4 @@
-"""The verbs of a caller: start, wait, cancel, delete."""
+"""The actions of a caller: start, wait, cancel, delete."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Generations:
         Parameters
         ----------
         asked_seconds
-            The timeout in the caller's own request, if any: two requests are the same only if this is.
+            The timeout in the caller's request, if any. Requests with different timeouts are different requests.
 
         Raises
         ------
@@ -82,7 +82,7 @@ class Generations:
             When the record could not be written. Nothing was billed.
         """
         upstream = self._choose(request.model)
-        # Of the caller's own words, before defaults: a changed default must not break a repetition.
+        # The digest covers the request before defaults, so a changed default does not break a repeated request.
         digest = _digest(request, metadata, asked_seconds)
         request = upstream.complete(request)
         now = self._ports.clock()
@@ -204,5 +204,5 @@ class Generations:
 
 def _digest(request: GenerationRequest, metadata: dict[str, str], asked_seconds: int | None) -> str:
     """SHA-256 of a request: two requests with one idempotency key must be the same request."""
-    said = [request.to_json(), metadata, asked_seconds]
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    content = [request.to_json(), metadata, asked_seconds]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -62,6 +62,7 @@ class SlotSummary:
     """Counts of one slot."""
 
     passes: int = 0
+    """Listings."""
     moves: int = 0
     """Generations advanced, once for each time."""
     failures: int = 0
@@ -101,7 +102,7 @@ class Poller:
     threads
         Generations advanced at the same time.
     most
-        Limit of generations that this instance works on. More than this go to the queue.
+        Limit of generations that this instance works on at the same time. Further generations go to the queue.
     """
 
     def __init__(
