@@ -21,7 +21,7 @@ LONGEST_TAKE: Final = timedelta(seconds=240)
 """Limit of one try to store an image of an answer: a download, and three tries of storage."""
 
 MESSAGE_LOST: Final = timedelta(minutes=10)
-"""A queue message that has not arrived after this time is lost. A needless second message costs only one transaction."""
+"""A queue message that has not arrived after this time is lost. A needless second message costs one transaction."""
 
 _SETTINGS_WAIT: Final = timedelta(seconds=60)
 
