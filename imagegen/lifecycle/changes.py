@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -11,17 +11,13 @@ from imagegen.generation import FailedImage, Generation, GenerationError, Status
 from imagegen.lifecycle import backoff
 from imagegen.upstream.protocol import Accepted, Unavailable, Working
 
-LONGEST_CALL: Final = timedelta(seconds=330)
-"""Limit of one call of a direct model. Calls of 250 s have been observed."""
-
-CALL_SLACK: Final = timedelta(seconds=30)
-"""Time from the end of a call to the first extension of its claim, at most."""
-
-LONGEST_TAKE: Final = timedelta(seconds=240)
-"""Limit of one try to store an image of an answer: a download, and three tries of storage."""
+CALL_CLAIM: Final = timedelta(seconds=90)
+"""Lifetime of a claim to call. Its worker renews it every 30 s; after a crash the timer takes over within 90 s."""
 
 MESSAGE_LOST: Final = timedelta(minutes=10)
 """A queue message that has not arrived after this time is lost. Sending one too early costs one transaction."""
+
+_STRANDED_WAIT: Final = timedelta(seconds=60)
 
 COPY_TRIES: Final = 5
 """Tries to copy an image before its failure is final."""
@@ -29,6 +25,10 @@ COPY_TRIES: Final = 5
 COPY_SECONDS_EACH: Final = 30
 COPY_SECONDS_SLACK: Final = 10
 """Limit of the copy of one image, and of the remaining work of that step."""
+
+
+type Clock = Callable[[], datetime]
+"""The time now, aware, UTC."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,30 +69,31 @@ def unavailable(generation: Generation, outcome: Unavailable, now: datetime, *, 
     """Retry later: the service did nothing."""
     faults = generation.faults + 1
     due = now + backoff.fault_wait(outcome.retry_after, faults, jitter=jitter)
-    return generation.changed(faults=faults, calling=False, queued=False, due=due)
+    return generation.changed(faults=faults, calling=False, claim=None, queued=False, due=due)
 
 
 def paused(generation: Generation, until: datetime, now: datetime, *, jitter: float) -> Generation:
     """Wait for the end of a throttle, but not past the deadline."""
     due = min(backoff.after_pause(until, now, jitter=jitter), max(generation.deadline, now))
-    return generation.changed(queued=False, calling=False, due=due)
+    return generation.changed(queued=False, calling=False, claim=None, due=due)
 
 
-def call_claimed(generation: Generation, now: datetime) -> Generation:
-    """Claim the generation for one call. After `due` the call, and the copy of its images, must be over."""
+def call_claimed(generation: Generation, now: datetime, *, claim: str) -> Generation:
+    """Claim the generation for one call. The worker renews the claim until the images are stored."""
     return generation.changed(
         status=Status.RUNNING,
         queued=False,
         calling=True,
+        claim=claim,
         lost_calls=generation.lost_calls + generation.calling,
         submitted=generation.submitted or now,
         last_action=now,
-        due=now + LONGEST_CALL + CALL_SLACK,
+        due=now + CALL_CLAIM,
     )
 
 
-def claim_extended(generation: Generation, now: datetime) -> Generation:
-    return generation.changed(due=now + 2 * LONGEST_TAKE)
+def claim_renewed(generation: Generation, now: datetime) -> Generation:
+    return generation.changed(due=now + CALL_CLAIM)
 
 
 def call_lost(generation: Generation, now: datetime, *, jitter: float) -> Generation:
@@ -103,18 +104,19 @@ def call_lost(generation: Generation, now: datetime, *, jitter: float) -> Genera
 
 def claim_expired(generation: Generation) -> Generation:
     """The worker of the call crashed: count a lost call, drop its claim."""
-    return generation.changed(calling=False, lost_calls=generation.lost_calls + generation.calling)
+    return generation.changed(calling=False, claim=None, lost_calls=generation.lost_calls + generation.calling)
 
 
 def stranded(generation: Generation, now: datetime) -> Generation:
-    """Sleep until the deadline: the deployment no longer has the API that accepted the operation."""
-    return generation.changed(due=max(generation.deadline, now))
+    """Look again in a minute. Not written: another instance may have the settings that this one lacks."""
+    return generation.changed(due=min(now + _STRANDED_WAIT, max(generation.deadline, now)))
 
 
-def copy_claimed(generation: Generation, images: int, now: datetime) -> Generation:
+def copy_claimed(generation: Generation, images: int, now: datetime, *, claim: str) -> Generation:
     """Claim the copy of this many images. After `due` the timer takes over."""
     longest = COPY_SECONDS_EACH * images + COPY_SECONDS_SLACK
-    return generation.changed(copy_attempts=generation.copy_attempts + 1, due=now + timedelta(seconds=longest))
+    attempts = generation.copy_attempts + 1
+    return generation.changed(copy_attempts=attempts, claim=claim, due=now + timedelta(seconds=longest))
 
 
 def copied_in_part(
@@ -134,7 +136,7 @@ def copied_in_part(
     if not any(isinstance(result, CopyFault) and result.retryable for result in results):
         return None
     images = tuple(None if isinstance(one, CopyFault) and one.retryable else _final(one) for one in results)
-    return generation.changed(images=images, last_action=now, due=retry_at)
+    return generation.changed(images=images, claim=None, last_action=now, due=retry_at)
 
 
 def copied(generation: Generation, results: Sequence[CopyResult], now: datetime) -> Generation:
@@ -157,7 +159,10 @@ def is_hopeless(generation: Generation, now: datetime) -> bool:
 
 
 def model_removed(generation: Generation, now: datetime) -> Generation:
-    message = f"The model '{generation.request.model}' was removed from the app's settings before it was finished."
+    message = (
+        f"The settings of the app no longer name the model '{generation.request.model}', and it was not put back "
+        "before the deadline (timeoutSeconds). Start a new generation with another model."
+    )
     return failed(generation, GenerationError(code="modelRemoved", message=message), now)
 
 
@@ -191,7 +196,7 @@ def failed(generation: Generation, error: GenerationError, now: datetime) -> Gen
 
 
 def ended(generation: Generation, status: Status, error: GenerationError | None, now: datetime) -> Generation:
-    return generation.changed(status=status, error=error, last_action=now, due=now)
+    return generation.changed(status=status, error=error, claim=None, last_action=now, due=now)
 
 
 def _with_images(generation: Generation, images: Sequence[StoredImage | FailedImage], now: datetime) -> Generation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -122,3 +123,5 @@ class Ports:
     jitter: Callable[[], float] = random.random
     """A random number from 0 to 1."""
     sleep: Callable[[float], None] = time.sleep
+    new_claim: Callable[[], str] = secrets.token_hex
+    """A random name for the claims of one worker."""

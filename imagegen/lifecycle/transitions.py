@@ -107,6 +107,11 @@ class Rest:
 
 
 @dataclass(frozen=True, slots=True)
+class Leave:
+    """Nothing, and no write: this instance cannot do the work. `due` says when it looks again."""
+
+
+@dataclass(frozen=True, slots=True)
 class Submit:
     """Start the operation. Idempotent: the generation's id is its ``Operation-Id``."""
 
@@ -159,7 +164,7 @@ class Drop:
     winner: Generation | None
 
 
-type ContinuingEffect = Rest | Submit | Poll | Enqueue | Call | Copy | Take | Pause
+type ContinuingEffect = Rest | Leave | Submit | Poll | Enqueue | Call | Copy | Take | Pause
 type EndingEffect = Finish | Drop
 type Effect = ContinuingEffect | EndingEffect
 
@@ -177,7 +182,7 @@ class ImpossibleOutcomeError(Exception):
 
 
 def transition(  # noqa: C901 - the table: one case for each pair
-    generation: Generation, outcome: Outcome, now: datetime, *, jitter: float
+    generation: Generation, outcome: Outcome, now: datetime, *, jitter: float, claim: str
 ) -> Step:
     """Decide what the generation becomes and what the worker does next.
 
@@ -187,21 +192,27 @@ def transition(  # noqa: C901 - the table: one case for each pair
     ----------
     jitter
         Random, 0 to 1.
+    claim
+        Random name of the worker that asks.
     """
     late = now >= generation.deadline
     match state_of(generation), outcome:
         # The record is due.
         case State.WAITING | State.CALLING, DueForPolled() | DueForDirect():
-            return _begin(generation, outcome, now, jitter)
+            return _begin(generation, outcome, now, jitter, claim)
         case State.ACCEPTED, DueForPolled():
             # Also past the deadline: the operation is paid for, and its images may be ready.
             return Step(generation, Poll())
         case State.ACCEPTED, DueForDirect():
             # The API of the deployment was changed. The old one may come back until the deadline.
-            changed = changes.api_changed(generation, now)
-            return Step(changed, Finish()) if late else Step(changes.stranded(generation, now), Rest())
+            if late:
+                return Step(changes.api_changed(generation, now), Finish())
+            return Step(changes.stranded(generation, now), Leave())
         case _, DueWithoutModel():
-            return Step(changes.model_removed(generation, now), Finish())
+            # A slip in the settings, or an instance that is older or newer than the one that started it.
+            if late:
+                return Step(changes.model_removed(generation, now), Finish())
+            return Step(changes.stranded(generation, now), Leave())
 
         # A submit.
         case State.WAITING, Accepted():
@@ -209,7 +220,7 @@ def transition(  # noqa: C901 - the table: one case for each pair
 
         # A poll.
         case State.ACCEPTED, Produced():
-            return _copy(generation, outcome, now)
+            return _copy(generation, outcome, now, claim)
         case State.ACCEPTED, Working():
             if late:
                 return Step(changes.past_deadline(generation, now), Finish())
@@ -250,7 +261,7 @@ def transition(  # noqa: C901 - the table: one case for each pair
             raise ImpossibleOutcomeError(f"{type(outcome).__name__} in state {state_of(generation).name}")
 
 
-def _begin(generation: Generation, due: DueForPolled | DueForDirect, now: datetime, jitter: float) -> Step:
+def _begin(generation: Generation, due: DueForPolled | DueForDirect, now: datetime, jitter: float, claim: str) -> Step:
     """Start, or start again, the work of a model."""
     # A claim that has expired: the worker crashed during its call, and the response is lost.
     generation = changes.claim_expired(generation)
@@ -264,17 +275,17 @@ def _begin(generation: Generation, due: DueForPolled | DueForDirect, now: dateti
     if due.paused_until and due.paused_until > now:
         return Step(changes.paused(generation, due.paused_until, now, jitter=jitter), Rest())
     if isinstance(due, DueForDirect):
-        return Step(changes.call_claimed(generation, now), Call())
+        return Step(changes.call_claimed(generation, now, claim=claim), Call())
     return Step(generation, Submit())
 
 
-def _copy(generation: Generation, produced: Produced, now: datetime) -> Step:
+def _copy(generation: Generation, produced: Produced, now: datetime, claim: str) -> Step:
     images = len(produced.images)
     if changes.is_hopeless(generation, now):
         return Step(changes.copy_abandoned(generation, images, now), Finish())
     known = generation.images or (None,) * images
     # The claim: two workers that saw "succeeded" must not both download.
-    return Step(changes.copy_claimed(generation, known.count(None), now), Copy(produced))
+    return Step(changes.copy_claimed(generation, known.count(None), now, claim=claim), Copy(produced))
 
 
 def _end(generation: Generation, outcome: Ended, now: datetime) -> Step:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 from datetime import timedelta
 from functools import partial
 from typing import Final
 
 from imagegen.errors import ConflictError
-from imagegen.events import log_event
-from imagegen.generation import Generation, Versioned
+from imagegen.events import log_event, place_of
+from imagegen.generation import Generation, GenerationError, Status, Versioned
+from imagegen.lifecycle.claims import ClaimKeeper, KeptClaim
 from imagegen.lifecycle.copying import copy_produced, take_answered
 from imagegen.lifecycle.finishing import drop, finish
 from imagegen.lifecycle.ports import Ports
@@ -25,6 +27,7 @@ from imagegen.lifecycle.transitions import (
     DueWithoutModel,
     Enqueue,
     Finish,
+    Leave,
     Outcome,
     Pause,
     Poll,
@@ -34,17 +37,23 @@ from imagegen.lifecycle.transitions import (
     Take,
     transition,
 )
-from imagegen.upstream.protocol import Direct, Lost, Polled, Throttled, Unavailable
+from imagegen.upstream.protocol import Direct, Ended, Lost, Polled, Throttled, Unavailable
 
 _WORTH_WRITING: Final = timedelta(seconds=5)
 """A nearer `due` stays in the memory of the worker that polls. It is not worth a transaction."""
+
+_CAUSE: Final[dict[type, str]] = {
+    DueWithoutModel: "the settings do not name its model",
+    DueForDirect: "its model was changed to an API that cannot poll its operation",
+}
 
 
 class Worker:
     """Advances generations. Thread-safe: it has no state of its own."""
 
-    def __init__(self, ports: Ports) -> None:
+    def __init__(self, ports: Ports, keeper: ClaimKeeper | None = None) -> None:
         self._ports = ports
+        self._keeper = keeper or ClaimKeeper(ports.records.save, ports.clock)
 
     def advance_by_id(self, generation_id: str, *, has_minutes: bool) -> None:
         """Advance the generation of a queue message, if it is due or still waits for this message.
@@ -86,25 +95,36 @@ class Worker:
         ConflictError
             When another worker changed the record. Its change is valid, this one is dropped.
         """
+        claim = self._ports.new_claim()
         outcome: Outcome = self._due(current.generation, has_minutes=has_minutes)
-        while True:
-            step = transition(current.generation, outcome, self._ports.clock(), jitter=self._ports.jitter())
-            match step.effect:
-                case Finish():
-                    winner = finish(self._ports, step.generation, current.etag)
-                    return Versioned(winner or step.generation, current.etag)
-                case Drop(winner):
-                    drop(self._ports, current.generation.id, winner, current.etag)
-                    return Versioned(step.generation, current.etag)
-                case _:
-                    current = self._write(current, step.generation)
-            self._log(outcome, step)
-            # A crash from here on repeats the effect, with one exception: a call is not idempotent. The claim in the
-            # record says that a call was made, and that its response is lost.
-            current, more = self._do(step.effect, current)
-            if more is None:
-                return current
-            outcome = more
+        with ExitStack() as stack:
+            kept: KeptClaim | None = None
+            while True:
+                step = transition(
+                    current.generation, outcome, self._ports.clock(), jitter=self._ports.jitter(), claim=claim
+                )
+                if kept and not isinstance(step.effect, Take):
+                    current = kept.release()
+                match step.effect:
+                    case Finish():
+                        winner = finish(self._ports, step.generation, current.etag)
+                        return Versioned(winner or step.generation, current.etag)
+                    case Drop(winner):
+                        drop(self._ports, current.generation.id, winner, current.etag)
+                        return Versioned(step.generation, current.etag)
+                    case Leave() | Take():
+                        current = Versioned(step.generation, current.etag)
+                    case _:
+                        current = self._write(current, step.generation)
+                self._log(outcome, step)
+                # A crash from here on repeats the effect, with one exception: a call is not idempotent. The claim in
+                # the record says that a call was made, and that its response is lost.
+                if isinstance(step.effect, Call):
+                    kept = stack.enter_context(self._keeper.keep(current))
+                more = self._do(step.effect, current.generation)
+                if more is None:
+                    return current
+                outcome = more
 
     def _due(self, generation: Generation, *, has_minutes: bool) -> Due:
         """Collect the facts that decide how a due generation goes on."""
@@ -128,36 +148,47 @@ class Worker:
         return Versioned(generation, self._ports.records.save(generation, current.etag))
 
     def _do(  # noqa: C901 - one case for each effect
-        self, effect: ContinuingEffect, current: Versioned
-    ) -> tuple[Versioned, Outcome | None]:
-        """Carry out an effect. Return the record, and the outcome if there is more to decide."""
-        generation = current.generation
+        self, effect: ContinuingEffect, generation: Generation
+    ) -> Outcome | None:
+        """Carry out an effect. Return its outcome, if there is more to decide."""
         match effect, self._ports.upstreams.get(generation.request.model or ""):
             case Submit(), Polled() as upstream:
-                return current, upstream.submit(generation)
+                return upstream.submit(generation)
             case Poll(), Polled() as upstream:
-                return current, upstream.poll(generation, self._ports.clock())
+                return upstream.poll(generation, self._ports.clock())
             case Call(), Direct() as upstream:
                 # A worker that is late must not pay for a generation that was canceled or deleted meanwhile.
                 there = self._ports.records.read(generation.id)
                 if there is None or there.status.is_terminal:
-                    return current, AlreadyEnded(there)
-                return current, upstream.generate(generation)
+                    return AlreadyEnded(there)
+                return self._call(upstream, generation)
             case Copy(produced), _:
-                return current, copy_produced(self._ports, current, produced)
+                return copy_produced(self._ports, generation, produced)
             case Take(answered), _:
-                return take_answered(self._ports, current, answered)
+                return take_answered(self._ports, generation, answered)
             case Enqueue(), _:
                 # Sent after it was written: a crash in between is a lost message, and costs the time until `due`.
                 self._ports.queue.send([generation.id])
-                return current, None
+                return None
             case Pause(until), _:
                 self._ports.throttling.pause(generation.request.model or "", until)
-                return current, None
-            case Rest(), _:
-                return current, None
+                return None
+            case Rest() | Leave(), _:
+                return None
             case Submit() | Poll() | Call(), upstream:
                 raise TypeError(f"{type(effect).__name__} does not fit {type(upstream).__name__}")
+
+    def _call(self, upstream: Direct, generation: Generation) -> Outcome:
+        try:
+            return upstream.generate(generation)
+        except Exception as error:  # noqa: BLE001 - a defect of the app must not repeat a call that may be billed
+            name, place = type(error).__name__, place_of(error)
+            log_event("generation.stuck", level=logging.ERROR, id=generation.id, error=name, at=place)
+            message = (
+                "The app failed during the call, and the service may have billed it. The app did not repeat it; its log "
+                "has the reason under the id of the generation."
+            )
+            return Ended(Status.FAILED, GenerationError(code="outcomeUnknown", message=message))
 
     def _log(self, outcome: Outcome, step: Step) -> None:
         generation = step.generation
@@ -169,10 +200,10 @@ class Worker:
                 log("upstream.unavailable", reason=reason, faults=generation.faults, seconds=seconds)
             case Lost(reason):
                 log("generation.call_lost", reason=reason)
-            case DueForDirect() if isinstance(step.effect, Rest) and generation.operation_location:
-                log("generation.stranded", model=generation.request.model, note="its model cannot poll its operation")
             case _:
                 pass
+        if isinstance(step.effect, Leave):
+            log("generation.stranded", model=generation.request.model, cause=_CAUSE[type(outcome)])
         if isinstance(step.effect, Call) and generation.lost_calls:
             note = "an earlier call may have been billed: this one may be billed twice"
             log("generation.call_repeated", lost_calls=generation.lost_calls, note=note)
