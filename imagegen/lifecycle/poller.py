@@ -65,6 +65,7 @@ class SlotSummary:
     moves: int = 0
     """Generations advanced, once for each time."""
     failures: int = 0
+    failed_listings: int = 0
     passed_on: int = 0
     """Generations sent to the queue."""
     left: int = 0
@@ -86,6 +87,10 @@ class _Slot:
     )
     not_before: dict[str, datetime] = field(default_factory=dict[str, datetime])
     summary: SlotSummary = field(default_factory=SlotSummary)
+    wait: timedelta = CADENCE
+    """Time to the next listing."""
+    failure: StorageUnavailableError | None = None
+    """Of the last listing that failed."""
 
     def due(self, entry: ActiveEntry) -> datetime:
         known = self.known.get(entry.id)
@@ -129,7 +134,7 @@ class Poller:
         Raises
         ------
         StorageUnavailableError
-            When the records cannot be listed. The next tick tries again.
+            When no listing of the whole slot succeeded. The next tick tries again.
         """
         slot = _Slot(ends)
         with ThreadPoolExecutor(self._threads, "poll") as pool:
@@ -141,11 +146,20 @@ class Poller:
             self._collect(slot, wait(slot.running, timeout=max(0.0, seconds)).done)
             pool.shutdown(wait=True, cancel_futures=True)
             self._collect(slot, {future for future in slot.running if not future.cancelled()})
+        if slot.summary.passes == 0 and slot.failure:
+            raise slot.failure
         return slot.summary
 
     def _pass(self, slot: _Slot, pool: ThreadPoolExecutor) -> bool:
         """List once, and start work on each due generation. Return whether another pass is needed."""
-        entries = self._records.list_active()
+        try:
+            entries = self._records.list_active()
+        except StorageUnavailableError as failure:
+            slot.summary.failed_listings += 1
+            slot.failure = failure
+            slot.wait = _FAILURE_WAIT
+            return self._clock() + slot.wait < slot.ends
+        slot.wait = CADENCE
         now = self._clock()
         slot.summary.passes += 1
         slot.summary.left = len(entries)
@@ -178,7 +192,7 @@ class Poller:
 
     def _pause(self, slot: _Slot) -> None:
         """Collect results until the next pass is worth its listing."""
-        until = self._clock() + CADENCE
+        until = self._clock() + slot.wait
         while slot.running and (seconds := (until - self._clock()).total_seconds()) > 0:
             self._collect(slot, wait(slot.running, timeout=seconds, return_when=FIRST_COMPLETED).done)
         if (seconds := (until - self._clock()).total_seconds()) > 0:

@@ -185,8 +185,8 @@ class Worker:
             name, place = type(error).__name__, place_of(error)
             log_event("generation.stuck", level=logging.ERROR, id=generation.id, error=name, at=place)
             message = (
-                "The app failed during the call, and the service may have billed it. The app did not repeat it; its log "
-                "has the reason under the id of the generation."
+                "The app failed during the call, and the service may have billed it. The app did not repeat it. "
+                "Its log has the reason under the id of the generation."
             )
             return Ended(Status.FAILED, GenerationError(code="outcomeUnknown", message=message))
 
