@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from itertools import chain, repeat
 from typing import Final
 
+from imagegen.crash_points import CrashPoint, crash_point
 from imagegen.errors import ImageUnusableError, StorageUnavailableError
 from imagegen.events import log_event, log_unusable_image, place_of
 from imagegen.generation import FailedImage, Generation, GenerationError
@@ -86,7 +87,9 @@ def _copy_once(ports: Ports, source: ImageSource, generation_id: str, index: int
     if isinstance(source, ImageRefused):
         return FailedImage(error=source.error)
     try:
-        return ports.images.copy(source, generation_id, index)
+        stored = ports.images.copy(source, generation_id, index)
     except ImageUnusableError as error:
         log_unusable_image(generation_id, index, error)
         return CopyFault(GenerationError(code=error.code, message=error.message), retryable=error.again)
+    crash_point(CrashPoint.IMAGE_STORED)
+    return stored

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
+from imagegen.crash_points import CrashPoint, crash_point
 from imagegen.errors import (
     ConflictError,
     FieldProblem,
@@ -115,6 +116,7 @@ class Generations:
             key=start.key.name if start.key else None,
         )
         created = self._create(generation, start)
+        crash_point(CrashPoint.RECORD_CREATED)
         if isinstance(created, Generation):
             return created
         log_event("generation.started", id=created.generation.id, model=request.model, n=request.n, size=request.size)
@@ -127,6 +129,7 @@ class Generations:
             # A crash after this line leaves a key without a record. The next request with the key makes the record,
             # under the same id.
             claim = self._ports.records.claim_key(start.key.name, KeyClaim(id=own_id, digest=start.digest))
+            crash_point(CrashPoint.KEY_CLAIMED)
             if claim.digest != start.digest:
                 raise KeyReusedError(start.key.header)
             if claim.id != own_id and (existing := self._ports.records.read(claim.id)):
@@ -150,6 +153,7 @@ class Generations:
         try:
             if generation.queued:
                 self._ports.queue.send([generation.id])
+                crash_point(CrashPoint.MESSAGE_SENT)
                 return generation
             return self._worker.run(created).generation
         except (StorageUnavailableError, ConflictError):
@@ -193,8 +197,10 @@ class Generations:
         """Cancel if need be, then delete images, key and record. After a crash, the caller deletes again."""
         self.cancel(generation)
         self._ports.images.delete_all(generation.id)
+        crash_point(CrashPoint.IMAGES_DELETED)
         if generation.key:
             self._ports.records.drop_key(generation.key, generation.id)
+        crash_point(CrashPoint.KEY_DROPPED)
         # Last: it removes the token, without which the caller cannot repeat the delete.
         self._ports.records.write_tombstone(generation.id)
         log_event("generation.deleted", id=generation.id)

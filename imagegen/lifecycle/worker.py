@@ -8,6 +8,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Final
 
+from imagegen.crash_points import CrashPoint, crash_point
 from imagegen.errors import ConflictError
 from imagegen.events import log_event, place_of
 from imagegen.generation import Generation, GenerationError, Status, Versioned
@@ -145,7 +146,9 @@ class Worker:
         near = generation.due - self._ports.clock() < _WORTH_WRITING
         if generation == before or (near and generation.changed(due=before.due) == before):
             return Versioned(generation, current.etag)
-        return Versioned(generation, self._ports.records.save(generation, current.etag))
+        written = Versioned(generation, self._ports.records.save(generation, current.etag))
+        crash_point(CrashPoint.RECORD_WRITTEN)
+        return written
 
     def _do(  # noqa: C901 - one case for each effect
         self, effect: ContinuingEffect, generation: Generation
@@ -153,9 +156,13 @@ class Worker:
         """Carry out an effect. Return its outcome, if there is more to decide."""
         match effect, self._ports.upstreams.get(generation.request.model or ""):
             case Submit(), Polled() as upstream:
-                return upstream.submit(generation)
+                submitted = upstream.submit(generation)
+                crash_point(CrashPoint.OPERATION_SUBMITTED)
+                return submitted
             case Poll(), Polled() as upstream:
-                return upstream.poll(generation, self._ports.clock())
+                polled = upstream.poll(generation, self._ports.clock())
+                crash_point(CrashPoint.OPERATION_POLLED)
+                return polled
             case Call(), Direct() as upstream:
                 # A worker that is late must not pay for a generation that was canceled or deleted meanwhile.
                 there = self._ports.records.read(generation.id)
@@ -163,15 +170,18 @@ class Worker:
                     return AlreadyEnded(there)
                 return self._call(upstream, generation)
             case Copy(produced), _:
+                crash_point(CrashPoint.COPY_CLAIMED)
                 return copy_produced(self._ports, generation, produced)
             case Take(answered), _:
                 return take_answered(self._ports, generation, answered)
             case Enqueue(), _:
                 # Sent after it was written: a crash in between is a lost message, and costs the time until `due`.
                 self._ports.queue.send([generation.id])
+                crash_point(CrashPoint.MESSAGE_SENT)
                 return None
             case Pause(until), _:
                 self._ports.throttling.pause(generation.request.model or "", until)
+                crash_point(CrashPoint.PAUSE_WRITTEN)
                 return None
             case Rest() | Leave(), _:
                 return None
@@ -179,8 +189,9 @@ class Worker:
                 raise TypeError(f"{type(effect).__name__} does not fit {type(upstream).__name__}")
 
     def _call(self, upstream: Direct, generation: Generation) -> Outcome:
+        crash_point(CrashPoint.CALL_CLAIMED)
         try:
-            return upstream.generate(generation)
+            answered = upstream.generate(generation)
         except Exception as error:  # noqa: BLE001 - a defect of the app must not repeat a call that may be billed
             name, place = type(error).__name__, place_of(error)
             log_event("generation.stuck", level=logging.ERROR, id=generation.id, error=name, at=place)
@@ -189,6 +200,8 @@ class Worker:
                 "Its log has the reason under the id of the generation."
             )
             return Ended(Status.FAILED, GenerationError(code="outcomeUnknown", message=message))
+        crash_point(CrashPoint.CALL_ANSWERED)
+        return answered
 
     def _log(self, outcome: Outcome, step: Step) -> None:
         generation = step.generation
