@@ -1,6 +1,6 @@
-"""Every trigger of the app: its table of contents.
+"""Every trigger of the app: the table of contents.
 
-Azure tries routes in the alphabetical order of their functions' names, so ``unknown_route`` must stay the last.
+Azure tries routes in the alphabetical order of the function names, so ``unknown_route`` must stay the last name.
 """
 
 from __future__ import annotations
@@ -10,87 +10,87 @@ from typing import cast
 
 import azure.functions as func
 
-from imagegen.app import Service, service
+from imagegen.app import App, current_app
 from imagegen.events import log_event
 from imagegen.storage.work_queue import QUEUE
-from imagegen.web import routes as api
-from imagegen.web.http import Request, Response, answer
+from imagegen.web import routes
+from imagegen.web.http import Handler, Request, Response, answer
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
 
-# The routes that are anonymous to the host check what they are given themselves: the token in the URL, because clients
-# do not replay a function key when they poll; or an api-key, as the retired API did.
+# The host lets anyone call these routes. The app itself checks the token in the URL, because clients do not send a
+# function key when they poll, and the api-key header of the retired API.
 ANONYMOUS = func.AuthLevel.ANONYMOUS
 
 
 @app.route("generations", methods=["POST"])
 def start_generation(req: func.HttpRequest) -> func.HttpResponse:
-    return _answer(req, lambda app, request: app.routes.start_generation(request))
+    return respond(req, lambda app: app.routes.start_generation)
 
 
 @app.route("generations", methods=["GET"])
 def list_generations(req: func.HttpRequest) -> func.HttpResponse:
-    return _answer(req, lambda app, request: app.routes.list_generations(request))
+    return respond(req, lambda app: app.routes.list_generations)
 
 
 @app.route("generations/{id}", methods=["GET"], auth_level=ANONYMOUS)
 def get_generation(req: func.HttpRequest) -> func.HttpResponse:
-    return _answer(req, lambda app, request: app.routes.get_generation(request))
+    return respond(req, lambda app: app.routes.get_generation)
 
 
 @app.route("generations/{id}/result", methods=["GET"], auth_level=ANONYMOUS)
 def get_generation_result(req: func.HttpRequest) -> func.HttpResponse:
-    return _answer(req, lambda app, request: app.routes.get_generation_result(request))
+    return respond(req, lambda app: app.routes.get_generation_result)
 
 
 @app.route("generations/{id}/cancel", methods=["POST"], auth_level=ANONYMOUS)
 def cancel_generation(req: func.HttpRequest) -> func.HttpResponse:
-    return _answer(req, lambda app, request: app.routes.cancel_generation(request))
+    return respond(req, lambda app: app.routes.cancel_generation)
 
 
 @app.route("generations/{id}", methods=["DELETE"], auth_level=ANONYMOUS)
 def delete_generation(req: func.HttpRequest) -> func.HttpResponse:
-    return _answer(req, lambda app, request: app.routes.delete_generation(request))
+    return respond(req, lambda app: app.routes.delete_generation)
 
 
 @app.route("openai/images/generations:submit", methods=["POST"], auth_level=ANONYMOUS)
 def legacy_submit(req: func.HttpRequest) -> func.HttpResponse:
-    return _answer(req, lambda app, request: app.legacy.submit(request))
+    return respond(req, lambda app: app.legacy.submit)
 
 
 @app.route("openai/operations/images/{id}", methods=["GET"], auth_level=ANONYMOUS)
 def legacy_get_operation(req: func.HttpRequest) -> func.HttpResponse:
-    return _answer(req, lambda app, request: app.legacy.get_operation(request))
+    return respond(req, lambda app: app.legacy.get_operation)
 
 
 @app.route("openai/operations/images/{id}", methods=["DELETE"], auth_level=ANONYMOUS)
 def legacy_delete_operation(req: func.HttpRequest) -> func.HttpResponse:
-    return _answer(req, lambda app, request: app.legacy.delete_operation(request))
+    return respond(req, lambda app: app.legacy.delete_operation)
 
 
 @app.route("models", methods=["GET"])
 def list_models(req: func.HttpRequest) -> func.HttpResponse:
-    return _answer(req, lambda app, request: app.models.get(request))
+    return respond(req, lambda app: app.models.get)
 
 
 @app.route("health", methods=["GET"], auth_level=ANONYMOUS)
 def get_health(req: func.HttpRequest) -> func.HttpResponse:
-    return _answer(req, lambda app, request: app.health.get(request))
+    return respond(req, lambda app: app.health.get)
 
 
 @app.route("openapi.json", methods=["GET"], auth_level=ANONYMOUS)
 def get_openapi(req: func.HttpRequest) -> func.HttpResponse:
-    return _answer(req, lambda app, request: app.openapi.get(request))
+    return respond(req, lambda app: app.openapi.get)
 
 
 @app.route("{*path}", auth_level=ANONYMOUS)
 def unknown_route(req: func.HttpRequest) -> func.HttpResponse:
-    return _http(answer(_request(req), api.unknown_route))
+    return _to_azure(answer(_from_azure(req), routes.unknown_route))
 
 
 @app.timer_trigger("timer", "%POLL_SCHEDULE%", run_on_startup=False, use_monitor=True)
 def poll_operations(timer: func.TimerRequest) -> None:
-    done = service().poll()
+    done = current_app().poll()
     if done.moves or done.left or timer.past_due:
         log_event(
             "poll.done",
@@ -106,14 +106,15 @@ def poll_operations(timer: func.TimerRequest) -> None:
 
 @app.queue_trigger("message", queue_name=QUEUE, connection="AzureWebJobsStorage")  # pyright: ignore[reportUnknownMemberType]
 def advance_generations(message: func.QueueMessage) -> None:
-    service().work(message.get_body())
+    current_app().work(message.get_body())
 
 
-def _answer(req: func.HttpRequest, handle: Callable[[Service, Request], Response]) -> func.HttpResponse:
-    return _http(answer(_request(req), lambda request: handle(service(), request)))
+def respond(req: func.HttpRequest, handler: Callable[[App], Handler]) -> func.HttpResponse:
+    """Answer with this handler of the app. Invalid settings become an answer too, not an exception."""
+    return _to_azure(answer(_from_azure(req), lambda request: handler(current_app())(request)))
 
 
-def _request(req: func.HttpRequest) -> Request:
+def _from_azure(req: func.HttpRequest) -> Request:
     headers = cast("Mapping[str, str]", req.headers)
     return Request(
         method=req.method or "",
@@ -125,7 +126,7 @@ def _request(req: func.HttpRequest) -> Request:
     )
 
 
-def _http(response: Response) -> func.HttpResponse:
+def _to_azure(response: Response) -> func.HttpResponse:
     return func.HttpResponse(
         response.content(),
         status_code=response.status,

@@ -49,15 +49,15 @@ def main() -> None:
 
 def measure(images: int, length: int, at_once: int) -> None:
     """Peak MiB of this process, and seconds, after so many answers at once."""
-    service = build(read_settings(json.load(sys.stdin)))
+    app = build(read_settings(json.load(sys.stdin)))
     started: list[str] = []
     for number in range(at_once):
         request = GenerationRequest(prompt=f"[bytes:{length}] {number} {time.time()}", n=images, model="gpt-image-2")
-        generation = service.generations.start(request, metadata={}, timeout=timedelta(hours=1))
+        generation = app.generations.start(request, metadata={}, timeout=timedelta(hours=1))
         started.append(generation.id)
     began = time.monotonic()
     with ThreadPoolExecutor(max(1, at_once)) as pool:
-        list(pool.map(partial(service.worker.advance_by_id, has_minutes=True), started))
+        list(pool.map(partial(app.worker.advance_by_id, has_minutes=True), started))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, time.monotonic() - began)
 
 

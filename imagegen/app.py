@@ -1,4 +1,4 @@
-"""The house put together: settings in, everything that a trigger needs out."""
+"""The composition root: settings in, everything that a trigger needs out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from functools import cache, partial
 
 import uuid_utils
 
-from imagegen.deployments import Deployment, ImageApi
 from imagegen.lifecycle.changes import COPY_SECONDS_EACH
 from imagegen.lifecycle.generations import Generations
 from imagegen.lifecycle.poller import Poller, SlotSummary, slot_end
@@ -25,12 +24,7 @@ from imagegen.storage.listing import BlobListing
 from imagegen.storage.records import BlobRecords
 from imagegen.storage.throttling import Throttling
 from imagegen.storage.work_queue import WorkQueue, read_ids
-from imagegen.upstream.direct import DirectUpstream
-from imagegen.upstream.flux import flux
-from imagegen.upstream.mai import mai
-from imagegen.upstream.openai_images import openai_images
-from imagegen.upstream.operations import OperationsUpstream
-from imagegen.upstream.protocol import Upstream
+from imagegen.upstream.registry import open_upstream
 from imagegen.web.health import HealthRoute
 from imagegen.web.legacy import LegacyRoutes
 from imagegen.web.model_list import ModelListRoute
@@ -39,12 +33,12 @@ from imagegen.web.openapi import OpenApiRoute
 from imagegen.web.routes import Routes
 
 THREADS = 16
-"""Generations that one instance advances at once. They wait for the network, nearly all of the time."""
+"""Generations that one instance advances at the same time. They mostly wait for the network."""
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
-    """One app, wired."""
+class App:
+    """One app, with all its parts connected."""
 
     settings: Settings
     routes: Routes
@@ -57,32 +51,32 @@ class Service:
     worker: Worker
 
     def poll(self) -> SlotSummary:
-        """Work until just before the timer's next tick, or until nothing is left."""
+        """Run the timer's slot: until just before its next tick, or until no work is left."""
         return self.poller.run(slot_end(self.settings.poll_schedule, utc_now()))
 
     def work(self, message: str | bytes) -> None:
-        """Do what a message of the queue asks for.
+        """Advance the generations of a queue message.
 
         Raises
         ------
         ValueError
-            When it asks for nothing that we know.
+            When the message does not name generations. A retry does not help; it ends in the poison queue.
         StorageUnavailableError
-            When storage does not answer: the message comes again.
+            When storage does not answer. The message comes again.
         """
         ids = read_ids(message)
         if len(ids) == 1:
             self.worker.advance_by_id(ids[0], has_minutes=True)
             return
-        # Many are polls, passed on by the timer. A call among them is given a message of its own: the platform counts
-        # messages, not calls, when it decides what an instance can bear.
+        # The timer's overflow: many polls in one message. A call among them gets a message of its own, because the
+        # platform scales by messages, not by calls.
         with ThreadPoolExecutor(THREADS, "work") as pool:
             for _ in pool.map(partial(self.worker.advance_by_id, has_minutes=False), ids):
                 pass
 
 
 def utc_now() -> datetime:
-    """Of whole milliseconds, as records write it: one that is read back equals the one that was written."""
+    """The time in whole milliseconds, as records store it: a time that is read back equals the one written."""
     now = datetime.now(UTC)
     return now.replace(microsecond=now.microsecond // 1_000 * 1_000)
 
@@ -92,8 +86,8 @@ def new_generation_id(now: datetime) -> str:
     return str(uuid_utils.uuid7(nanoseconds=int(now.timestamp() * 1_000) * 1_000_000))
 
 
-def build(settings: Settings) -> Service:
-    """Everything for these settings. Opens no connection yet."""
+def build(settings: Settings) -> App:
+    """Connect all parts for these settings. Opens no connection yet."""
     storage = open_storage(settings, connections=THREADS)
     queue = WorkQueue(settings, connections=THREADS)
     records = BlobRecords(storage, settings.generations_container)
@@ -110,7 +104,15 @@ def build(settings: Settings) -> Service:
         link_lifetime=timedelta(seconds=settings.sas_lifetime_seconds),
         clock=utc_now,
     )
-    upstreams = {deployment.name: _upstream(deployment, settings) for deployment in settings.deployments}
+    upstreams = {
+        deployment.name: open_upstream(
+            deployment,
+            allowed_origins=settings.operation_location_allowed_origins,
+            max_image_bytes=settings.max_image_bytes,
+            connections=THREADS,
+        )
+        for deployment in settings.deployments
+    }
     ports = Ports(
         records=records,
         images=images,
@@ -124,7 +126,7 @@ def build(settings: Settings) -> Service:
     generations = Generations(ports, worker, new_id=new_generation_id, most_active=settings.max_active_generations)
     retention = timedelta(days=settings.retention_days)
     monitors = Monitors(links=images, retention=retention, clock=utc_now, backlog=records.count_active)
-    return Service(
+    return App(
         settings=settings,
         routes=Routes(
             settings=settings,
@@ -158,30 +160,14 @@ def build(settings: Settings) -> Service:
     )
 
 
-def _upstream(deployment: Deployment, settings: Settings) -> Upstream:
-    match deployment.api:
-        case ImageApi.OPERATIONS:
-            origins = settings.operation_location_allowed_origins
-            return OperationsUpstream(deployment, allowed_origins=origins, connections=THREADS)
-        case ImageApi.IMAGES:
-            dialect = openai_images(deployment)
-        case ImageApi.FLUX:
-            dialect = flux(deployment)
-        case ImageApi.MAI:
-            dialect = mai(deployment)
-    # base64 takes four bytes for three, and the rest of an answer is small.
-    most_bytes = settings.max_image_bytes * dialect.limits.most_images * 4 // 3 + (1 << 20)
-    return DirectUpstream(deployment, dialect, connections=THREADS, most_bytes=most_bytes)
-
-
 @cache
-def service() -> Service:
-    """The service of this process, built at its first use.
+def current_app() -> App:
+    """The app of this process, built at its first use.
 
     Raises
     ------
     SettingsError
-        Each time, until the settings are mended: an answer that names them beats an app without functions, which is
-        all that Azure shows of an app that fails to import.
+        Each time, until the settings are valid. An answer that names the problems is better than an app that fails to
+        import: Azure shows such an app without functions, and without a reason.
     """
     return build(read_settings(os.environ))

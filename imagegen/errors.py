@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,32 +28,23 @@ class RequestError(Exception):
 
     @classmethod
     def for_fields(cls, problems: Sequence[FieldProblem]) -> RequestError:
-        message = "; ".join(f"{problem.field}: {problem.message}" for problem in problems)
+        message = " ".join(f"{problem.field}: {problem.message.removesuffix('.')}." for problem in problems)
         return RequestError("invalidPayload", message, problems=problems)
-
-    def to_json(self) -> dict[str, Any]:
-        """``{"error": …}`` after the Microsoft REST guidelines."""
-        error: dict[str, Any] = {"code": self.code, "message": self.message}
-        if self.problems:
-            error["target"] = self.problems[0].field
-        if len(self.problems) > 1:
-            error["details"] = [
-                {"code": self.code, "message": problem.message, "target": problem.field} for problem in self.problems
-            ]
-        return {"error": error}
 
 
 class KeyReusedError(RequestError):
     """The idempotency key was used before, with another request."""
 
     def __init__(self, header: str) -> None:
-        super().__init__("idempotencyKeyReused", f"{header}: this value was used with another request. Use a new one.")
+        super().__init__(
+            "idempotencyKeyReused", f"{header}: this value was used before, with another request. Use a new value."
+        )
         self.header = header
         """Lower-case name of the header that carried the key."""
 
 
 class TooManyActiveError(RequestError):
-    """``MAX_ACTIVE_GENERATIONS`` are unfinished."""
+    """``MAX_ACTIVE_GENERATIONS`` generations are active."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(
@@ -64,19 +54,19 @@ class TooManyActiveError(RequestError):
 
 
 class ImageUnusableError(Exception):
-    """What was fetched is not an image that we can store. Holds no URL: an image's URL is a credential."""
+    """The fetched content is not an image that the app can store. The message has no URL: image URLs are secrets."""
 
     def __init__(self, code: str, message: str, *, again: bool) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.again = again
-        """Whether fetching once more may help."""
+        """Whether another fetch may succeed."""
 
 
 class StorageUnavailableError(Exception):
-    """Storage did not answer, or refused us. Nothing is decided."""
+    """Storage did not answer, or it refused access. The state of the generation is not known."""
 
 
 class ConflictError(Exception):
-    """Somebody else wrote the record since we read it: their move counts, ours does not."""
+    """Another writer changed the record after it was read. That write counts; this one was not made."""

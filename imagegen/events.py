@@ -1,4 +1,4 @@
-"""What the log says: events with fields, on one line each. Never a prompt, key, token or SAS among them."""
+"""Log events: a name and fields on one line. They never hold a prompt, key, token or SAS."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from imagegen.errors import ImageUnusableError
 
 _LOGGER = logging.getLogger("imagegen")
 
-# urllib3 warns of odd answers with the whole URL, and the URLs that we fetch are credentials.
+# urllib3 logs malformed responses with their whole URL, and image URLs are credentials.
 logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 
 def log_event(name: str, *, level: int = logging.INFO, **fields: object) -> None:
-    """Log ``name key=value …``; a field that is None is left out."""
-    words = [name, *(f"{key}={_one_word(value)}" for key, value in fields.items() if value is not None)]
+    """Log ``name key=value …`` without the fields that are None."""
+    words = [name, *(f"{key}={_quoted(value)}" for key, value in fields.items() if value is not None)]
     _LOGGER.log(level, "%s", " ".join(words))
 
 
-def _one_word(value: object) -> str:
+def _quoted(value: object) -> str:
     text = str(value)
     plain = text.isprintable() and not any(mark in text for mark in ' ="') and text
     return text if plain else repr(text)
@@ -38,7 +38,7 @@ def log_unusable_image(generation_id: str, index: int, error: ImageUnusableError
 
 
 def place_of(error: BaseException) -> str | None:
-    """Where it was raised. Its text is not logged: it may hold a prompt or a URL."""
+    """File and line where the error was raised. Its message is not logged: it may hold a prompt or a URL."""
     trace = error.__traceback__
     while trace and trace.tb_next:
         trace = trace.tb_next

@@ -108,7 +108,9 @@ class GenerationRequest(JsonModel):
     size: str | None = Field(default=None, pattern=r"^(auto|[1-9][0-9]{1,4}x[1-9][0-9]{1,4})$")
     quality: str | None = Field(default=None, min_length=1, max_length=64)
     output_format: str | None = Field(default=None, alias="output_format", min_length=1, max_length=64)
-    output_compression: Whole | None = Field(default=None, alias="output_compression", ge=0, le=100)
+    output_compression: Annotated[int, Field(ge=0, le=100), BeforeValidator(_whole)] | None = Field(
+        default=None, alias="output_compression"
+    )
     background: str | None = Field(default=None, min_length=1, max_length=64)
     style: str | None = Field(default=None, min_length=1, max_length=64)
     model: str | None = Field(default=None, min_length=1, max_length=128)
@@ -136,13 +138,13 @@ class StartRequest(GenerationRequest):
     model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=False)
 
     metadata: Metadata = Field(default_factory=dict)
-    timeout_seconds: Whole | None = Field(default=None, ge=30, le=86_400)
+    timeout_seconds: Annotated[int, Field(ge=30, le=86_400), BeforeValidator(_whole)] | None = None
 
     @property
     def request(self) -> GenerationRequest:
-        return GenerationRequest.model_validate(
-            self.model_dump(exclude={"metadata", "timeout_seconds"}, exclude_unset=True)
-        )
+        """The part that says what to generate. Its fields are valid already."""
+        given = self.model_fields_set & GenerationRequest.model_fields.keys()
+        return GenerationRequest.model_construct(**{name: getattr(self, name) for name in given})
 
 
 class Generation(JsonModel):

@@ -1,4 +1,4 @@
-"""The name that a caller gives a request, so that repeating it does not repeat its effect."""
+"""The idempotency key of a request: a repeated request with the same key starts nothing new."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _QUOTED = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255})"')
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
-    """One of the three headers that say the same."""
+    """The value of one of the three headers."""
 
     header: str
     """Lower-case."""
@@ -25,7 +25,7 @@ class IdempotencyKey:
 
     @property
     def name(self) -> str:
-        """What it is stored under: SHA-256, because a key may be a secret and is not a blob name."""
+        """Blob name of the stored key. A digest, because a key may be secret and may not be a valid blob name."""
         return hashlib.sha256(self.value.encode()).hexdigest()
 
 
@@ -35,12 +35,12 @@ def read_key(headers: Mapping[str, str]) -> IdempotencyKey | None:
     Raises
     ------
     RequestError
-        When it is empty, too long or, for ``Operation-Id``, no UUID; or when two headers disagree.
+        When the key is empty, too long or, in ``Operation-Id``, not a UUID; or when two headers differ.
     """
     keys = [_parse(name, headers[name]) for name in _HEADERS if name in headers]
     if len({key.value for key in keys}) > 1:
         names = " and ".join(key.header for key in keys)
-        raise RequestError("invalidHeader", f"{names} disagree: send one of them.")
+        raise RequestError("invalidHeader", f"{names}: the values differ. Send only one of these headers.")
     return keys[0] if keys else None
 
 
@@ -60,4 +60,4 @@ def _parse(header: str, text: str) -> IdempotencyKey:
 
 def _invalid(header: str, message: str) -> RequestError:
     problem = FieldProblem(header, message)
-    return RequestError("invalidHeader", f"{header}: {message}", problems=[problem])
+    return RequestError("invalidHeader", f"{header}: {message}.", problems=[problem])

@@ -7,7 +7,6 @@ import json
 import logging
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -39,24 +38,6 @@ _WATCH_SECONDS: Final = 1.0
 """Poll interval during ``Prefer: wait``."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
-    """What a caller asks for."""
-
-    request: GenerationRequest
-    timeout: timedelta
-    metadata: dict[str, str] = field(default_factory=dict[str, str])
-    timeout_seconds: int | None = None
-    """The timeout in the caller's own request, if any: two requests are the same only if this is."""
-    key: IdempotencyKey | None = None
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the caller's own words, before defaults: a changed default must not break a repetition."""
-        said = [self.request.to_json(), self.metadata, self.timeout_seconds]
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-
-
 class Generations:
     """Starts generations, and carries out what their callers want.
 
@@ -83,14 +64,15 @@ class Generations:
         asked_seconds: int | None = None,
         key: IdempotencyKey | None = None,
     ) -> Generation:
-        asked = Start(request=request, timeout=timeout, metadata=metadata, timeout_seconds=asked_seconds, key=key)
-        return self._start(asked)
-
-    def _start(self, start: Start) -> Generation:
         """Write the record, then submit it or queue its call. Return the generation as it is after that.
 
         The record comes first, with its id as the ``Operation-Id`` of the submit: after any crash the timer submits
         the same operation again, and nothing is lost or billed twice.
+
+        Parameters
+        ----------
+        asked_seconds
+            The timeout in the caller's own request, if any: two requests are the same only if this is.
 
         Raises
         ------
@@ -100,48 +82,71 @@ class Generations:
         StorageUnavailableError
             When the record could not be written. Nothing was billed.
         """
-        upstream = self._choose(start.request.model)
-        request = upstream.complete(start.request)
+        upstream = self._choose(request.model)
+        # Of the caller's own words, before defaults: a changed default must not break a repetition.
+        digest = _digest(request, metadata, asked_seconds)
+        request = upstream.complete(request)
         now = self._ports.clock()
         generation = Generation(
             id=self._new_id(now),
             token=secrets.token_urlsafe(16),
             created=now,
             last_action=now,
-            deadline=now + start.timeout,
+            deadline=now + timeout,
             due=now + SUBMIT_CLAIM,
             queued=isinstance(upstream, Direct),
             request=request,
-            metadata=start.metadata,
-            key=start.key.name if start.key else None,
+            metadata=metadata,
+            key=key.name if key else None,
         )
-        created = self._create(generation, start)
+        created = self._create(generation, key, digest)
         crash_point(CrashPoint.RECORD_CREATED)
         if isinstance(created, Generation):
             return created
         log_event("generation.started", id=created.generation.id, model=request.model, n=request.n, size=request.size)
         return self._begin(created)
 
-    def _create(self, generation: Generation, start: Start) -> Versioned | Generation:
+    def _create(self, generation: Generation, key: IdempotencyKey | None, digest: str) -> Versioned | Generation:
         """Write the record. Return it with its ETag, or the generation that another request with this key made."""
-        own_id = generation.id
-        if start.key:
+        if key is None:
+            self._admit()
+            created = self._ports.records.create(generation)
+            return created or self._ports.records.read(generation.id) or generation
+        while True:
+            claimed = self._claim_key(key, KeyClaim(id=generation.id, digest=digest))
             # A crash after this line leaves a key without a record. The next request with the key makes the record,
             # under the same id.
-            claim = self._ports.records.claim_key(start.key.name, KeyClaim(id=own_id, digest=start.digest))
             crash_point(CrashPoint.KEY_CLAIMED)
-            if claim.digest != start.digest:
-                raise KeyReusedError(start.key.header)
-            if claim.id != own_id and (existing := self._ports.records.read(claim.id)):
-                return existing
-            generation = generation.changed(id=claim.id)
-        self._admit(generation, owns_key=generation.id == own_id)
-        created = self._ports.records.create(generation)
-        if created and generation.id == own_id:
+            if found := self._create_under_key(generation.changed(id=claimed.id), own=claimed.id == generation.id):
+                return found
+            # The generation of this key was deleted a moment ago. Its key goes too, and this request claims it anew.
+            self._ports.records.drop_key(key.name, claimed.id)
+
+    def _claim_key(self, key: IdempotencyKey, claim: KeyClaim) -> KeyClaim:
+        records = self._ports.records
+        # At the limit no key is claimed, so a refused start leaves its key free. A known key is a repetition.
+        known = records.read_key(key.name) if self._is_full() else records.claim_key(key.name, claim)
+        if known is None:
+            raise TooManyActiveError(self._most_active)
+        if known.digest != claim.digest:
+            raise KeyReusedError(key.header)
+        return known
+
+    def _create_under_key(self, generation: Generation, *, own: bool) -> Versioned | Generation | None:
+        """The record of a key: made here, or by another request. None when it was deleted."""
+        records = self._ports.records
+        if not own and (existing := records.read(generation.id)):
+            return existing
+        if not own and records.was_deleted(generation.id):
+            return None
+        created = records.create(generation)
+        if created and own:
             return created
         # Another request with this key may have been faster. Then that request submits, and this one does not.
-        there = self._ports.records.read(generation.id) or generation
-        return created if created and there.token == generation.token else there
+        there = records.read(generation.id)
+        if there is None and created:
+            records.drop_active(generation.id, created.etag)
+        return created if created and there and there.token == generation.token else there
 
     def _begin(self, created: Versioned) -> Generation:
         """Submit, or queue the call.
@@ -172,13 +177,12 @@ class Generations:
             raise RequestError.for_fields([problem])
         return upstream
 
-    def _admit(self, generation: Generation, *, owns_key: bool) -> None:
-        if self._ports.records.count_active() < self._most_active:
-            return
-        if generation.key and owns_key:
-            # Nothing was started, so the key must stay free.
-            self._ports.records.drop_key(generation.key, generation.id)
-        raise TooManyActiveError(self._most_active)
+    def _admit(self) -> None:
+        if self._is_full():
+            raise TooManyActiveError(self._most_active)
+
+    def _is_full(self) -> bool:
+        return self._ports.records.count_active() >= self._most_active
 
     def cancel(self, generation: Generation) -> Generation | None:
         """End the generation as `canceled`, unless it has ended. Return its outcome, None when it was deleted."""
@@ -222,3 +226,9 @@ class Generations:
                 # Another worker may be at work on it.
                 current = self._ports.records.read_active(generation.id)
         return self._ports.records.read(generation.id) or generation
+
+
+def _digest(request: GenerationRequest, metadata: dict[str, str], asked_seconds: int | None) -> str:
+    """SHA-256 of a request: two requests with one idempotency key must be the same request."""
+    said = [request.to_json(), metadata, asked_seconds]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

@@ -62,8 +62,16 @@ class Records(Protocol):
         """Replace the outcome with a tombstone."""
         ...
 
+    def was_deleted(self, generation_id: str) -> bool:
+        """Whether a tombstone says that the generation was deleted."""
+        ...
+
     def claim_key(self, key: str, claim: KeyClaim) -> KeyClaim:
         """Claim an idempotency key. Return the first claim of this key."""
+        ...
+
+    def read_key(self, key: str) -> KeyClaim | None:
+        """The claim of an idempotency key."""
         ...
 
     def drop_key(self, key: str, generation_id: str) -> None:

@@ -1,11 +1,11 @@
-"""Blob Storage: one client, its connections and credential, and what its errors mean."""
+"""Clients of the storage account: connections, retries, credential and errors."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import requests
 from azure.core.exceptions import AzureError, HttpResponseError, ResourceExistsError
@@ -20,24 +20,28 @@ from imagegen.settings import Settings, SettingsError
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
 
-_SINGLE_PUT = 16 * 2**20
-"""Bytes. A blob up to this size is one transaction; a larger one goes in blocks, so that less is held in memory."""
-_BLOCK = 8 * 2**20
-_CONNECT_SECONDS = 5
-_READ_SECONDS = 30
+INVALID_CONNECTION_STRING: Final = (
+    "AzureWebJobsStorage: is not a connection string with blob and queue endpoints. Copy one from the storage account."
+)
+
+_SINGLE_PUT: Final = 16 * 2**20
+"""Bytes. A blob of up to this size is one transaction. A larger one is sent in blocks, which needs less memory."""
+_BLOCK: Final = 8 * 2**20
+_CONNECT_SECONDS: Final = 5
+_READ_SECONDS: Final = 30
 
 
 def open_storage(
     settings: Settings, *, connections: int, credential: TokenCredential | None = None
 ) -> BlobServiceClient:
-    """A thread-safe client for the account of the app.
+    """A thread-safe Blob Storage client for the account in the settings.
 
     Parameters
     ----------
     connections
-        How many threads use it at once.
+        The number of threads that use the client at the same time.
     credential
-        Instead of the identity that the settings name.
+        Replaces the identity in the settings.
     """
     options: dict[str, Any] = client_options(connections)
     options.update(max_single_put_size=_SINGLE_PUT, max_block_size=_BLOCK)
@@ -47,31 +51,32 @@ def open_storage(
                 settings.storage_connection_string.get_secret_value(), **options
             )
         except ValueError:
-            raise SettingsError("AzureWebJobsStorage: is not a storage connection string") from None
+            raise SettingsError(INVALID_CONNECTION_STRING) from None
     if settings.blob_service_uri is None:
-        raise SettingsError("AzureWebJobsStorage: is missing")
-    return BlobServiceClient(settings.blob_service_uri, credential=credential or identity(settings), **options)
+        raise SettingsError("AzureWebJobsStorage: is missing. Set it to a connection string.")
+    credential = credential or storage_credential(settings)
+    return BlobServiceClient(settings.blob_service_uri, credential=credential, **options)
 
 
 def client_options(connections: int) -> dict[str, Any]:
-    """How every storage client of the app connects and retries."""
+    """Connections, timeouts and retries of every storage client."""
     session = requests.Session()
     for scheme in ("https://", "http://"):
         session.mount(scheme, HTTPAdapter(pool_maxsize=connections))
-    # Where a transport is given, the SDK takes its time-outs, and no others: without these it waits for 300 s.
+    # With a transport of our own, the SDK uses the timeouts of the transport only. Their default is 300 s.
     transport = RequestsTransport(
         session=session, session_owner=False, connection_timeout=_CONNECT_SECONDS, read_timeout=_READ_SECONDS
     )
     return {
         "transport": transport,
-        # The SDK's own first wait is 15 seconds: longer than our callers wait.
+        # By default the SDK waits 15 seconds before the first retry, which is longer than callers wait.
         "retry_policy": ExponentialRetry(initial_backoff=1, increment_base=2, retry_total=2, random_jitter_range=1),
     }
 
 
-def identity(settings: Settings) -> TokenCredential:
-    """What signs in to storage where there is no connection string."""
-    # Imported here: with a connection string nobody pays for it at cold start.
+def storage_credential(settings: Settings) -> TokenCredential:
+    """The identity that signs in to storage without a connection string."""
+    # Imported here: an app with a connection string starts faster without it.
     from azure.identity import DefaultAzureCredential, ManagedIdentityCredential
 
     if settings.storage_client_id:
@@ -81,9 +86,9 @@ def identity(settings: Settings) -> TokenCredential:
 
 @contextmanager
 def storage_errors(doing: str) -> Generator[None]:
-    """Turn what the SDK raises inside into StorageUnavailableError, and log why. Its text may hold URLs: not shown.
+    """Turn the SDK's errors into StorageUnavailableError and log them, without their messages, which may hold URLs.
 
-    An error that means something to the caller (not found, a lost condition) must be caught inside.
+    Catch errors that are outcomes (not found, a failed condition) inside.
     """
     try:
         yield
@@ -100,7 +105,7 @@ def storage_errors(doing: str) -> Generator[None]:
 
 
 def create_container(container: ContainerClient) -> None:
-    """Make a container that is not there. In Azure, Bicep has made it; on a developer's machine nobody has."""
+    """Create a container if it does not exist. In Azure it exists, because the Bicep template creates it."""
     with storage_errors("create container"):
         try:
             container.create_container()

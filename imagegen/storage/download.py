@@ -1,6 +1,6 @@
-"""Fetching an image from a URL that somebody else wrote.
+"""Download of an image from an untrusted URL.
 
-No credential goes along, no address inside our own network is reached, nothing is read without end.
+The request carries no credential, reaches no private address, and ends at a time limit.
 """
 
 from __future__ import annotations
@@ -33,29 +33,29 @@ _CHUNK: Final = 1 << 18
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
 
 _FINAL: Final = frozenset({400, 401, 405, 410, 415, 451})
-"""Statuses that another try will not change. Not 403 and 404: a link expires, and the next poll brings a new one."""
+"""Statuses that a retry does not change. 403 and 404 may: a link expires, and the next poll returns a new one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Download:
     length: int | None
-    """Bytes, as the server announced; None when it did not."""
+    """Bytes, as the server announced; None if it announced none."""
     chunks: Iterable[bytes]
 
 
 class Downloader:
-    """Fetches images. Thread-safe.
+    """Downloads images. Thread-safe.
 
     Parameters
     ----------
     allowed_hosts
-        ``host``, ``host:port`` or ``.suffix`` of what images may come from. When empty: any public https host.
+        Hosts of image URLs, as ``host``, ``host:port`` or ``.suffix``. Empty: any public https host.
     endpoints
-        The image services: their own origins are always allowed.
+        URLs of the image services. Their origins are always allowed.
     connections
-        How many threads fetch at once.
+        The number of threads that download at the same time.
     seconds
-        The most that fetching one image may take.
+        Time limit for one image.
     """
 
     def __init__(
@@ -89,14 +89,14 @@ class Downloader:
 
     @contextmanager
     def open(self, url: str) -> Generator[Download]:
-        """Start to fetch. Use it up within the ``with``.
+        """Start the download. Read the chunks within the ``with``.
 
         Raises
         ------
         ImageUnusableError
-            Here, or while reading, when there is no image to be had. No message holds the URL: it is a credential.
+            Here, or while the chunks are read. The message never holds the URL, which is a credential.
         """
-        give_up = self._monotonic() + self._seconds
+        deadline = self._monotonic() + self._seconds
         try:
             with self._get(url) as response:
                 if response.status_code != 200:
@@ -104,12 +104,12 @@ class Downloader:
                     raise ImageUnusableError(
                         "imageUnavailable", f"the image URL answered {response.status_code}", again=again
                     )
-                yield Download(_content_length(response), self._chunks(response, give_up))
+                yield Download(_content_length(response), self._chunks(response, deadline))
         except InvalidIPAddress:
-            raise _not_allowed("its host has an address that is not public") from None
+            raise _not_allowed("its host has a private address") from None
         except (requests.RequestException, HTTPError, OSError) as error:
             raise ImageUnusableError(
-                "imageUnavailable", f"fetching the image failed ({type(error).__name__})", again=True
+                "imageUnavailable", f"the download failed ({type(error).__name__})", again=True
             ) from None
 
     def _get(self, url: str) -> Response:
@@ -117,7 +117,7 @@ class Downloader:
             session = self._session_for(url)
             response = session.get(
                 url,
-                # Bytes as they are: the length that was announced is that of what we store.
+                # Without compression, the announced length is the length of the image.
                 headers={"Accept": "image/*", "Accept-Encoding": "identity"},
                 timeout=(_CONNECT_SECONDS, _READ_SECONDS),
                 allow_redirects=False,
@@ -128,14 +128,16 @@ class Downloader:
                 return response
             response.close()
             url = urljoin(url, target)
-        raise ImageUnusableError("imageUnavailable", "the image URL redirects without end", again=False)
+        raise ImageUnusableError(
+            "imageUnavailable", f"the image URL redirects more than {_MOST_REDIRECTS} times", again=False
+        )
 
     def _session_for(self, url: str) -> requests.Session:
-        """Every URL is judged, those of redirects too."""
+        """The session for a URL, which may be that of a redirect. Raises if the URL is not allowed."""
         try:
             origin = origin_of(url)
         except ValueError:
-            raise _not_allowed("it is no http or https URL") from None
+            raise _not_allowed("it is not an http or https URL") from None
         parts = urlsplit(origin)
         host = parts.hostname or ""
         if origin in self._own_origins or any(_matches(host, parts.port, allowed) for allowed in self._allowed):
@@ -146,11 +148,11 @@ class Downloader:
             raise _not_allowed("it is not https")
         return self._public
 
-    def _chunks(self, response: Response, give_up: float) -> Iterator[bytes]:
-        # read1: what has arrived, not what was asked for. A server that drips bytes never runs into a read timeout, and
-        # would keep a whole chunk waiting; our claim on the record does run out.
+    def _chunks(self, response: Response, deadline: float) -> Iterator[bytes]:
+        # read1 returns what has arrived. A server that sends a byte now and then never causes a read timeout, and the
+        # claim on the record would expire.
         while chunk := response.raw.read1(_CHUNK, decode_content=True):
-            if self._monotonic() > give_up:
+            if self._monotonic() > deadline:
                 raise ImageUnusableError(
                     "imageUnavailable", f"the image did not arrive within {self._seconds:g} s", again=True
                 )
@@ -159,7 +161,7 @@ class Downloader:
 
 def _without_credentials(session: requests.Session) -> requests.Session:
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    session.auth = _no_auth  # else requests would look the host up in a .netrc
+    session.auth = _no_auth  # otherwise requests reads a .netrc
     return session
 
 
@@ -169,7 +171,7 @@ def _no_auth(request: PreparedRequest) -> PreparedRequest:
 
 def _content_length(response: Response) -> int | None:
     if response.headers.get("Content-Encoding", "identity") != "identity":
-        return None  # it is compressed though we asked for it not to be, and we count what comes out
+        return None  # the length of the compressed bytes
     stated = response.headers.get("Content-Length", "").strip()
     return int(stated) if _LENGTH.fullmatch(stated) else None
 
@@ -182,4 +184,4 @@ def _matches(host: str, port: int | None, allowed: str) -> bool:
 
 
 def _not_allowed(reason: str) -> ImageUnusableError:
-    return ImageUnusableError("imageUrlNotAllowed", f"the image URL was not fetched: {reason}", again=False)
+    return ImageUnusableError("imageUrlNotAllowed", f"the image URL is not allowed: {reason}", again=False)

@@ -1,4 +1,4 @@
-"""All generations, newest first, a page at a time."""
+"""The list of all generations, newest first, in pages."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 _LISTED_AT_ONCE: Final = 250
 _MOST_SCANNED: Final = 5_000
-"""Finished records that one request looks through; a page may come back shorter, with a link to go on."""
+"""Finished records that one request scans. A page may then be shorter, and have a link to the next."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
     generations: tuple[Generation, ...]
     next: str | None
-    """Where the next page begins; None on the last."""
+    """The position of the next page; None on the last page."""
 
 
 class Records(Protocol):
@@ -40,17 +40,17 @@ class Records(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _Entry:
     key: str
-    """``done_key``: the order of the list."""
+    """``done_key``, by which the list is sorted."""
     id: str
     status: str
     marker: str | None
-    """Where Blob Storage's own listing goes on to find this one and those after it."""
+    """Continuation token of the Blob Storage listing that returns this record and those after it."""
 
 
 class BlobListing:
-    """Merges the active records with the finished ones, which storage keeps newest first."""
+    """Merges the active records with the finished ones, which Blob Storage sorts newest first."""
 
     def __init__(self, service: BlobServiceClient, container: str, records: Records, *, threads: int) -> None:
         self._container = service.get_container_client(container)
@@ -63,44 +63,30 @@ class BlobListing:
         Parameters
         ----------
         after
-            ``next`` of the page before. Generations that were started since do not move what follows it.
+            ``next`` of the page before. New generations do not shift the following pages.
 
         Raises
         ------
         RequestError
-            400 when `after` is not one of ours.
+            If `after` is not a ``next`` of an earlier page.
         """
         position, marker = _read_position(after)
-        # Active first: a record that moves to done/ between the two listings is then seen twice, not never.
-        active = [_Found(done_key(entry.id), entry.id, entry.status, marker) for entry in self._active(position)]
-        active.sort(key=lambda found: found.key)
+        # Active first: a record that moves to done/ between the two listings is then seen twice instead of never.
+        active = sorted(self._active(position, marker), key=_by_key)
         scan = _Scan(self._done(position, marker))
-        merged = groupby(heapq.merge(active, scan, key=lambda found: found.key), key=lambda found: found.key)
-        chosen: list[_Found] = []
-        last = None
-        for _, twins in merged:
-            found = list(twins)[-1]  # of the same record, done/ was listed later
-            if len(chosen) == size or scan.count > _MOST_SCANNED:
-                break
-            last = found
-            if found.status != _DELETED and status in (None, found.status):
-                chosen.append(found)
-        else:
-            last = None
+        chosen, last = _choose(active, scan, size, status)
         with ThreadPoolExecutor(self._threads, "list") as pool:
-            read = list(pool.map(self._records.read, [found.id for found in chosen]))
-        # What moved on or was deleted since it was listed is judged by what it is now.
-        generations = tuple(one for one in read if one and status in (None, one.status))
+            read = list(pool.map(self._records.read, [entry.id for entry in chosen]))
+        # Filter again: records may have changed since the listing.
+        generations = tuple(generation for generation in read if generation and status in (None, generation.status))
         return Page(generations, _write_position(last.key, scan.marker) if last else None)
 
-    def _active(self, position: str) -> list[ActiveEntry]:
-        return [
-            entry
-            for entry in self._records.list_active()
-            if is_generation_id(entry.id) and done_key(entry.id) > position
-        ]
+    def _active(self, position: str, marker: str | None) -> Iterator[_Entry]:
+        for entry in self._records.list_active():
+            if is_generation_id(entry.id) and (key := done_key(entry.id)) > position:
+                yield _Entry(key, entry.id, entry.status, marker)
 
-    def _done(self, position: str, marker: str | None) -> Iterator[_Found]:
+    def _done(self, position: str, marker: str | None) -> Iterator[_Entry]:
         pages = cast("Any", self._container.list_blobs)(
             name_starts_with="done/", include=["metadata"], results_per_page=_LISTED_AT_ONCE
         ).by_page(marker)
@@ -111,11 +97,11 @@ class BlobListing:
                     for blob in next(pages, ()):
                         key = blob.name.removeprefix("done/")
                         if key > position:
-                            yield _Found(key, key.partition("-")[2], _status(blob), marker)
+                            yield _Entry(key, key.partition("-")[2], _status(blob), marker)
                     if not pages.continuation_token:
                         return
             except ResourceNotFoundError:
-                return  # no container yet
+                return  # no container
             except HttpResponseError as error:
                 if error.status_code == 400:
                     raise _bad_position() from None
@@ -123,18 +109,36 @@ class BlobListing:
 
 
 class _Scan:
-    """Passes finished records on, and remembers how far it came."""
+    """Yields the finished records, and counts them."""
 
-    def __init__(self, found: Iterator[_Found]) -> None:
-        self._found = found
+    def __init__(self, entries: Iterator[_Entry]) -> None:
+        self._entries = entries
         self.count = 0
         self.marker: str | None = None
 
-    def __iter__(self) -> Iterator[_Found]:
-        for found in self._found:
+    def __iter__(self) -> Iterator[_Entry]:
+        for entry in self._entries:
             self.count += 1
-            self.marker = found.marker
-            yield found
+            self.marker = entry.marker
+            yield entry
+
+
+def _choose(active: list[_Entry], scan: _Scan, size: int, status: Status | None) -> tuple[list[_Entry], _Entry | None]:
+    """The entries of a page, and the last entry that was compared; None if no entries are left."""
+    chosen: list[_Entry] = []
+    last = None
+    for _, same_record in groupby(heapq.merge(active, scan, key=_by_key), key=_by_key):
+        *_, entry = same_record  # of two entries of a record, that in done/ is newer
+        if len(chosen) == size or scan.count > _MOST_SCANNED:
+            return chosen, last
+        last = entry
+        if entry.status != _DELETED and status in (None, entry.status):
+            chosen.append(entry)
+    return chosen, None
+
+
+def _by_key(entry: _Entry) -> str:
+    return entry.key
 
 
 _DELETED: Final = "deleted"
@@ -162,4 +166,4 @@ def _read_position(text: str | None) -> tuple[str, str | None]:
 
 
 def _bad_position() -> RequestError:
-    return RequestError.for_fields([FieldProblem("after", "is not from a nextLink; use nextLink as it was given")])
+    return RequestError.for_fields([FieldProblem("after", "is not from a nextLink. Use nextLink unchanged.")])

@@ -1,7 +1,6 @@
 """Generations in Blob Storage: a record is a blob that moves from ``active/`` to ``done/``.
 
-A listing shows name, ETag, ``due`` and ``status`` of all records at once, so that one transaction tells the timer
-everything.
+A listing returns the name, ETag, ``due`` and ``status`` of all records, so that the timer needs one transaction.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ _DONE: Final = "done/"
 _KEYS: Final = "keys/"
 _DELETED: Final = "deleted"
 _JSON: Final = ContentSettings(content_type="application/json")
-_COUNT_SECONDS: Final = 10.0
-"""How long a count of the active records is taken as true."""
+_COUNT_CACHE_SECONDS: Final = 10.0
+"""How long an instance uses its count of the active records."""
 
 
 class BlobRecords:
@@ -49,86 +48,87 @@ class BlobRecords:
     ) -> None:
         self._container = service.get_container_client(container)
         self._monotonic = monotonic
-        self._counted: tuple[float, int] | None = None
+        self._cached_count: tuple[float, int] | None = None
 
     def create(self, generation: Generation) -> Versioned | None:
-        """Write a new record under ``active/``; None when another one has this id."""
-        blob = self._active(generation.id)
+        """Write a new record under ``active/``; None if another record has this id."""
+        blob = self._active_blob(generation.id)
         with storage_errors("create record"):
             try:
-                etag = self._put(blob, generation)
+                etag = self._upload(blob, generation)
             except ResourceExistsError:
-                # Either it is ours, where the answer was lost and the SDK tried again; or the same idempotency key
-                # brought two requests here at once.
-                there = self._get(blob.blob_name)
-                return there if there and there.generation.token == generation.token else None
-        if self._counted:
-            self._counted = (self._counted[0], self._counted[1] + 1)
+                # Either this write, which the SDK repeated after a lost response, or a parallel request with the same
+                # idempotency key.
+                existing = self._download(blob.blob_name)
+                return existing if existing and existing.generation.token == generation.token else None
+        if self._cached_count:
+            self._cached_count = (self._cached_count[0], self._cached_count[1] + 1)
         return Versioned(generation, etag)
 
     def read(self, generation_id: str) -> Generation | None:
-        """The record, active or done; None when there is none, or when it was deleted.
+        """The record, active or done; None if it does not exist or was deleted.
 
-        ``done/`` is asked first, and wins: between its creation and the removal of ``active/`` both are there. And it
-        is asked again when neither was: the record may have moved between the two reads.
+        ``done/`` is read first, because an outcome wins over an active record that is still to be deleted. ``done/`` is
+        read again if both were missing, because the record may have moved between the two reads.
         """
         done = f"{_DONE}{done_key(generation_id)}"
         try:
             for name in (done, f"{_ACTIVE}{generation_id}", done):
-                if found := self._get(name):
+                if found := self._download(name):
                     return found.generation
         except _DeletedError:
             pass
         return None
 
     def read_active(self, generation_id: str) -> Versioned | None:
-        """The record and its ETag while it needs work, else None."""
-        return self._get(f"{_ACTIVE}{generation_id}")
+        """The record and its ETag; None if it is not active."""
+        return self._download(f"{_ACTIVE}{generation_id}")
 
     def save(self, generation: Generation, etag: str) -> str:
-        blob = self._active(generation.id)
+        """Replace the active record that has this ETag. Returns the new ETag. Raises ConflictError."""
+        blob = self._active_blob(generation.id)
         with storage_errors("save record"):
             try:
-                return self._put(blob, generation, etag=etag)
+                return self._upload(blob, generation, etag=etag)
             except ResourceNotFoundError:
                 raise ConflictError(generation.id) from None
             except ResourceModifiedError:
-                # It may be our own write, whose answer was lost, and which the SDK sent again.
-                there = self._get(blob.blob_name)
-                if there and there.generation.to_json() == generation.to_json():
-                    return there.etag
+                # It may be this write, which the SDK repeated after a lost response.
+                existing = self._download(blob.blob_name)
+                if existing and existing.generation.to_json() == generation.to_json():
+                    return existing.etag
                 raise ConflictError(generation.id) from None
 
     def write_outcome(self, generation: Generation) -> Generation | None:
-        """Write this outcome to ``done/``, unless there is one; returns the one that is true, None when deleted."""
+        """Write this outcome to ``done/`` unless there is one. Returns the winning outcome; None if it was deleted."""
         done = self._container.get_blob_client(f"{_DONE}{generation.done_key}")
         with storage_errors("finish record"):
             try:
-                self._put(done, generation)
+                self._upload(done, generation)
             except ResourceExistsError:
-                # First outcome wins. It may be our own, where an answer was lost or where we died after this.
+                # The first outcome wins. It may be this one, from before a lost response or a crash.
                 try:
-                    found = self._get(done.blob_name)
+                    found = self._download(done.blob_name)
                 except _DeletedError:
                     return None
-                if found is None:  # buried or expired in this moment: the next tick finds out
+                if found is None:  # the retention rule deleted it just now: the next tick decides
                     raise StorageUnavailableError("finish record") from None
                 return found.generation
         return generation
 
     def drop_active(self, generation_id: str, etag: str) -> None:
-        """Remove the record from ``active/`` if nobody wrote it since."""
+        """Delete the record from ``active/`` if it still has this ETag."""
         with storage_errors("drop record"), suppress(ResourceNotFoundError, ResourceModifiedError):
-            self._active(generation_id).delete_blob(etag=etag, match_condition=MatchConditions.IfNotModified)
+            self._active_blob(generation_id).delete_blob(etag=etag, match_condition=MatchConditions.IfNotModified)
 
     def write_tombstone(self, generation_id: str) -> None:
-        """Put a tombstone where the finished record was.
+        """Replace the record in ``done/`` with a tombstone.
 
-        It holds nothing of what was deleted. It stays so that a worker that comes late finds an outcome there, and
-        does not bring the generation back; the rule that ends old records ends it too.
+        The tombstone holds no content of the record. It keeps a late worker from writing an outcome, which would bring
+        the generation back. The retention rule deletes it like any record.
         """
         done = self._container.get_blob_client(f"{_DONE}{done_key(generation_id)}")
-        with storage_errors("write_tombstone record"):
+        with storage_errors("write tombstone"):
             done.upload_blob(
                 json.dumps({"id": generation_id, "status": _DELETED}),
                 overwrite=True,
@@ -137,33 +137,50 @@ class BlobRecords:
             )
 
     def claim_key(self, key: str, claim: KeyClaim) -> KeyClaim:
-        """What this idempotency key stands for: the claim that came first."""
+        """Claim an idempotency key. Returns the first claim, which may be another one."""
         blob = self._container.get_blob_client(f"{_KEYS}{key}")
         with storage_errors("claim key"):
             try:
                 self._upload_new(blob, claim.model_dump_json().encode())
             except ResourceExistsError:
-                with suppress(ResourceNotFoundError):  # deleted meanwhile: the claim is ours to make again
+                with suppress(ResourceNotFoundError):  # deleted in between: claim it again
                     return KeyClaim.model_validate_json(blob.download_blob().readall())
                 return self.claim_key(key, claim)
         return claim
 
+    def read_key(self, key: str) -> KeyClaim | None:
+        """The claim of an idempotency key; None when no request has used it."""
+        with storage_errors("read key"):
+            try:
+                return KeyClaim.model_validate_json(self._container.download_blob(f"{_KEYS}{key}").readall())
+            except ResourceNotFoundError:
+                return None
+
+    def was_deleted(self, generation_id: str) -> bool:
+        """Whether a tombstone stands in ``done/``."""
+        try:
+            self._download(f"{_DONE}{done_key(generation_id)}")
+        except _DeletedError:
+            return True
+        return False
+
     def drop_key(self, key: str, generation_id: str) -> None:
+        """Delete the claim of an idempotency key if it belongs to this generation."""
         blob = self._container.get_blob_client(f"{_KEYS}{key}")
         with storage_errors("drop key"), suppress(ResourceNotFoundError, ResourceModifiedError):
             download = blob.download_blob()
-            # It may stand for another one by now, which was started after this one's DELETE died half-way.
+            # After an interrupted DELETE, the key may have started another generation.
             if KeyClaim.model_validate_json(download.readall()).id == generation_id:
                 blob.delete_blob(etag=str(download.properties.etag), match_condition=MatchConditions.IfNotModified)
 
     def list_active(self) -> list[ActiveEntry]:
-        """All records that need work, oldest first."""
+        """All active records, oldest first."""
         with storage_errors("list records"):
             try:
                 entries = list(self._list_active())
             except ResourceNotFoundError:
-                entries = []  # no container yet: nothing was ever started
-        self._counted = (self._monotonic(), len(entries))
+                entries = []  # no container: no generation was ever started
+        self._cached_count = (self._monotonic(), len(entries))
         return entries
 
     def _list_active(self) -> Iterator[ActiveEntry]:
@@ -176,21 +193,21 @@ class BlobRecords:
             )
 
     def check(self) -> None:
-        """Raises StorageUnavailableError when the records are out of reach."""
-        # No container yet is fine: the first write makes it.
+        """Raise StorageUnavailableError if the container cannot be read."""
+        # A missing container is fine: the first write creates it.
         with storage_errors("check"), suppress(ResourceNotFoundError):
             self._container.get_container_properties()
 
     def count_active(self) -> int:
-        """How many records need work: exact at the last listing, and what this instance created since."""
-        if self._counted is None or self._monotonic() - self._counted[0] > _COUNT_SECONDS:
+        """Number of active records: those of a recent listing, and those that this instance created since."""
+        if self._cached_count is None or self._monotonic() - self._cached_count[0] > _COUNT_CACHE_SECONDS:
             return len(self.list_active())
-        return self._counted[1]
+        return self._cached_count[1]
 
-    def _active(self, generation_id: str) -> BlobClient:
+    def _active_blob(self, generation_id: str) -> BlobClient:
         return self._container.get_blob_client(f"{_ACTIVE}{generation_id}")
 
-    def _get(self, name: str) -> Versioned | None:
+    def _download(self, name: str) -> Versioned | None:
         with storage_errors("read record"):
             try:
                 download = self._container.download_blob(name)
@@ -200,8 +217,8 @@ class BlobRecords:
             except ResourceNotFoundError:
                 return None
 
-    def _put(self, blob: BlobClient, generation: Generation, *, etag: str | None = None) -> str:
-        """Write where this ETag is, or, without one, where nothing is."""
+    def _upload(self, blob: BlobClient, generation: Generation, *, etag: str | None = None) -> str:
+        """Replace the blob that has this ETag; without an ETag, create the blob. Returns the new ETag."""
         content = json.dumps(generation.to_json(), ensure_ascii=False, separators=(",", ":")).encode()
         metadata = {"due": format_time(generation.due), "status": generation.status.value}
         if etag is None:
@@ -221,17 +238,17 @@ class BlobRecords:
         try:
             return str(upload()["etag"])
         except ResourceNotFoundError:
-            # No container yet: nothing else can be missing where a new blob is written.
+            # For a new blob, only the container can be missing.
             create_container(self._container)
             return str(upload()["etag"])
 
 
 class _DeletedError(Exception):
-    """A tombstone stands where a record was asked for."""
+    """The blob is a tombstone."""
 
 
 def _due(metadata: Mapping[str, str | None]) -> datetime:
-    """Now, where it cannot be read: somebody should look at such a record, and it must not hide the others."""
+    """The time in the metadata. A record without a valid time is due now, so that it does not stay unnoticed."""
     try:
         due = datetime.fromisoformat(metadata.get("due") or "")
     except ValueError:

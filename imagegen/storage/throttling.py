@@ -1,4 +1,4 @@
-"""One brake for each deployment, shared by all instances: what one of them was told, none has to find out again."""
+"""Throttling of each deployment, shared by all instances: a 429 to one instance pauses the calls of all."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from imagegen.storage.clients import create_container, storage_errors
 if TYPE_CHECKING:
     from azure.storage.blob import BlobServiceClient
 
-_REMEMBERED_SECONDS: Final = 2.0
-"""How long an instance takes what it read as true."""
+_CACHE_SECONDS: Final = 2.0
+"""How long an instance uses a value that it has read."""
 
 
 class Throttling:
-    """A blob ``throttling/{deployment}``, whose metadata says until when nobody should call. Thread-safe."""
+    """A blob ``throttling/{deployment}`` whose metadata holds the end of the pause. Thread-safe."""
 
     def __init__(
         self, service: BlobServiceClient, container: str, *, monotonic: Callable[[], float] = time.monotonic
@@ -31,30 +31,30 @@ class Throttling:
         self._container = service.get_container_client(container)
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._known: dict[str, tuple[float, datetime | None]] = {}
+        self._cache: dict[str, tuple[float, datetime | None]] = {}
 
     def paused_until(self, model: str) -> datetime | None:
-        """When the deployment may be called again; None when nobody said that it may not be."""
+        """The end of the pause, which may be in the past; None if there was none."""
         with self._lock:
-            known = self._known.get(model)
-        if known and self._monotonic() - known[0] < _REMEMBERED_SECONDS:
-            return known[1]
+            cached = self._cache.get(model)
+        if cached and self._monotonic() - cached[0] < _CACHE_SECONDS:
+            return cached[1]
         until = self._read(model)
-        self._remember(model, until)
+        self._store_in_cache(model, until)
         return until
 
     def pause(self, model: str, until: datetime) -> None:
-        """Nobody calls before this time. Of two who were told differently, the later word counts."""
-        there = self._read(model)
-        if there is None or there < until:
-            # Not conditional: two that write at once were told nearly the same, and either is good enough.
+        """Pause the calls of all instances until this time. The later of two times counts."""
+        current = self._read(model)
+        if current is None or current < until:
+            # Not conditional: times that are written at the same moment differ little, and either is good enough.
             self._write(model, until)
             log_event("upstream.paused", model=model, until=format_time(until))
-        self._remember(model, max(until, there or until))
+        self._store_in_cache(model, max(until, current or until))
 
-    def _remember(self, model: str, until: datetime | None) -> None:
+    def _store_in_cache(self, model: str, until: datetime | None) -> None:
         with self._lock:
-            self._known[model] = (self._monotonic(), until)
+            self._cache[model] = (self._monotonic(), until)
 
     def _read(self, model: str) -> datetime | None:
         with storage_errors("read throttling"):
@@ -78,5 +78,5 @@ class Throttling:
 
 
 def _name(model: str) -> str:
-    # A deployment's name may hold what a blob's name may not.
+    # A deployment name may have characters that a blob name cannot have.
     return f"throttling/{hashlib.sha256(model.encode()).hexdigest()[:32]}"

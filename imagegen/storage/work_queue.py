@@ -1,4 +1,4 @@
-"""The queue ``generations-due``: work that is too long for an HTTP request or for the timer."""
+"""The queue ``generations-due``: work that takes too long for an HTTP request or for the timer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from azure.storage.queue import QueueClient, TextBase64EncodePolicy
 
 from imagegen.events import log_event
 from imagegen.settings import Settings, SettingsError
-from imagegen.storage.clients import client_options, identity, storage_errors
+from imagegen.storage.clients import INVALID_CONNECTION_STRING, client_options, storage_credential, storage_errors
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
@@ -20,50 +20,50 @@ QUEUE: Final = "generations-due"
 
 
 class WorkQueue:
-    """Sends ids of generations. Thread-safe. A message that is lost costs time alone: the timer sends it again."""
+    """Sends ids of generations. Thread-safe. The timer sends a lost message again."""
 
     def __init__(self, settings: Settings, *, connections: int, credential: TokenCredential | None = None) -> None:
         options: dict[str, Any] = client_options(connections)
-        # Base64 is what the Functions host reads.
+        # The Functions host expects Base64.
         options["message_encode_policy"] = TextBase64EncodePolicy()
         if settings.storage_connection_string:
             connection_string = settings.storage_connection_string.get_secret_value()
             try:
                 self._client = QueueClient.from_connection_string(connection_string, QUEUE, **options)
             except ValueError:
-                raise SettingsError("AzureWebJobsStorage: is not a connection string with a queue endpoint") from None
+                raise SettingsError(INVALID_CONNECTION_STRING) from None
             return
         if settings.queue_service_uri is None:
-            raise SettingsError("AzureWebJobsStorage__queueServiceUri: is missing")
-        credential = credential or identity(settings)
+            raise SettingsError("AzureWebJobsStorage__queueServiceUri: is missing. Set it to the queue endpoint.")
+        credential = credential or storage_credential(settings)
         self._client = QueueClient(settings.queue_service_uri, QUEUE, credential=credential, **options)
 
     def send(self, ids: Sequence[str]) -> None:
-        """One message for all of them.
+        """Send one message with all of these.
 
         Raises
         ------
         StorageUnavailableError
-            When it could not be sent.
+            If it could not be sent.
         """
         content = json.dumps({"ids": list(ids)})
         with storage_errors("send message"):
             try:
                 self._client.send_message(content)
             except ResourceNotFoundError:
-                # On a developer's machine; in Azure, Bicep has made it.
+                # In Azure the queue exists, because the Bicep template creates it.
                 self._client.create_queue()
                 self._client.send_message(content)
         log_event("work.queued", ids=len(ids))
 
 
 def read_ids(content: str | bytes) -> list[str]:
-    """What a message asks for.
+    """The ids in a message.
 
     Raises
     ------
     ValueError
-        When it is none of ours. Retrying will not help: it ends in the poison queue, where somebody can look.
+        If the message is malformed. Retries do not help: the host moves it to the poison queue for the operator.
     """
     message = json.loads(content)
     ids = cast("dict[str, Any]", message).get("ids") if isinstance(message, dict) else None

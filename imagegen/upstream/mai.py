@@ -1,35 +1,26 @@
-"""MAI-Image (preview): one image a call, its size in numbers."""
+"""MAI-Image (preview): one image for each call, with the size in numbers."""
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from imagegen.deployments import Deployment
 from imagegen.generation import GenerationRequest
-from imagegen.upstream.checks import Checks, width_and_height
-from imagegen.upstream.direct import Dialect
-from imagegen.upstream.protocol import Limits
+from imagegen.upstream.direct import DirectApi
+from imagegen.upstream.limits import Limits, width_and_height
 
 
-def mai(deployment: Deployment) -> Dialect:
+def mai(deployment: Deployment) -> DirectApi:
     """``POST {endpoint}/mai/v1/images/generations``."""
-    return Dialect(
+
+    def fields(request: GenerationRequest) -> dict[str, Any]:
+        width, height = width_and_height(request.size)
+        # This API has no `user`. The field changes no image, so it is not sent and not refused.
+        return {"model": deployment.deployment, "prompt": request.prompt, "width": width, "height": height}
+
+    return DirectApi(
         url=f"{deployment.endpoint}/mai/v1/images/generations",
-        body=partial(_body, model=deployment.deployment),
-        complete=partial(_complete, name=deployment.name),
-        limits=Limits(sizes=(), any_size_to=None, most_images=1, longest_prompt=32_000, fields=()),
+        fields=fields,
+        limits=Limits(sizes=(), most_images=1, longest_prompt=32_000),
+        defaults={"size": "1024x1024"},
     )
-
-
-def _complete(request: GenerationRequest, *, name: str) -> GenerationRequest:
-    checks = Checks(request, name).most_images(1)
-    checks.unknown("quality", "output_format", "output_compression", "background", "style").raise_if_any()
-    return request.model_copy(update={"size": request.size or "1024x1024"})
-
-
-def _body(request: GenerationRequest, *, model: str) -> dict[str, Any]:
-    body: dict[str, Any] = {"model": model, "prompt": request.prompt}
-    if request.size and request.size != "auto":
-        body["width"], body["height"] = width_and_height(request.size)
-    return body

@@ -1,6 +1,6 @@
 """The asynchronous API of 2023: submit, then poll ``operation-location``.
 
-Azure retired it with DALL·E 2; compatible gateways and the emulator speak it. Source: the API's OpenAPI file,
+Azure retired it with DALL·E 2. Compatible gateways and the emulator still offer it. Source: the API's OpenAPI file,
 versions 2023-06-01-preview to 2023-10-01-preview.
 """
 
@@ -9,45 +9,46 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
+from urllib.parse import urljoin, urlsplit
 
 from imagegen.deployments import Deployment
 from imagegen.generation import Generation, GenerationError, GenerationRequest, Status
-from imagegen.upstream.checks import Checks
-from imagegen.upstream.http import Answer, NoAnswerError, UpstreamSession, absolute, read_error
+from imagegen.upstream.limits import Limits
 from imagegen.upstream.protocol import (
     Accepted,
     Ended,
     ImageRefused,
     ImageSource,
     ImageUrl,
-    Limits,
     Produced,
     Throttled,
     Unavailable,
     Working,
 )
+from imagegen.upstream.response import NoResponseError, UpstreamResponse, read_error
+from imagegen.upstream.session import UpstreamSession
 from imagegen.urls import origin_of
 
-SIZES: Final = ("256x256", "512x512", "1024x1024")
-LONGEST_PROMPT: Final = 1_000
-MOST_IMAGES: Final = 5
+LIMITS: Final = Limits(
+    sizes=("256x256", "512x512", "1024x1024"), most_images=5, longest_prompt=1_000, accepted={"user": None}
+)
+DEFAULT_SIZE: Final = "1024x1024"
 
 NOT_VISIBLE_YET: Final = timedelta(seconds=30)
-"""For so long after the submit, a 404 of the operation may mean that it is not visible yet."""
+"""After the submit, the operation may not be visible yet: until then, a 404 does not mean that it is gone."""
 
 _NO_OPERATION: Final = "00000000-0000-0000-0000-000000000000"
-_FOREIGN_FIELDS = ("quality", "output_format", "output_compression", "background", "style")
 
 
 class OperationsUpstream:
-    """One deployment that speaks the asynchronous API.
+    """One deployment of the asynchronous API.
 
     Parameters
     ----------
     allowed_origins
-        Beside the endpoint's own, the origins that the credential may be sent to.
+        Origins that may receive the credential, in addition to that of the endpoint.
     connections
-        How many threads ask at once.
+        The number of threads that send at the same time.
     """
 
     def __init__(self, deployment: Deployment, *, allowed_origins: Iterable[str], connections: int) -> None:
@@ -60,28 +61,24 @@ class OperationsUpstream:
 
     @property
     def limits(self) -> Limits:
-        return Limits(sizes=SIZES, most_images=MOST_IMAGES, longest_prompt=LONGEST_PROMPT, fields=("user",))
+        return LIMITS
 
     def complete(self, request: GenerationRequest) -> GenerationRequest:
-        checks = Checks(request, self._deployment.name).unknown(*_FOREIGN_FIELDS)
-        checks.longest_prompt(LONGEST_PROMPT).most_images(MOST_IMAGES).one_of("size", SIZES).raise_if_any()
-        return request.model_copy(update={"size": request.size or SIZES[-1], "model": self._deployment.name})
+        LIMITS.check(request, self._deployment.name)
+        return request.model_copy(update={"size": request.size or DEFAULT_SIZE, "model": self._deployment.name})
 
     def check(self) -> str | None:
         deployment = self._deployment
         url = f"{deployment.endpoint}/openai/operations/images/{_NO_OPERATION}?api-version={deployment.api_version}"
         try:
-            answer = self._session.send("GET", url, event="upstream.checked", generation_id=_NO_OPERATION)
-        except NoAnswerError as error:
-            return f"AZURE_OPENAI_ENDPOINT is out of reach: {error}"
-        if answer.status in (401, 403):
-            return f"the service answered {answer.status}. {_TO_MEND[answer.status][1]}"
-        # 404 is the right answer: there is no such operation, and the service said so.
-        return f"the service answered {answer.status}" if answer.status >= 500 else None
+            response = self._session.send("GET", url, event="upstream.checked", generation_id=_NO_OPERATION)
+        except NoResponseError as error:
+            return f"the '{deployment.api}' API is out of reach: {error}. Check its endpoint in the settings."
+        return response.health_problem  # None on 404: the service accepted the credential, and has no such operation
 
     def submit(self, generation: Generation) -> Accepted | Ended | Throttled | Unavailable:
         try:
-            answer = self._session.send(
+            response = self._session.send(
                 "POST",
                 self._submit_url,
                 event="upstream.submitted",
@@ -89,68 +86,66 @@ class OperationsUpstream:
                 headers={"Operation-Id": generation.id},
                 json=_body(generation.request),
             )
-            return self._submitted(answer)
-        except NoAnswerError as error:
+            return self._submitted(response)
+        except NoResponseError as error:
             return Unavailable(str(error))
 
-    def _submitted(self, answer: Answer) -> Accepted | Ended | Throttled | Unavailable:
-        # The status decides before any header is looked at: only a 202 has an operation-location.
-        if answer.status == 202:
-            return self._accepted(answer)
-        if answer.status == 429:
-            return Throttled("status 429", answer.retry_after(datetime.now(UTC)))
-        if _is_transient(answer.status):
-            return Unavailable(f"status {answer.status}", answer.retry_after(datetime.now(UTC)))
-        return Ended(Status.FAILED, _submit_error(answer))
+    def _submitted(self, response: UpstreamResponse) -> Accepted | Ended | Throttled | Unavailable:
+        # The status first: only the operation-location of a 202 counts.
+        if response.status == 202:
+            return self._accepted(response)
+        if response.status == 429:
+            return Throttled("status 429", response.retry_after(datetime.now(UTC)))
+        if response.status in (408, 409, 425) or response.status >= 500:
+            return Unavailable(f"status {response.status}", response.retry_after(datetime.now(UTC)))
+        return Ended(Status.FAILED, response.configuration_error or _submit_error(response))
 
-    def _accepted(self, answer: Answer) -> Accepted | Ended:
-        location = answer.headers.get("operation-location", "").strip()
-        if not location:
+    def _accepted(self, response: UpstreamResponse) -> Accepted | Ended:
+        header = response.headers.get("operation-location", "").strip()
+        if not header:
             return _failed(
                 "operationLocationMissing",
-                "The image service accepted the request but gave no operation-location header, so that its result "
-                "cannot be found. Check that AZURE_OPENAI_ENDPOINT is an endpoint of the asynchronous image API.",
+                "The image service accepted the request, but its response has no operation-location header. Check that "
+                "AZURE_OPENAI_ENDPOINT is an endpoint of the asynchronous image API.",
             )
         try:
-            location = absolute(location, self._submit_url)
+            location = header if urlsplit(header).scheme else urljoin(self._submit_url, header)
             origin = origin_of(location)
         except ValueError:
-            return _failed("operationLocationInvalid", "The image service gave an operation-location that is no URL.")
+            return _failed(
+                "operationLocationInvalid",
+                "The operation-location of the image service is not a URL. Check that AZURE_OPENAI_ENDPOINT is an "
+                "endpoint of the asynchronous image API.",
+            )
         if origin not in self._origins:
-            # The poll carries the credential: whoever can write this header must not be able to collect keys.
+            # A poll carries the credential. A forged header must not send it to another host.
             return _failed(
                 "operationLocationNotAllowed",
-                f"The image service asked us to poll {origin}, which is not the origin of AZURE_OPENAI_ENDPOINT. If "
-                "that is right, add it to OPERATION_LOCATION_ALLOWED_ORIGINS.",
+                f"The operation-location of the image service is at {origin}, which is not the origin of "
+                "AZURE_OPENAI_ENDPOINT. If this origin is right, add it to OPERATION_LOCATION_ALLOWED_ORIGINS.",
             )
-        return Accepted(location, answer.retry_after(datetime.now(UTC)))
+        return Accepted(location, response.retry_after(datetime.now(UTC)))
 
     def poll(self, generation: Generation, now: datetime) -> Working | Produced | Ended | Unavailable:
-        assert generation.operation_location is not None  # noqa: S101 - the state machine polls what was accepted
+        assert generation.operation_location is not None  # noqa: S101 - the state machine polls accepted operations
         try:
-            answer = self._session.send(
+            response = self._session.send(
                 "GET", generation.operation_location, event="upstream.polled", generation_id=generation.id
             )
-            if answer.status == 200:
-                return _operation(answer, now)
-        except NoAnswerError as error:
+            if response.status == 200:
+                return _operation(response, now)
+        except NoResponseError as error:
             return Unavailable(str(error))
-        if answer.status == 404 and not _may_be_invisible(generation, now):
-            return _failed(
-                "operationNotFound", "The image service no longer knows the operation: it expired or was deleted."
-            )
-        # Anything else says nothing of the operation, which is running and paid for: not even a 401 ends it, because
-        # a key that is being rotated will work again.
-        return Unavailable(f"status {answer.status}", answer.retry_after(now))
+        if response.status == 404 and not _may_be_invisible(generation, now):
+            return _failed("operationNotFound", "The image service has no such operation: it expired or was deleted.")
+        # Any other status says nothing about the operation, which is running and billed. A 401 does not end it either:
+        # during a key rotation the next poll succeeds.
+        return Unavailable(f"status {response.status}", response.retry_after(now))
 
 
 def _body(request: GenerationRequest) -> dict[str, Any]:
     body: dict[str, Any] = {"prompt": request.prompt, "n": request.n, "size": request.size}
     return body | ({"user": request.user} if request.user else {})
-
-
-def _is_transient(status: int) -> bool:
-    return status in (408, 409, 425) or status >= 500
 
 
 def _may_be_invisible(generation: Generation, now: datetime) -> bool:
@@ -161,29 +156,15 @@ def _failed(code: str, message: str) -> Ended:
     return Ended(Status.FAILED, GenerationError(code=code, message=message))
 
 
-_TO_MEND = {
-    401: ("upstreamUnauthorized", "Check AZURE_OPENAI_API_KEY, or the identity's role on the image service."),
-    403: ("upstreamForbidden", "Check the identity's role on the image service, and its network rules."),
-    404: ("upstreamNotFound", "Check AZURE_OPENAI_ENDPOINT, AZURE_OPENAI_API and AZURE_OPENAI_API_VERSION."),
-}
+def _submit_error(response: UpstreamResponse) -> GenerationError:
+    """The error of a wrong request (400), or of a status that this API does not have (2xx, 3xx)."""
+    error = response.error
+    has_no_code = response.status == 400 and error.code == "http400"
+    return error.model_copy(update={"code": "invalidPayload"}) if has_no_code else error
 
 
-def _submit_error(answer: Answer) -> GenerationError:
-    if answer.status not in _TO_MEND:
-        # What is left is the caller's request (400) or an answer that this API does not have (3xx, 2xx).
-        error = answer.error
-        known = answer.status == 400 and error.code == "http400"
-        return error.model_copy(update={"code": "invalidPayload"}) if known else error
-    code, hint = _TO_MEND[answer.status]
-    return GenerationError(
-        code=code,
-        message=f"The image service answered {answer.status} ({answer.error.code}). {hint}",
-        innererror={"code": answer.error.code, "message": answer.error.message},
-    )
-
-
-def _operation(answer: Answer, now: datetime) -> Working | Produced | Ended:
-    operation = answer.json()
+def _operation(response: UpstreamResponse, now: datetime) -> Working | Produced | Ended:
+    operation = response.json()
     match str(operation.get("status", "")).lower():
         case "succeeded":
             return _produced(operation)
@@ -194,8 +175,8 @@ def _operation(answer: Answer, now: datetime) -> Working | Produced | Ended:
         case "deleted":
             return _failed("operationDeleted", "The operation was deleted at the image service before it was copied.")
         case _:
-            # notRunning, running, or a word of a later version: it has not ended in any way that we know.
-            return Working(answer.retry_after(now))
+            # notRunning, running, or a status of a later API version, which is not known to be final.
+            return Working(response.retry_after(now))
 
 
 def _produced(operation: dict[str, Any]) -> Produced | Ended:
@@ -203,12 +184,12 @@ def _produced(operation: dict[str, Any]) -> Produced | Ended:
     listed = cast("dict[str, Any]", result).get("data") if isinstance(result, dict) else None
     sources = tuple(_source(item) for item in cast("list[Any]", listed)) if isinstance(listed, list) else ()
     if not sources:
-        return _failed("noImages", "The image service says that it succeeded, and lists no image.")
-    return Produced(sources, _moment(operation.get("expires")))
+        return _failed("noImages", "The operation succeeded at the image service, but its result lists no image.")
+    return Produced(sources, _time(operation.get("expires")))
 
 
-def _moment(stated: object) -> datetime | None:
-    """Unix seconds; None for anything that is no moment after the year 1970."""
+def _time(stated: object) -> datetime | None:
+    """The time of a Unix timestamp in seconds; None if it is invalid or not after 1970."""
     if isinstance(stated, bool) or not isinstance(stated, int | float) or stated <= 0:
         return None
     try:
@@ -225,5 +206,5 @@ def _source(item: object) -> ImageSource:
     if "error" in fields:
         return ImageRefused(read_error(fields["error"]))
     return ImageRefused(
-        GenerationError(code="noImage", message="The image service listed an image with neither url nor error.")
+        GenerationError(code="noImage", message="The image service listed an image without a URL or an error.")
     )

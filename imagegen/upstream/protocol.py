@@ -1,7 +1,7 @@
-"""One module for each API that an image can come from, behind one small protocol.
+"""The two kinds of image API, polled and direct, and the outcomes of their calls.
 
-An upstream never raises for what the service or the network does: each outcome is a value, and the state machine
-decides what follows from it.
+An upstream does not raise when the service or the network fails. Each outcome is a value, and the state machine decides
+what follows.
 """
 
 from __future__ import annotations
@@ -12,28 +12,29 @@ from datetime import datetime
 from typing import Protocol, runtime_checkable
 
 from imagegen.generation import Generation, GenerationError, GenerationRequest, Status
+from imagegen.upstream.limits import Limits
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """Upstream took the request and works on it."""
+    """The image service accepted the request and works on it."""
 
     operation_location: str
     retry_after: float | None
-    """Seconds, where upstream said."""
+    """Seconds; None if the service gave no time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Working:
-    """Not finished yet."""
+    """The operation has not finished."""
 
     retry_after: float | None
-    """Seconds, where upstream said."""
+    """Seconds; None if the service gave no time."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageUrl:
-    """An image that waits to be fetched. The URL is itself a credential."""
+    """An image to download. The URL is a credential."""
 
     url: str
     revised_prompt: str | None = None
@@ -41,7 +42,7 @@ class ImageUrl:
 
 @dataclass(frozen=True, slots=True)
 class ImageRefused:
-    """An image that upstream did not make."""
+    """An image that the service did not make."""
 
     error: GenerationError
 
@@ -78,7 +79,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Upstream is finished and there are no images: failed (with an error), or canceled."""
+    """The generation ended without images: it failed (with an error) or was canceled."""
 
     status: Status
     error: GenerationError | None = None
@@ -86,61 +87,47 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Unavailable:
-    """No answer to rely on (network, 429, 5xx): nothing is decided, try again."""
+    """The service gave no usable answer (network, 5xx). Nothing is decided: try again."""
 
     reason: str
     retry_after: float | None = None
-    """Seconds, where upstream said."""
+    """Seconds; None if the service gave no time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Throttled:
-    """We are over a quota: nobody should call this deployment for a while."""
+    """A quota of the deployment is used up: all instances pause their calls of it."""
 
     reason: str
     retry_after: float | None = None
-    """Seconds, where upstream said."""
+    """Seconds; None if the service gave no time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The request may have reached the service, and no answer came: whether it was billed, nobody knows."""
+    """The request may have reached the service, but no answer came. The call may have been billed."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a model takes, for those who offer a choice."""
-
-    sizes: tuple[str, ...]
-    """Empty: any WIDTHxHEIGHT, or ``auto``."""
-    most_images: int
-    longest_prompt: int
-    fields: tuple[str, ...]
-    """Beside prompt, n, size and model."""
-    any_size_to: int | None = None
-    """Pixels: beside `sizes`, multiples of 16 up to this edge."""
-
-
 class Upstream(Protocol):
-    """One deployment, by whatever API."""
+    """One deployment of an image API."""
 
     @property
     def limits(self) -> Limits: ...
 
     def complete(self, request: GenerationRequest) -> GenerationRequest:
-        """The request with this API's defaults filled in.
+        """The request with the name of the model and the defaults of its API.
 
         Raises
         ------
         RequestError
-            Naming each field that this API cannot take.
+            With each field that the model does not accept.
         """
         ...
 
     def check(self) -> str | None:
-        """What is wrong with the service, or with our credential for it. Spends nothing. None when all is well."""
+        """A problem of the service, or of the app's credential for it; None without a problem. The check is free."""
         ...
 
 
@@ -149,18 +136,18 @@ class Polled(Upstream, Protocol):
     """An API that answers 202 and is polled."""
 
     def submit(self, generation: Generation) -> Accepted | Ended | Throttled | Unavailable:
-        """Start the operation. Idempotent: the generation's id goes along as ``Operation-Id``."""
+        """Start the operation. Idempotent: the ``Operation-Id`` is the generation's id."""
         ...
 
     def poll(self, generation: Generation, now: datetime) -> Working | Produced | Ended | Unavailable:
-        """Ask how the operation is doing."""
+        """Get the state of the operation."""
         ...
 
 
 @runtime_checkable
 class Direct(Upstream, Protocol):
-    """An API whose answer has the images in it. Not idempotent."""
+    """An API that answers with the images. Not idempotent."""
 
     def generate(self, generation: Generation) -> Answered | Ended | Throttled | Unavailable | Lost:
-        """Make the call, which takes minutes. `Unavailable`: it surely did not reach the service, or did nothing."""
+        """Make the call, which takes minutes. After `Unavailable` and `Throttled`, nothing was billed."""
         ...

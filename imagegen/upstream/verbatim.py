@@ -1,7 +1,6 @@
-"""URLs that are sent byte for byte as somebody gave them.
+"""URLs that are sent byte for byte as given.
 
-urllib3 rewrites a URL on its way out (``%2f`` becomes ``%2F``). By the standard that is the same URL; a signature over
-the one that was handed out may not think so.
+urllib3 normalizes a URL (``%2f`` becomes ``%2F``). RFC 3986 calls both equal, but a signature may cover the original.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 _TARGET: ContextVar[str] = ContextVar("target")
-"""Path and query of the request that this thread is sending."""
+"""Path and query of this thread's request."""
 
 
 class _Connection(HTTPConnection):
@@ -29,7 +28,7 @@ class _SecureConnection(HTTPSConnection):
 
 
 class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection  # pyright: ignore[reportAssignmentType] - as urllib3's own class is
+    ConnectionCls = _Connection  # pyright: ignore[reportAssignmentType] - as in urllib3's own class
 
 
 class _SecurePool(HTTPSConnectionPool):
@@ -37,7 +36,7 @@ class _SecurePool(HTTPSConnectionPool):
 
 
 class VerbatimAdapter(HTTPAdapter):
-    """Sends a prepared request's ``url`` as it stands. Not through a proxy, which urllib3 speaks to itself."""
+    """Sends the ``url`` of a prepared request unchanged. Has no effect through a proxy, which has its own pools."""
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
         super().init_poolmanager(*args, **options)

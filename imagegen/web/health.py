@@ -1,25 +1,35 @@
-"""Is the app able to work? Asked by monitors, anonymously: so it tells no secret, and it spends nothing."""
+"""``GET /health``: can the app work?
+
+The route is anonymous and is called often: the answer holds no secret, costs nothing and is cached.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, Protocol
+from typing import Final
 
 from imagegen.errors import StorageUnavailableError
+from imagegen.generation import JsonModel
 from imagegen.settings import Settings
 from imagegen.upstream.protocol import Upstream
 from imagegen.web.http import RETRY_SECONDS, Request, Response
+from imagegen.web.ports import StorageCheck
 
-_REMEMBERED_SECONDS: Final = 15.0
-"""How long an answer is given again: who asks often must not make us ask often."""
+_CACHE_SECONDS: Final = 15.0
+"""Health checks must not multiply the calls to storage and to the image service."""
 
 
-class StorageCheck(Protocol):
-    def check(self) -> None:
-        """Raises StorageUnavailableError when storage does not answer."""
-        ...
+class CheckBody(JsonModel):
+    status: str
+    message: str | None = None
+
+
+class HealthBody(JsonModel):
+    status: str
+    checks: dict[str, CheckBody]
+    configuration: dict[str, str | bool]
 
 
 class HealthRoute:
@@ -38,35 +48,33 @@ class HealthRoute:
         self._upstreams = upstreams
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._last: tuple[float, Response] | None = None
+        self._cached: tuple[float, Response] | None = None
 
     def get(self, request: Request) -> Response:  # noqa: ARG002 - every route takes one
-        last = self._last
-        if last and self._monotonic() - last[0] <= _REMEMBERED_SECONDS:
-            return last[1]
-        # One at a time looks; whoever asks meanwhile gets the answer before, if there is one.
-        if not self._lock.acquire(blocking=last is None) and last:
-            return last[1]
+        cached = self._cached
+        if cached and self._monotonic() - cached[0] <= _CACHE_SECONDS:
+            return cached[1]
+        # One thread checks. The others return the expired answer meanwhile, or wait for the first one.
+        if not self._lock.acquire(blocking=cached is None) and cached:
+            return cached[1]
         try:
-            if self._last is last:
-                answer = self._check()
-                self._last = (self._monotonic(), answer)
-            return self._last[1] if self._last else self._check()
+            current = self._cached
+            if current is None or current is cached:
+                response = self._check()
+                current = self._cached = (self._monotonic(), response)
+            return current[1]
         finally:
             self._lock.release()
 
     def _check(self) -> Response:
-        checks = {"storage": _outcome(self._storage_problem()), "upstream": _outcome(self._upstream_problem())}
-        healthy = all(check["status"] == "ok" for check in checks.values())
-        body = {
-            "status": "healthy" if healthy else "unhealthy",
-            "checks": checks,
-            "configuration": _configuration(self._settings),
-        }
+        checks = {"storage": _check_body(self._storage_problem()), "upstream": _check_body(self._upstream_problem())}
+        healthy = all(check.message is None for check in checks.values())
+        status = "healthy" if healthy else "unhealthy"
+        body = HealthBody(status=status, checks=checks, configuration=_configuration(self._settings)).to_json()
         return Response(200, body) if healthy else Response(503, body, {"Retry-After": str(RETRY_SECONDS)})
 
     def _upstream_problem(self) -> str | None:
-        # At once: one that does not answer takes longer than whoever asks us waits.
+        # In parallel: several deployments that time out must not add up to more than the caller's timeout.
         with ThreadPoolExecutor(len(self._upstreams)) as pool:
             checks = [pool.submit(upstream.check) for upstream in self._upstreams.values()]
         return "; ".join(filter(None, (check.result() for check in checks))) or None
@@ -75,16 +83,16 @@ class HealthRoute:
         try:
             self._storage.check()
         except StorageUnavailableError:
-            return "does not answer, or refuses the app; its log says which"
+            return "does not answer or refuses access; the app's log has the reason"
         return None
 
 
-def _outcome(problem: str | None) -> dict[str, Any]:
-    return {"status": "failed", "message": problem} if problem else {"status": "ok"}
+def _check_body(problem: str | None) -> CheckBody:
+    return CheckBody(status="failed", message=problem) if problem else CheckBody(status="ok")
 
 
-def _configuration(settings: Settings) -> dict[str, Any]:
-    """What an operator wants to see. No address and no name: anybody may read it."""
+def _configuration(settings: Settings) -> dict[str, str | bool]:
+    """Settings that help an operator. No address and no name, because the route is anonymous."""
     return {
         "apis": ", ".join(sorted({deployment.api.value for deployment in settings.deployments})),
         "upstreamCredential": "key" if settings.deployments[0].api_key else "identity",

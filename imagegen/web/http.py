@@ -1,4 +1,4 @@
-"""What an HTTP trigger takes and gives, without Azure Functions; and what every answer has."""
+"""Requests and responses without Azure Functions, and the headers and errors that all responses share."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from urllib.parse import urlsplit
 
 from imagegen.errors import KeyReusedError, RequestError, StorageUnavailableError, TooManyActiveError
 from imagegen.events import log_event, place_of
+from imagegen.generation import GenerationError, JsonModel
 from imagegen.settings import ROUTE_PREFIX, Settings, SettingsError
 from imagegen.urls import is_loopback
 
 LONGEST_BODY: Final = 256 * 1024
 """Bytes."""
 RETRY_SECONDS: Final = 30
-"""What a 503 tells the caller to wait."""
+"""``Retry-After`` of a 429 and a 503."""
 _PRINTABLE: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _CALLER_IDS: Final = ("x-ms-workflow-run-id", "x-ms-client-tracking-id", "x-ms-action-tracking-id")
 
@@ -38,19 +39,31 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An HTTP answer."""
-
     status: int
     body: Mapping[str, Any] | None = None
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def content(self) -> bytes:
-        """UTF-8."""
+        """The body as UTF-8."""
         return b"" if self.body is None else json.dumps(self.body, ensure_ascii=False).encode()
 
 
+type Handler = Callable[[Request], Response]
+
+
+class ErrorDetail(GenerationError):  # noqa: N818 - not an exception
+    """What is wrong, and how to correct it."""
+
+    details: list[GenerationError] | None = None
+    """Each problem, when there are several."""
+
+
+class ErrorBody(JsonModel):
+    error: ErrorDetail
+
+
 class HttpError(RequestError):
-    """An answer that only HTTP knows: no such route, no key, a body that is too long, the app out of order."""
+    """An error that only HTTP has: unknown route, missing key, body too long, app not configured."""
 
     def __init__(
         self,
@@ -84,8 +97,8 @@ def as_http_error(error: RequestError) -> HttpError:
             return HttpError(400, error.code, error.message)
 
 
-def answer(request: Request, handle: Callable[[Request], Response]) -> Response:
-    """What `handle` says, with the headers and errors that every answer has. Never raises."""
+def answer(request: Request, handle: Handler) -> Response:
+    """Call `handle`, turn its exceptions into error responses and add the common headers. Never raises."""
     request_id = str(uuid.uuid4())
     client_request_id = _printable(request.headers.get("x-ms-client-request-id"))
     try:
@@ -93,15 +106,16 @@ def answer(request: Request, handle: Callable[[Request], Response]) -> Response:
     except RequestError as error:
         response = error_response(error)
     except StorageUnavailableError:
-        response = error_response(unavailable("storageUnavailable", "Storage does not answer. Try again."))
+        message = "Storage does not answer or refuses access. Send the request again later."
+        response = error_response(unavailable("storageUnavailable", message))
     except SettingsError as error:
         log_event("settings.invalid", level=logging.ERROR, problems=str(error))
         response = error_response(unavailable("configurationInvalid", str(error)))
-    except Exception as error:  # noqa: BLE001 - the caller gets an answer whatever happens
+    except Exception as error:  # noqa: BLE001 - the caller always gets a response
         place = place_of(error)
         kind = type(error).__name__
         log_event("request.failed", level=logging.ERROR, x_ms_request_id=request_id, error=kind, at=place)
-        message = "The app failed. Its log has the reason under this x-ms-request-id."
+        message = "The app has a defect. Report it with the x-ms-request-id: the app's log has the details."
         response = error_response(HttpError(500, "internalError", message))
     headers = {"x-ms-request-id": request_id, "Cache-Control": "no-store", **response.headers}
     if client_request_id:
@@ -118,24 +132,33 @@ def answer(request: Request, handle: Callable[[Request], Response]) -> Response:
 
 
 def error_response(error: RequestError) -> Response:
-    """``{"error": …}``, with its code as a header too."""
+    """``{"error": …}`` as in the Microsoft REST guidelines, with the code as a header too."""
     http_error = as_http_error(error)
+    problems = [GenerationError(code=error.code, message=one.message, target=one.field) for one in error.problems]
+    detail = ErrorDetail(
+        code=error.code,
+        message=error.message,
+        target=problems[0].target if problems else None,
+        details=problems if len(problems) > 1 else None,
+    )
     headers = {"x-ms-error-code": error.code, **http_error.headers}
-    return Response(http_error.status, error.to_json(), headers)
+    return Response(http_error.status, ErrorBody(error=detail).to_json(), headers)
 
 
 def unavailable(code: str, message: str) -> HttpError:
-    """503: nothing is wrong with the request, and nothing was lost or billed."""
+    """503: the request is valid, and the same request may succeed later."""
     return HttpError(503, code, message, retry_after=RETRY_SECONDS)
 
 
 def base_url(request: Request, settings: Settings) -> str:
-    """Where clients reach us, with the route prefix. Never taken from a Host header that nobody vouches for.
+    """The URL at which clients reach the app, with the route prefix.
+
+    The Host header counts only when it names this machine: a caller can forge it.
 
     Raises
     ------
-    RequestError
-        503 when nothing but such a header says so.
+    HttpError
+        503 when neither the settings nor a loopback Host header give the URL.
     """
     if settings.public_base_url:
         return settings.public_base_url
@@ -147,13 +170,13 @@ def base_url(request: Request, settings: Settings) -> str:
         return f"{origin}/{ROUTE_PREFIX}"
     raise unavailable(
         "configurationInvalid",
-        "PUBLIC_BASE_URL: is missing; set it to the URL at which clients reach the app, such as "
+        "PUBLIC_BASE_URL: is missing. Set it to the URL at which clients reach the app, such as "
         "https://images.example.com/api",
     )
 
 
 def _loopback_origin(url: str) -> str | None:
-    """Scheme and host of a URL that names this machine."""
+    """Scheme and host of a URL whose host is this machine, else None."""
     try:
         parts = urlsplit(url)
         return f"{parts.scheme}://{parts.netloc}" if is_loopback(parts.hostname or "") else None
@@ -162,5 +185,5 @@ def _loopback_origin(url: str) -> str | None:
 
 
 def _printable(text: str | None) -> str | None:
-    """A caller's id, if it is fit for a header and the log."""
+    """A caller's id if it is safe in a header and in the log, else None."""
     return text if text and _PRINTABLE.fullmatch(text) else None

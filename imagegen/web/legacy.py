@@ -1,6 +1,6 @@
-"""The asynchronous image API that Azure retired, kept alive for the clients that were written for it.
+"""The asynchronous image API that Azure retired, for clients that were written for it.
 
-Their endpoint becomes ``https://{host}/api``. Source: the API's OpenAPI file, 2023-06-01-preview.
+Such a client only changes its endpoint to ``https://{host}/api``. Source: the API's OpenAPI file, 2023-06-01-preview.
 """
 
 from __future__ import annotations
@@ -8,27 +8,81 @@ from __future__ import annotations
 import hmac
 import re
 from datetime import datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import Annotated, Final, Literal
 from urllib.parse import quote
 
+from pydantic import ConfigDict, Field, field_validator
+
 from imagegen.deployments import ImageApi
-from imagegen.errors import FieldProblem, RequestError
-from imagegen.generation import FailedImage, Generation, GenerationRequest, Status, StoredImage, is_generation_id
+from imagegen.generation import (
+    FailedImage,
+    Generation,
+    GenerationError,
+    GenerationRequest,
+    JsonModel,
+    Status,
+    StoredImage,
+    Whole,
+    is_generation_id,
+)
 from imagegen.idempotency import read_key
 from imagegen.settings import Settings
-from imagegen.upstream.checks import Checks
-from imagegen.upstream.operations import LONGEST_PROMPT, MOST_IMAGES, SIZES
+from imagegen.upstream.operations import DEFAULT_SIZE, LIMITS
 from imagegen.web.http import HttpError, Request, Response, base_url
-from imagegen.web.monitor import Links, Monitors
-from imagegen.web.parsing import parse_start
-from imagegen.web.routes import Generations
+from imagegen.web.monitor import OMIT_NONE, Monitors
+from imagegen.web.parsing import parse_body
+from imagegen.web.ports import Generations, ImageLinks, RecordReader
 
 _VERSION: Final = re.compile(r"2023-\d\d-\d\d-preview")
-_FIELDS: Final = frozenset({"prompt", "n", "size", "user"})
 
 
-class Records(Protocol):
-    def read(self, generation_id: str) -> Generation | None: ...
+class LegacyStartRequest(JsonModel):
+    """The body of a submit."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    prompt: str = Field(min_length=1, max_length=LIMITS.longest_prompt, json_schema_extra={"pattern": r"\S"})
+    n: Whole = Field(default=1, ge=1, le=LIMITS.most_images)
+    size: Literal["256x256", "512x512", "1024x1024"] | None = Field(
+        default=None, json_schema_extra={"default": DEFAULT_SIZE}
+    )
+    user: str | None = Field(default=None, min_length=1, max_length=256)
+
+    @field_validator("prompt")
+    @classmethod
+    def _not_blank(cls, prompt: str) -> str:
+        if not prompt.strip():
+            raise ValueError("must contain more than white space")
+        return prompt
+
+
+class LegacyAccepted(JsonModel):
+    id: str
+    status: Status
+
+
+class LegacyImage(JsonModel):
+    url: str | None = None
+    error: GenerationError | None = None
+
+
+class LegacyResult(JsonModel):
+    created: int
+    data: list[LegacyImage]
+
+
+class LegacyOperation(JsonModel):
+    """An operation of the retired API. Times are seconds since 1970."""
+
+    id: str
+    status: Status
+    created: int
+    expires: Annotated[int | None, OMIT_NONE]
+    """Only when the operation has ended."""
+    result: Annotated[LegacyResult | None, OMIT_NONE]
+    """Only when succeeded."""
+    error: Annotated[GenerationError | None, OMIT_NONE]
+    """Only when failed."""
 
 
 class LegacyRoutes:
@@ -39,8 +93,8 @@ class LegacyRoutes:
         *,
         settings: Settings,
         generations: Generations,
-        records: Records,
-        links: Links,
+        records: RecordReader,
+        links: ImageLinks,
         monitors: Monitors,
         retention: timedelta,
     ) -> None:
@@ -53,86 +107,79 @@ class LegacyRoutes:
 
     def submit(self, request: Request) -> Response:
         """``POST /openai/images/generations:submit``: 202 with ``operation-location``."""
-        version = self._admit(request)
+        version = self._authorize(request)
         base = base_url(request, self._settings)
-        headers = {name: value for name, value in request.headers.items() if name == "operation-id"}
-        key = read_key(headers)
-        asked = parse_start(request)
-        if foreign := sorted(asked.model_fields_set - _FIELDS):
-            raise RequestError.for_fields([FieldProblem(name, "is not a field of this API") for name in foreign])
-        wanted = _fitting(asked.request, self._settings.deployments[0].api)
+        # The retired API had only this one of the three headers.
+        key = read_key({name: value for name, value in request.headers.items() if name == "operation-id"})
+        body = parse_body(request, LegacyStartRequest)
         timeout = timedelta(seconds=self._settings.generation_timeout_seconds)
-        generation = self._generations.start(wanted, metadata={}, timeout=timeout, key=key)
+        generation = self._generations.start(self._request(body), metadata={}, timeout=timeout, key=key)
         location = f"{base}/openai/operations/images/{generation.id}?api-version={quote(version)}"
-        # Nothing has run when a client sees this answer, whatever has happened since.
-        return Response(202, {"id": generation.id, "status": Status.NOT_RUNNING}, {"operation-location": location})
+        # notRunning whatever the generation's status: that is what the retired service always answered.
+        accepted = LegacyAccepted(id=generation.id, status=Status.NOT_RUNNING)
+        return Response(202, accepted.to_json(), {"operation-location": location})
 
     def get_operation(self, request: Request) -> Response:
         """``GET /openai/operations/images/{id}``: 200 with the operation."""
-        self._admit(request)
+        self._authorize(request)
         generation = self._find(request)
         if generation is None:
-            raise HttpError(404, "notFound", "There is no such operation.")
-        return Response(200, self._operation(generation), self._monitors.retry_after(generation))
+            raise HttpError(404, "notFound", "No operation has this id. Use the operation-location of the submit.")
+        return Response(200, self._operation(generation).to_json(), self._monitors.retry_after(generation))
 
     def delete_operation(self, request: Request) -> Response:
         """``DELETE /openai/operations/images/{id}``: 204."""
-        self._admit(request)
+        self._authorize(request)
         if generation := self._find(request):
             self._generations.delete(generation)
         return Response(204)
 
-    def _admit(self, request: Request) -> str:
-        """The api-version, of a caller who has a key."""
+    def _authorize(self, request: Request) -> str:
+        """Check api-key and api-version. Returns the api-version."""
         keys = self._settings.compat_api_keys
         version = request.query.get("api-version", "")
         if not keys or not _VERSION.fullmatch(version):
-            # What Azure says of a resource that is not there, or that this api-version does not have.
+            # Azure's answer for an unknown resource, and for a resource that this api-version does not have.
             raise HttpError(404, "404", "Resource not found")
         given = request.headers.get("api-key", "").encode("utf-8", "replace")
-        # Each key is compared, and none in a time that tells how much of it was right.
+        # Compare with every key, each in constant time: the response time must not reveal a part of a key.
         matches = [hmac.compare_digest(key.get_secret_value().encode(), given) for key in keys]
         if not any(matches):
-            message = "Access denied: the api-key header is missing or not one of COMPAT_API_KEYS."
+            message = "The api-key header is missing or is not one of COMPAT_API_KEYS. Send a key of that setting."
             raise HttpError(401, "401", message)
         return version
+
+    def _request(self, body: LegacyStartRequest) -> GenerationRequest:
+        """The request for the default deployment.
+
+        The retired model made images of 256, 512 and 1024 pixels; today's models make none below 1024.
+        """
+        has_small_sizes = self._settings.deployments[0].api is ImageApi.OPERATIONS
+        size = body.size if has_small_sizes else DEFAULT_SIZE
+        return GenerationRequest(prompt=body.prompt, n=body.n, size=size, user=body.user)
 
     def _find(self, request: Request) -> Generation | None:
         generation_id = request.route.get("id", "").lower()
         return self._records.read(generation_id) if is_generation_id(generation_id) else None
 
-    def _operation(self, generation: Generation) -> dict[str, Any]:
-        operation: dict[str, Any] = {
-            "id": generation.id,
-            "status": generation.status.value,
-            "created": _unix(generation.created),
-        }
-        if generation.status.is_terminal:
-            operation["expires"] = _unix(generation.created + self._retention)
-        if generation.status is Status.SUCCEEDED:
-            data = [self._image(image) for image in generation.images if image]
-            operation["result"] = {"created": _unix(generation.last_action), "data": data}
-        if generation.status is Status.FAILED and generation.error:
-            operation["error"] = generation.error.to_json()
-        return operation
+    def _operation(self, generation: Generation) -> LegacyOperation:
+        succeeded, failed = generation.status is Status.SUCCEEDED, generation.status is Status.FAILED
+        return LegacyOperation(
+            id=generation.id,
+            status=generation.status,
+            created=_unix(generation.created),
+            expires=_unix(generation.created + self._retention) if generation.status.is_terminal else None,
+            result=self._result(generation) if succeeded else None,
+            error=generation.error if failed else None,
+        )
 
-    def _image(self, image: StoredImage | FailedImage) -> dict[str, Any]:
-        return image.to_json() if isinstance(image, FailedImage) else {"url": self._links.link(image)}
+    def _result(self, generation: Generation) -> LegacyResult:
+        images = [self._image(image) for image in generation.images if image]
+        return LegacyResult(created=_unix(generation.last_action), data=images)
 
-
-def _fitting(request: GenerationRequest, api: ImageApi) -> GenerationRequest:
-    """The request, in words of the model that stands behind this API today.
-
-    The retired model made pictures of 256, 512 and 1024 pixels; those that live make none below 1024.
-
-    Raises
-    ------
-    RequestError
-        When it is not a request that the retired API would have taken.
-    """
-    checks = Checks(request, "dall-e-2").longest_prompt(LONGEST_PROMPT).most_images(MOST_IMAGES)
-    checks.one_of("size", SIZES).raise_if_any()
-    return request if api is ImageApi.OPERATIONS else request.model_copy(update={"size": SIZES[-1]})
+    def _image(self, image: StoredImage | FailedImage) -> LegacyImage:
+        failed = isinstance(image, FailedImage)
+        return LegacyImage(error=image.error) if failed else LegacyImage(url=self._links.link(image))
 
 
 def _unix(moment: datetime) -> int:

@@ -1,4 +1,4 @@
-"""``GET /models``: what a caller can choose from, for connectors that offer a list. No secret, no address."""
+"""``GET /models``: what a caller can name as ``model``. The answer holds no secret and no address."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from imagegen.web.http import Request, Response
 
 
 class Model(JsonModel):
-    """One deployment, and what it takes."""
+    """One deployment, and the requests that it accepts."""
 
     name: str
-    """What callers write as ``model``."""
+    """The value of ``model`` in a request."""
     api: str
     is_default: bool
     sizes: tuple[str, ...]
     """Empty: any WIDTHxHEIGHT, or ``auto``."""
     any_size_to: int | None
-    """Pixels: beside `sizes`, multiples of 16 up to this edge."""
+    """Pixels. In addition to `sizes`, the model accepts edges that are multiples of 16 up to this length."""
     most_images: int
     longest_prompt: int
     """Characters."""
     fields: tuple[str, ...]
-    """Beside prompt, n, size and model."""
+    """Fields in addition to prompt, n, size and model."""
 
 
 class ModelList(JsonModel):
@@ -33,7 +33,7 @@ class ModelList(JsonModel):
 
 
 class ModelListRoute:
-    """Answers with the list."""
+    """``GET /models``."""
 
     def __init__(self, deployments: tuple[Deployment, ...], upstreams: Mapping[str, Upstream]) -> None:
         self._list = ModelList(
@@ -44,6 +44,7 @@ class ModelListRoute:
         )
 
     def get(self, request: Request) -> Response:  # noqa: ARG002 - every route takes one
+        # Not to_json(): `"anySizeTo": null` is part of the contract.
         return Response(200, self._list.model_dump(mode="json", by_alias=True))
 
 

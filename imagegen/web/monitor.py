@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime, timedelta
-from typing import Any, Final, Protocol
+from datetime import timedelta
+from typing import Annotated, Final
 from urllib.parse import quote
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from imagegen.errors import StorageUnavailableError
 from imagegen.generation import (
@@ -22,27 +22,30 @@ from imagegen.generation import (
     StoredImage,
     Time,
 )
+from imagegen.lifecycle.ports import Clock
+from imagegen.web.ports import ImageLinks
 
 _RETRY_AFTER_SECONDS: Final = 5
 _LONGEST_RETRY_AFTER: Final = 60
 _PER_SECOND: Final = 4
-"""Generations in the queue for each second that a caller is told to wait longer."""
+"""Active generations that add one second to ``Retry-After``."""
 
 
-class Links(Protocol):
-    def link(self, image: StoredImage) -> str:
-        """A URL that lets anybody read this image, for a time."""
-        ...
+def _is_none(value: object) -> bool:
+    return value is None
 
-    def blob_url(self, image: StoredImage) -> str:
-        """The same without a credential."""
-        ...
+
+OMIT_NONE: Final = Field(exclude_if=_is_none)
+"""For a field that the JSON leaves out when it is None.
+
+Unlike a default of None, it makes the field required in the constructor, so none can be forgotten there.
+"""
 
 
 class MonitorUrls(JsonModel):
-    """Where a caller can go. The token in each is all that it takes."""
+    """Where a caller reads and cancels the generation. Each URL holds the token."""
 
-    monitor: str = Field(alias="self")
+    monitor: str = Field(serialization_alias="self")
     result: str
     cancel: str
 
@@ -51,15 +54,22 @@ class MonitorImage(JsonModel):
     """An image in Blob Storage."""
 
     url: str
-    """Lets anybody read this image, for a time; made anew with each answer."""
+    """Temporary link that gives anyone read access; new in each answer."""
     blob_url: str
-    """Where it is. Of no use without a credential."""
+    """The same URL without a credential."""
     container: str
     blob: str
     content_type: str
     content_length: int
+    """Bytes."""
     sha256: str
     revised_prompt: str | None
+
+    # The contract has `"revisedPrompt": null`, which to_json() would leave out. No return annotation: with one, the
+    # JSON schema would describe that type instead of this model.
+    @model_serializer(mode="wrap")
+    def _keep_null(self, dump: SerializerFunctionWrapHandler):
+        return {**dump(self), "revisedPrompt": self.revised_prompt}
 
 
 class MonitorResult(JsonModel):
@@ -74,42 +84,57 @@ class Monitor(JsonModel):
     created_date_time: Time
     last_action_date_time: Time
     expires_date_time: Time
-    """Until then at least, the record and the images are kept."""
+    """The record and the images are kept at least until then."""
     request: GenerationRequest
     metadata: Metadata
     urls: MonitorUrls
-    result: MonitorResult | None = None
+    result: Annotated[MonitorResult | None, OMIT_NONE]
     """Only when succeeded."""
-    error: GenerationError | None = None
+    error: Annotated[GenerationError | None, OMIT_NONE]
     """Only when failed."""
 
 
+class MonitorList(JsonModel):
+    value: list[Monitor]
+    next_link: Annotated[str | None, OMIT_NONE]
+    """URL of the next page; left out on the last page."""
+
+
+class EndedBody(JsonModel):
+    """A generation that ended without a result."""
+
+    error: GenerationError
+    id: str
+    status: Status
+
+
 class Monitors:
-    """Makes monitors.
+    """Builds monitors.
 
     Parameters
     ----------
     retention
         How long records and images are kept.
     backlog
-        How many generations are unfinished, more or less.
+        The approximate number of active generations.
     """
 
-    def __init__(
-        self,
-        *,
-        links: Links,
-        retention: timedelta,
-        clock: Callable[[], datetime],
-        backlog: Callable[[], int],
-    ) -> None:
+    def __init__(self, *, links: ImageLinks, retention: timedelta, clock: Clock, backlog: Callable[[], int]) -> None:
         self._links = links
         self._retention = retention
         self._clock = clock
         self._backlog = backlog
 
-    def to_json(self, generation: Generation, urls: MonitorUrls) -> dict[str, Any]:
-        monitor = Monitor(
+    def build(self, generation: Generation, base: str) -> Monitor:
+        """The monitor, with URLs under `base`.
+
+        Raises
+        ------
+        StorageUnavailableError
+            When the links to the images cannot be signed.
+        """
+        succeeded, failed = generation.status is Status.SUCCEEDED, generation.status is Status.FAILED
+        return Monitor(
             id=generation.id,
             status=generation.status,
             created_date_time=generation.created,
@@ -117,36 +142,36 @@ class Monitors:
             expires_date_time=generation.created + self._retention,
             request=generation.request,
             metadata=generation.metadata,
-            urls=urls,
+            urls=_urls(generation, base),
+            result=self._result(generation) if succeeded else None,
+            error=generation.error if failed else None,
         )
-        shown = monitor.model_dump(mode="json", by_alias=True, exclude_unset=True)
-        shown["request"] = generation.request.to_json()
-        if generation.status is Status.SUCCEEDED:
-            shown["result"] = {"data": [self._image(image) for image in generation.images if image]}
-        if generation.status is Status.FAILED and generation.error:
-            shown["error"] = generation.error.to_json()
-        return shown
 
     def retry_after(self, generation: Generation) -> dict[str, str]:
-        """Whole seconds; a caller that comes back sooner finds nothing new. Nothing once it is finished.
+        """The ``Retry-After`` header, in whole seconds; empty when the generation has ended.
 
-        It grows with the queue, which moves as fast as the quota of the model lets it.
+        An earlier poll would find nothing new. The value grows with the queue, which moves as fast as the quota of the
+        model allows.
         """
         if generation.status.is_terminal:
             return {}
         seconds = _RETRY_AFTER_SECONDS
         if generation.operation_location is None:
+            # A queued generation is due only if its message is lost.
             wait = 0 if generation.queued else (generation.due - self._clock()).total_seconds()
-            with suppress(StorageUnavailableError):  # a hint is not worth an error
+            with suppress(StorageUnavailableError):  # the header is only a hint
                 seconds += self._backlog() // _PER_SECOND
             seconds = max(seconds, round(wait))
         elif generation.faults:
             seconds = max(seconds, round((generation.due - self._clock()).total_seconds()))
         return {"Retry-After": str(min(_LONGEST_RETRY_AFTER, seconds))}
 
-    def _image(self, image: StoredImage | FailedImage) -> dict[str, Any]:
+    def _result(self, generation: Generation) -> MonitorResult:
+        return MonitorResult(data=[self._image(image) for image in generation.images if image])
+
+    def _image(self, image: StoredImage | FailedImage) -> MonitorImage | FailedImage:
         if isinstance(image, FailedImage):
-            return image.to_json()
+            return image
         return MonitorImage(
             url=self._links.link(image),
             blob_url=self._links.blob_url(image),
@@ -156,12 +181,9 @@ class Monitors:
             content_length=image.content_length,
             sha256=image.sha256,
             revised_prompt=image.revised_prompt,
-        ).model_dump(mode="json", by_alias=True)
+        )
 
 
-def monitor_urls(generation: Generation, base: str) -> MonitorUrls:
-    """The URLs of this generation."""
-    itself, token = f"{base}/generations/{generation.id}", f"?token={quote(generation.token, safe='')}"
-    return MonitorUrls.model_validate(
-        {"self": f"{itself}{token}", "result": f"{itself}/result{token}", "cancel": f"{itself}/cancel{token}"}
-    )
+def _urls(generation: Generation, base: str) -> MonitorUrls:
+    url, token = f"{base}/generations/{generation.id}", f"?token={quote(generation.token, safe='')}"
+    return MonitorUrls(monitor=f"{url}{token}", result=f"{url}/result{token}", cancel=f"{url}/cancel{token}")

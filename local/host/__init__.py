@@ -1,8 +1,17 @@
 """A Functions host for development.
 
-It drives Microsoft's own Python runtime, `azure-functions-runtime`, with the messages the Azure host would send, so
-that indexing, binding checks and type conversion are those of Azure. Timers and queues work against Azurite.
+It drives Microsoft's own Python runtime, `azure-functions-runtime`, with the messages that the Azure host would send.
+Therefore indexing, binding checks and type conversion are those of Azure. HTTP, timer and queue triggers work; timers
+and queues use Azurite.
 
-Not enforced here, as in Core Tools: authorization levels and keys. Not here at all: blob, table, Event Grid and
-Durable bindings, retry policies, `functionTimeout`. An app that uses such a binding is refused at start.
+An app does not start if it needs something else: another trigger or an output binding, a route constraint, an optional
+parameter, `runOnStartup`, `useMonitor=False`, a retry policy, a connection other than AzureWebJobsStorage, an
+identity, `messageEncoding: none`, or an override of host.json by a setting.
+
+Different from Azure without an error at start:
+- No authorization levels and keys, no `functionTimeout`, no `/admin` endpoints and no home page.
+- A cookie in a response fails the invocation. Trace context and `schedule_status` are empty.
+- Logs have level INFO and go to standard error, whatever host.json says. No Application Insights.
+- Shorter times, so that a restart is visible soon: a timer's lease and the invisibility of a message last 15 seconds,
+  and the longest pause between polls of an empty queue is 2 seconds.
 """

@@ -9,21 +9,19 @@ import os
 import signal
 import socket
 import sys
+import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from local.host import logs
 from local.host.host import GRACE, Host
-from local.host.logs import logger
+from local.host.listeners import Stop
 from local.host.runtime import Worker
 from local.host.settings import ConfigurationError, load
-from local.host.stop import Stop
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+logger = logging.getLogger("local.host")
 
-# Storage calls of the listeners block; they must not wait for one another.
+# The listeners' calls to storage block, and must not wait for one another.
 _STORAGE_THREADS = 64
 
 
@@ -42,34 +40,26 @@ async def _run(root: Path, listener: socket.socket, address: str) -> int:
     stop = Stop()
     _stop_on_signals(stop)
     settings = load(root, os.environ)
-    logs.configure(settings.log_levels)
-    # The app and the runtime read the process environment.
-    os.environ.update(settings.environ)
-    host = Host(await Worker.start(root), settings)
+    _log_to_stderr()
+    worker = await Worker.start(root)
+    host = Host(worker, settings, f"http://{address}:{listener.getsockname()[1]}")
     await host.prepare()
-    base = f"http://{address}:{listener.getsockname()[1]}"
-    print("Functions:", *host.describe(base), sep="\n")
+    print("Functions:", *host.descriptions, sep="\n  ")
     serving = asyncio.create_task(host.serve(listener, stop))
-    # The socket listens already: who connects before the server's first turn waits in its backlog.
-    print(f"Ready: {'/'.join(part for part in (base, settings.route_prefix) if part)}", flush=True)
-    await _until_stopped(serving, stop)
-    if not serving.done():
-        _abandon(host)
+    # The socket listens already: early connections wait in its backlog.
+    print(f"Ready: {host.base_url}", flush=True)
+    await asyncio.wait({serving, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    _, unfinished = await asyncio.wait({serving}, timeout=GRACE)
+    if unfinished:
+        _exit_with_running_functions(worker.running)
     await serving
     print("Stopped", flush=True)
     return 0
 
 
-async def _until_stopped(serving: asyncio.Task[None], stop: Stop) -> None:
-    stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    await asyncio.wait({serving}, timeout=GRACE)
-
-
-def _abandon(host: Host) -> None:
-    """Exit although functions are running: their threads cannot be stopped, and a clean exit would wait for them."""
-    logger.warning("%d invocations did not end within %d s and are abandoned", host.invoker.running, GRACE)
+def _exit_with_running_functions(count: int) -> None:
+    """End the process. Threads cannot be stopped, and a clean exit would wait for them."""
+    logger.warning("%d invocations did not end within %d s and are abandoned", count, GRACE)
     logging.shutdown()
     sys.stdout.flush()
     os._exit(0)
@@ -87,23 +77,29 @@ def _stop_on_signals(stop: Stop) -> None:
         loop.add_signal_handler(number, handle, number)
 
 
+def _log_to_stderr() -> None:
+    logging.Formatter.converter = time.gmtime
+    line = "%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s"
+    # INFO, as Azure's worker. Below WARNING, `azure` logs each storage request and `uvicorn` each connection.
+    logging.basicConfig(format=line, datefmt="%H:%M:%S", level=logging.INFO)
+    for name in ("azure", "uvicorn"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
 def _listen(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((host, port))
-        listener.listen(2048)
+        return socket.create_server((host, port), backlog=2048)
     except OSError as error:
-        listener.close()
         raise ConfigurationError(f"cannot listen on port {port} of {host}: {error.strerror}") from error
-    return listener
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m local.host", description="A Functions host for development. No keys are checked."
+        prog="python -m local.host",
+        description="A Functions host for development. It checks no keys. Settings come from the environment; "
+        "`make start` also reads local.settings.json.",
     )
-    parser.add_argument("--port", type=int, default=7071, help="0 picks a free one (default: 7071)")
+    parser.add_argument("--port", type=int, default=7071, help="0: any free port (default: 7071)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--root", type=Path, default=Path(), help="folder of the function app (default: this one)")
     return parser

@@ -1,114 +1,77 @@
-"""Singletons: a blob lease that one host holds while its listener runs."""
+"""Singletons: a blob lease that only one host holds."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
-from azure.core.exceptions import AzureError, HttpResponseError, ResourceExistsError
+from azure.core.exceptions import AzureError, HttpResponseError
 from azure.storage.blob import BlobClient, BlobLeaseClient
 
-from local.host.logs import logger
-from local.host.stop import Stop
+from local.host.listeners import Stop
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+logger = logging.getLogger(__name__)
 
-# The shortest lease there is. Azure takes 60 s; here a killed host's timer should not stand still for a minute.
+# Storage's minimum. Azure uses 60 s, but here the timer of a killed host should not pause for a minute.
 DURATION = 15
 _RENEWAL = 5.0
 _RETRY = 1.0
 
 
 class Lease:
-    """A lease on one blob. All calls block."""
+    """A lease on one blob."""
 
     def __init__(self, blob: BlobClient, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._blob = blob
         self._client = BlobLeaseClient(blob)
         self._clock = clock
-        self._until = 0.0
+        self._held_until = 0.0
 
     @property
     def held(self) -> bool:
-        """Whether the lease is surely ours. A host that was suspended knows by its own clock that it is not."""
-        return self._clock() < self._until
+        """Whether the lease is certainly held: a suspended process sees by its own clock that it expired."""
+        return self._clock() < self._held_until
+
+    async def keep(self, stop: Stop) -> None:
+        """Acquire the lease and renew it until `stop`, then release it. Acquire it again whenever it is lost."""
+        while not stop.is_set():
+            await self._try(self.acquire)
+            await stop.within(_RENEWAL if self.held else _RETRY)
+        if self.held:
+            await self._try(self.release)
 
     def acquire(self) -> bool:
-        """Take the lease; False if another host has it."""
-        asked = self._clock()
-        self._create_blob()
+        """Acquire or renew the lease. False: another host holds it. Blocks."""
+        started = self._clock()
+        if not self.held:
+            self._create_blob()
         try:
+            # An acquire with the lease's own id renews it.
             self._client.acquire(lease_duration=DURATION)
         except HttpResponseError as error:
-            if error.status_code == 409:
-                return False
-            raise
-        self._until = asked + DURATION
-        return True
-
-    def renew(self) -> bool:
-        """Keep the lease; False if it was lost to another host."""
-        asked = self._clock()
-        try:
-            self._client.renew()
-        except HttpResponseError as error:
-            # 409: leased by another; 404: the blob is gone, and the lease with it.
-            if error.status_code in {404, 409, 412}:
-                self._until = 0.0
-                return False
-            raise
-        self._until = asked + DURATION
+            if error.status_code not in {404, 409}:  # deleted, or held by another host
+                raise
+            self._held_until = 0.0
+            return False
+        self._held_until = started + DURATION
         return True
 
     def release(self) -> None:
-        self._until = 0.0
+        self._held_until = 0.0
         self._client.release()
 
     def _create_blob(self) -> None:
         try:
             self._blob.upload_blob(b"", overwrite=False)
-        except ResourceExistsError:
-            return
         except HttpResponseError as error:
-            if error.status_code != 412:  # exists, and is leased
+            if error.status_code not in {409, 412}:  # the blob exists; or it exists and is leased
                 raise
 
-
-async def hold(lease: Lease, listen: Callable[[Stop], Awaitable[None]], stop: Stop) -> None:
-    """Run `listen` whenever and only while the lease is ours, until told to stop.
-
-    `listen` is told to stop when the lease is lost. The lease is renewed until it has returned, so that a function
-    still running keeps the other hosts away.
-    """
-    while not stop.is_set():
-        if not await _try(lease.acquire):
-            await stop.within(_RETRY)
-            continue
-        over = Stop()
-        listening = asyncio.ensure_future(listen(over))
-        await _renew_while(listening, lease, over, stop)
-        await listening
-        if lease.held:
-            await _try(lease.release)
-
-
-async def _renew_while(listening: asyncio.Future[None], lease: Lease, over: Stop, stop: Stop) -> None:
-    stopping = asyncio.ensure_future(stop.wait())
-    while not listening.done():
-        watched = {listening} if over.is_set() else {listening, stopping}
-        await asyncio.wait(watched, timeout=_RENEWAL, return_when=asyncio.FIRST_COMPLETED)
-        # One renewal that fails is not yet a lost lease: its time may not be over.
-        renewed = not listening.done() and await _try(lease.renew)
-        if stop.is_set() or not (renewed or lease.held):
-            over.set()
-    stopping.cancel()
-
-
-async def _try(call: Callable[[], bool | None]) -> bool:
-    try:
-        return await asyncio.to_thread(call) is not False
-    except AzureError as error:
-        logger.warning("a lock in azure-webjobs-hosts: %s", str(error).splitlines()[0])
-        return False
+    async def _try(self, call: Callable[[], object]) -> None:
+        try:
+            await asyncio.to_thread(call)
+        except AzureError as error:
+            # Harmless for one renewal: the lease is held until its duration ends.
+            logger.warning("the lease on %s: %s", self._blob.blob_name, str(error).splitlines()[0])

@@ -1,111 +1,157 @@
-"""A Storage queue and its messages."""
+"""Queue triggers: receive a message, invoke the function, then delete, retry or poison the message."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
-import binascii
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+import contextlib
+import json
+import logging
+from datetime import datetime, timedelta
 
-from azure.core.exceptions import ResourceExistsError
+from azure.core.exceptions import AzureError, ResourceExistsError
 from azure.storage.queue import QueueClient, QueueMessage
 
-from local.host.storage import CLIENT_OPTIONS
+from local.host import storage
+from local.host.bindings import QueueTrigger
+from local.host.listeners import Stop
+from local.host.messages import TypedData
+from local.host.runtime import Function, Worker
+from local.host.settings import HostSettings
 
-if TYPE_CHECKING:
-    from datetime import datetime, timedelta
+logger = logging.getLogger(__name__)
 
-
-class UndecodableError(Exception):
-    """A message is not base64, though host.json says that messages are."""
-
-
-@dataclass(frozen=True)
-class Message:
-    """A message as it was received, still encoded."""
-
-    id: str
-    pop_receipt: str
-    content: str
-    dequeue_count: int
-    inserted_on: datetime
-    expires_on: datetime
-    next_visible_on: datetime
+# How long a message is invisible to other hosts; renewed at half of it while the function runs. Azure uses ten
+# minutes, but here the message of a killed host should return while the developer still looks at the screen.
+INVISIBILITY = timedelta(seconds=15)
+# Seconds between polls of an empty queue: from the first to the last, doubled each time. Azure's last is one minute.
+_FIRST_POLL = 0.1
+_LAST_POLL = 2.0
 
 
-class Queue:
-    """One queue. All calls block."""
+class QueueListener:
+    """Invokes one function with the messages of one queue."""
 
-    def __init__(self, connection_string: str, name: str, *, is_base64: bool) -> None:
-        self.name = name
-        self._connection_string = connection_string
-        self._is_base64 = is_base64
-        # No encoding policy: the SDK's raises for the whole batch when one message is not base64.
-        self._client = QueueClient.from_connection_string(connection_string, name, **CLIENT_OPTIONS)
+    def __init__(self, function: Function, trigger: QueueTrigger, settings: HostSettings, worker: Worker) -> None:
+        name = settings.resolve(trigger.queue_name, where=function.where)
+        self.description = f"{function.name}: queue {name}"
+        self._function = function
+        self._worker = worker
+        self._settings = settings.queues
+        # No decoding by the SDK: it fails the whole batch if one message is not base64.
+        self.queue = storage.queue(settings.environ, name)
+        self._poison_queue = storage.queue(settings.environ, f"{name}-poison")
+        self._in_progress: set[asyncio.Task[None]] = set()
 
-    def create(self) -> None:
-        """Create the queue if it is missing."""
+    def prepare(self) -> None:
+        _create(self.queue)
+
+    async def run(self, stop: Stop) -> None:
+        threshold = self._settings.new_batch_threshold
+        threshold = self._settings.batch_size // 2 if threshold is None else threshold
+        pause = _FIRST_POLL
+        while not stop.is_set():
+            if len(self._in_progress) > threshold:
+                await asyncio.wait(self._in_progress, return_when=asyncio.FIRST_COMPLETED)
+            elif messages := await self._receive():
+                pause = _FIRST_POLL
+                for message in messages:
+                    task = asyncio.create_task(self._process(message))
+                    self._in_progress.add(task)
+                    task.add_done_callback(self._in_progress.discard)
+            else:
+                await stop.within(pause)
+                pause = min(pause * 2, _LAST_POLL)
+        if self._in_progress:
+            await asyncio.wait(self._in_progress)
+
+    async def _receive(self) -> list[QueueMessage]:
+        """Return at most one batch, invisible to other hosts."""
+        pages = self.queue.receive_messages(
+            messages_per_page=self._settings.batch_size, visibility_timeout=int(INVISIBILITY.total_seconds())
+        ).by_page()
         try:
-            self._client.create_queue()
-        except ResourceExistsError:
-            return
+            return await asyncio.to_thread(lambda: list(next(pages, ())))
+        except AzureError as error:
+            logger.warning("queue %s cannot be read: %s", self.queue.queue_name, str(error).splitlines()[0])
+            return []
 
-    def poison(self) -> Queue:
-        return Queue(self._connection_string, f"{self.name}-poison", is_base64=self._is_base64)
-
-    def receive(self, count: int, *, hidden_for: float) -> list[Message]:
-        """Return up to `count` messages, invisible to others for `hidden_for` seconds."""
-        pages = self._client.receive_messages(messages_per_page=count, visibility_timeout=int(hidden_for)).by_page()
-        return [_message(message) for message in next(pages, ())]
-
-    def hide(self, message: Message, duration: timedelta) -> Message:
-        """Keep the message invisible from now on for `duration`; returns it with its new pop receipt."""
-        updated = self._client.update_message(
-            message.id,
-            message.pop_receipt,
-            content=message.content,
-            visibility_timeout=int(duration.total_seconds()),
-        )
-        return replace(message, pop_receipt=str(updated.pop_receipt))
-
-    def delete(self, message: Message) -> None:
-        self._client.delete_message(message.id, message.pop_receipt)
-
-    def send(self, body: str | bytes) -> None:
-        self.send_encoded(self._encode(body))
-
-    def send_encoded(self, content: str) -> None:
-        self._client.send_message(content)
-
-    def decode(self, message: Message) -> bytes:
-        """Return the body of a message.
-
-        Raises
-        ------
-        UndecodableError
-            It is not base64 and should be.
-        """
-        if not self._is_base64:
-            return message.content.encode()
+    async def _process(self, message: QueueMessage) -> None:
         try:
-            return base64.b64decode(message.content, validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise UndecodableError(f"message {message.id} of queue {self.name} is not base64: {error}") from error
+            body = _decoded(message)
+            attempts = message.dequeue_count or 0
+            if body is None or attempts > self._settings.max_dequeue_count:
+                await asyncio.to_thread(self._poison, message)
+            elif await self._invoke(message, body):
+                await asyncio.to_thread(self.queue.delete_message, message)
+            elif attempts == self._settings.max_dequeue_count:
+                await asyncio.to_thread(self._poison, message)
+            else:
+                await asyncio.to_thread(self._hide, message, self._settings.visibility_timeout)
+        except AzureError as error:
+            # Harmless: the message becomes visible again and the function runs again, at least once by contract.
+            logger.warning("message %s stays in queue %s: %s", message.id, self.queue.queue_name, error)
 
-    def _encode(self, body: str | bytes) -> str:
-        raw = body.encode() if isinstance(body, str) else body
-        return base64.b64encode(raw).decode() if self._is_base64 else raw.decode()
+    async def _invoke(self, message: QueueMessage, body: bytes) -> bool:
+        """Invoke the function while the message stays invisible. Return whether it succeeded."""
+        ended = Stop()
+        renewal = asyncio.create_task(self._renew_until(ended, message))
+        try:
+            outcome = await self._worker.invoke(
+                self._function,
+                TypedData(bytes=body),
+                reason=f"queue {self.queue.queue_name}",
+                metadata=metadata_of(message),
+            )
+        finally:
+            # Not cancelled: a renewal in progress changes the pop receipt, which the caller needs.
+            ended.set()
+            await renewal
+        return outcome.succeeded
+
+    async def _renew_until(self, ended: Stop, message: QueueMessage) -> None:
+        while not await ended.within(INVISIBILITY.total_seconds() / 2):
+            try:
+                await asyncio.to_thread(self._hide, message, INVISIBILITY)
+            except AzureError as error:
+                logger.warning("the invisibility of message %s cannot be renewed: %s", message.id, error)
+
+    def _hide(self, message: QueueMessage, duration: timedelta) -> None:
+        updated = self.queue.update_message(message, visibility_timeout=int(duration.total_seconds()))
+        message.pop_receipt = updated.pop_receipt
+
+    def _poison(self, message: QueueMessage) -> None:
+        _create(self._poison_queue)
+        # Copy before delete: a crash between them leaves the message in both queues, and loses nothing.
+        self._poison_queue.send_message(message.content)
+        self.queue.delete_message(message)
+        logger.warning("message %s moved to queue %s", message.id, self._poison_queue.queue_name)
 
 
-def _message(received: QueueMessage) -> Message:
-    # The SDK's attributes are optional, for messages made by hand; a received one has them all.
-    fields = cast("Any", received)
-    return Message(
-        id=fields.id,
-        pop_receipt=fields.pop_receipt,
-        content=fields.content or "",
-        dequeue_count=fields.dequeue_count,
-        inserted_on=fields.inserted_on,
-        expires_on=fields.expires_on,
-        next_visible_on=fields.next_visible_on,
-    )
+def _create(queue: QueueClient) -> None:
+    with contextlib.suppress(ResourceExistsError):
+        queue.create_queue()
+
+
+def _decoded(message: QueueMessage) -> bytes | None:
+    try:
+        return base64.b64decode(message.content or "", validate=True)
+    except ValueError as error:
+        logger.warning("message %s is not base64: %s", message.id, error)
+        return None
+
+
+def metadata_of(message: QueueMessage) -> dict[str, TypedData]:
+    """What the SDK's queue converter reads, in the form that the Azure host sends."""
+    return {
+        "Id": TypedData(string=message.id),
+        "PopReceipt": TypedData(string=message.pop_receipt),
+        "DequeueCount": TypedData(json=str(message.dequeue_count)),
+        "InsertionTime": _time(message.inserted_on),
+        "ExpirationTime": _time(message.expires_on),
+        "NextVisibleTime": _time(message.next_visible_on),
+    }
+
+
+def _time(moment: datetime | None) -> TypedData:
+    return TypedData(json=json.dumps(moment and moment.isoformat()))

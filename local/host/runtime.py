@@ -1,67 +1,61 @@
-"""The worker: the one place that touches Microsoft's untyped runtime."""
+"""The worker: the only module that calls Microsoft's untyped runtime."""
 
 from __future__ import annotations
 
 import importlib
-import json
+import logging
 import os
 import sys
+import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-from local.host import messages
+from local.host import bindings, messages
+from local.host.bindings import HttpOutput, Trigger
+from local.host.messages import StatusResult, TypedData
 from local.host.settings import ConfigurationError
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-_OUTPUTS = {"http", "queue"}
-_TRIGGERS = {"httpTrigger", "timerTrigger", "queueTrigger"}
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Binding:
-    """One binding as the app declared it; `values` still hold %SETTING%."""
-
-    name: str
-    type: str
-    values: Mapping[str, Any]
-
-
-@dataclass(frozen=True, eq=False)
 class Function:
-    """An indexed function; there is one object for each, compared as such."""
-
     id: str
     name: str
-    trigger: Binding
-    outputs: tuple[Binding, ...]
+    trigger: Trigger
 
     @property
-    def queue_outputs(self) -> tuple[Binding, ...]:
-        return tuple(binding for binding in self.outputs if binding.type == "queue")
+    def where(self) -> str:
+        """The place that an error message names."""
+        return f"function {self.name}, binding {self.trigger.name}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of an invocation."""
+
+    succeeded: bool
+    value: TypedData | None = None
+    """The return value of the function."""
 
 
 class Worker:
-    """A function app, indexed and ready to be invoked."""
+    """A function app that is indexed and can be invoked."""
 
     def __init__(self, runtime: Any, functions: tuple[Function, ...]) -> None:
         self._runtime = runtime
         self.functions = functions
+        self.running = 0
+        """Invocations in progress."""
 
     @classmethod
     async def start(cls, root: Path) -> Worker:
-        """Import and index the function app of `root`.
-
-        Raises
-        ------
-        ConfigurationError
-            The runtime refused the app: its message and stack trace, an import that fails, a bad binding; or the
-            app has a binding this host does not have.
-        """
-        # As in Azure: the app's folder is the current one, and first on the path.
+        """Import and index the function app in `root`."""
+        # As in Azure: the app's folder is the current one, and the first on the path.
         os.chdir(root)
         sys.path.insert(0, str(root))
         runtime: Any = importlib.import_module("azure_functions_runtime")
@@ -69,58 +63,60 @@ class Worker:
         await _initialize(runtime, root)
         listed: messages.FunctionMetadataResponse = await runtime.functions_metadata_request(None)
         if not listed.function_metadata_results:
-            raise ConfigurationError(f"0 functions found in {root}: it needs a function_app.py that declares some")
+            raise ConfigurationError(f"0 functions found in {root}. Declare them in function_app.py.")
         return cls(runtime, tuple(_function(metadata) for metadata in listed.function_metadata_results))
 
     async def invoke(
-        self,
-        function: Function,
-        trigger: messages.TypedData,
-        *,
-        metadata: Mapping[str, messages.TypedData] | None = None,
-        trace_parent: str = "",
-    ) -> messages.InvocationResponse:
-        """Run the function once. A function that raises is a response with a failed result, not an exception."""
-        request = messages.InvocationRequest(
+        self, function: Function, data: TypedData, *, reason: str, metadata: Mapping[str, TypedData] | None = None
+    ) -> Outcome:
+        """Invoke the function and log the result. A function that raises is an outcome, not an exception.
+
+        `reason` is logged, so it must not contain a query string: that may hold a capability token.
+        """
+        request = SimpleNamespace(
             invocation_id=str(uuid.uuid4()),
             function_id=function.id,
-            input_data=[messages.ParameterBinding(name=function.trigger.name, data=trigger)],
+            input_data=[messages.ParameterBinding(name=function.trigger.name, data=data)],
             trigger_metadata=metadata or {},
-            trace_context=messages.RpcTraceContext(trace_parent=trace_parent),
+            trace_context=SimpleNamespace(trace_parent="", trace_state="", attributes={}),
+            retry_context=SimpleNamespace(retry_count=0, max_retry_count=0, exception=None),
         )
-        message = messages.StreamingMessage(invocation_request=request)
-        return await self._runtime.invocation_request(messages.WorkerRequest(request=message))
+        message = SimpleNamespace(request=SimpleNamespace(invocation_request=request))
+        started = time.perf_counter()
+        self.running += 1
+        try:
+            response: messages.InvocationResponse = await self._runtime.invocation_request(message)
+        finally:
+            self.running -= 1
+        milliseconds = (time.perf_counter() - started) * 1000
+        if response.result.status != StatusResult.Success:
+            error = response.result.exception or messages.RpcException()
+            logger.error(
+                "%s (%s) failed %d ms\n%s", function.name, reason, milliseconds, error.stack_trace or error.message
+            )
+            return Outcome(succeeded=False)
+        http = response.return_value and response.return_value.http
+        result = f"ok {http.status_code}" if http else "ok"
+        logger.info("%s (%s) %s %d ms", function.name, reason, result, milliseconds)
+        return Outcome(succeeded=True, value=response.return_value)
 
 
 async def _initialize(runtime: Any, root: Path) -> None:
-    message = messages.StreamingMessage(
-        worker_init_request=messages.WorkerInitRequest(function_app_directory=str(root))
-    )
+    request = SimpleNamespace(function_app_directory=str(root), capabilities={})
     response: messages.WorkerInitResponse = await runtime.worker_init_request(
-        messages.WorkerRequest(request=message, properties={"host": "127.0.0.1", "protos": messages})
+        SimpleNamespace(
+            request=SimpleNamespace(worker_init_request=request),
+            properties={"host": "127.0.0.1", "protos": messages},
+        )
     )
-    if response.result.status == messages.StatusResult.Success:
-        return
-    error = response.result.exception or messages.RpcException(message="no reason given")
-    raise ConfigurationError(f"the function app cannot be loaded\n{error.stack_trace}\n{error.message}")
+    if response.result.status != StatusResult.Success:
+        error = response.result.exception or messages.RpcException(message="the runtime gives no reason")
+        raise ConfigurationError(f"the function app cannot be loaded.\n{error.stack_trace}\n{error.message}")
 
 
 def _function(metadata: messages.RpcFunctionMetadata) -> Function:
-    bindings = [_binding(json.loads(raw)) for raw in metadata.raw_bindings]
-    for binding in bindings:
-        if binding.type not in _TRIGGERS | _OUTPUTS:
-            raise ConfigurationError(
-                f"function {metadata.name}, binding {binding.name}: {binding.type} does not exist in the local host"
-            )
     if metadata.retry_options is not None:
-        raise ConfigurationError(f"function {metadata.name}: retry policies do not exist in the local host")
-    return Function(
-        id=metadata.function_id,
-        name=metadata.name,
-        trigger=next(binding for binding in bindings if binding.type in _TRIGGERS),
-        outputs=tuple(binding for binding in bindings if binding.type in _OUTPUTS),
-    )
-
-
-def _binding(raw: Mapping[str, Any]) -> Binding:
-    return Binding(name=raw["name"], type=raw["type"], values=raw)
+        raise ConfigurationError(f"function {metadata.name}: the local host does not support retry policies")
+    declared = [bindings.read(metadata.name, text) for text in metadata.raw_bindings]
+    trigger = next(binding for binding in declared if not isinstance(binding, HttpOutput))
+    return Function(metadata.function_id, metadata.name, trigger)

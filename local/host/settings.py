@@ -1,188 +1,88 @@
-"""host.json, local.settings.json and the process environment, as one typed value."""
+"""The settings of the host: host.json and the process environment."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, cast
+from pathlib import Path
+from typing import Annotated, Literal
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-# Azurite on its default ports, which "UseDevelopmentStorage=true" stands for; the Python SDK does not know it.
-_DEVELOPMENT_STORAGE = (
-    "DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;"
-    "AccountKey=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==;"
-    "BlobEndpoint=http://127.0.0.1:10000/devstoreaccount1;QueueEndpoint=http://127.0.0.1:10001/devstoreaccount1;"
-    "TableEndpoint=http://127.0.0.1:10002/devstoreaccount1;"
-)
-_OVERRIDE = "AzureFunctionsJobHost__"
+from pydantic import AliasPath, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
 
 
 class ConfigurationError(Exception):
-    """Something the developer has to mend before the host can start. The message says what and where."""
+    """The host cannot start with this app or these settings. The message says where, why and what to do."""
 
 
-@dataclass(frozen=True)
-class QueueSettings:
-    """`extensions.queues` of host.json."""
+def problems(error: ValidationError) -> str:
+    """Each problem that pydantic found, as `place: message`."""
+    found = error.errors(include_url=False)
+    texts = [(".".join(map(str, one["loc"])), one["msg"].removeprefix("Value error, ")) for one in found]
+    return "; ".join(f"{place}: {text}" if place else text for place, text in texts)
 
-    batch_size: int = 16
-    new_batch_threshold: int = 8
-    """A new batch is fetched when no more than this many messages are being processed."""
-    visibility_timeout: timedelta = timedelta()
-    """How long a failed message stays invisible before it is tried again."""
-    max_dequeue_count: int = 5
-    max_polling_interval: timedelta = timedelta(seconds=2)
-    base64: bool = True
+
+def _time_span(text: object) -> timedelta:
+    match = re.fullmatch(r"(\d+):(\d\d):(\d\d)", str(text))
+    if match is None:
+        raise ValueError(f"{text!r} is not a time span such as '00:00:30'")
+    hours, minutes, seconds = map(int, match.groups())
+    return timedelta(hours=hours, minutes=minutes, seconds=seconds)
+
+
+class QueueSettings(BaseModel):
+    """`extensions.queues` of host.json, with Azure's defaults."""
+
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, validate_by_name=True)
+
+    batch_size: Annotated[int, Field(ge=1, le=32)] = 16
+    new_batch_threshold: Annotated[int | None, Field(ge=0)] = None
+    """Receive the next batch when no more messages than this are in progress. None: half of `batch_size`."""
+    visibility_timeout: Annotated[timedelta, BeforeValidator(_time_span)] = timedelta()
+    """How long a failed message stays invisible before the next attempt."""
+    max_dequeue_count: Annotated[int, Field(ge=1)] = 5
+    message_encoding: Literal["base64"] = "base64"
+
+
+class _HostJson(BaseModel):
+    """What the local host uses of host.json. It ignores the rest."""
+
+    route_prefix: str = Field("api", validation_alias=AliasPath("extensions", "http", "routePrefix"))
+    queues: QueueSettings = Field(QueueSettings(), validation_alias=AliasPath("extensions", "queues"))
 
 
 @dataclass(frozen=True)
 class HostSettings:
-    root: Path
+    host_id: str
+    """Names this app's leases and timers in storage: the same for every host of one folder."""
     environ: Mapping[str, str]
     route_prefix: str = "api"
     queues: QueueSettings = field(default_factory=QueueSettings)
-    log_levels: Mapping[str, str] = field(default_factory=dict[str, str])
 
-    @property
-    def host_id(self) -> str:
-        """Names this app's locks and schedules in storage: the same for every host of one folder."""
-        folder = hashlib.sha256(str(self.root).encode()).hexdigest()[:16]
-        return self.environ.get("AzureFunctionsWebHost__hostid", f"local-{folder}")
-
-    def resolve(self, value: str, *, function: str, binding: str) -> str:
-        """Replace every %SETTING% in a binding's value.
-
-        Raises
-        ------
-        ConfigurationError
-            A setting is missing.
-        """
-
-        def setting(match: re.Match[str]) -> str:
-            if match[1] not in self.environ:
-                raise ConfigurationError(
-                    f"function {function}, binding {binding}: setting {match[1]} of {value!r} is not set"
-                )
-            return self.environ[match[1]]
-
-        return re.sub(r"%([^%]+)%", setting, value)
-
-    def connection_string(self, connection: str, *, wanted_by: str) -> str:
-        """Return the storage connection string a binding's `connection` names.
-
-        Raises
-        ------
-        ConfigurationError
-            There is none, or it is an identity-based connection.
-        """
-        # A connection called "X" may be the setting "AzureWebJobsX", in Azure as here.
-        names = (f"AzureWebJobs{connection}", connection)
-        value = next((self.environ[name] for name in names if self.environ.get(name)), "")
-        if value == "UseDevelopmentStorage=true":
-            return _DEVELOPMENT_STORAGE
-        if value:
-            return value
-        if any(setting.startswith(f"{connection}__") for setting in self.environ):
-            raise ConfigurationError(
-                f"{wanted_by}: connection {connection} uses an identity ({connection}__...), which the local host "
-                f"does not support; set {connection} to a connection string"
-            )
-        raise ConfigurationError(f"{wanted_by}: connection setting {connection} is not set")
+    def resolve(self, value: str, *, where: str) -> str:
+        """Replace each %SETTING% in a binding's value, which is at `where`."""
+        try:
+            return re.sub(r"%([^%]+)%", lambda match: self.environ[match[1]], value)
+        except KeyError as error:
+            raise ConfigurationError(f"{where}: {value!r} needs the setting {error.args[0]}. Set it.") from None
 
 
 def load(root: Path, environ: Mapping[str, str]) -> HostSettings:
-    """Read the settings of the function app in `root`; what the environment sets wins.
-
-    Raises
-    ------
-    ConfigurationError
-        A file is not JSON, or a value is not what its name asks for.
-    """
-    values = _section(_read(root / "local.settings.json", required=False), "Values")
-    merged = {**{name: str(value) for name, value in values.items()}, **environ}
-    host = _overridden(_read(root / "host.json", required=True), merged)
-    extensions = _section(host, "extensions")
+    """Read the settings of the function app in `root`."""
+    path = root / "host.json"
+    for name in environ:
+        if name.startswith("AzureFunctionsJobHost__"):
+            raise ConfigurationError(f"the local host does not support the setting {name}. Change {path} instead.")
     try:
-        return HostSettings(
-            root=root,
-            environ=merged,
-            route_prefix=str(_section(extensions, "http").get("routePrefix", "api")).strip("/"),
-            queues=_queues(_section(extensions, "queues")),
-            log_levels={k: str(v) for k, v in _section(_section(host, "logging"), "logLevel").items()},
-        )
-    except ValueError as error:
-        raise ConfigurationError(f"{root / 'host.json'}: {error}") from error
-
-
-def parse_timespan(text: str) -> timedelta:
-    """Read .NET's [d.]hh:mm:ss[.fraction]."""
-    match = re.fullmatch(r"(?:(\d+)\.)?(\d+):(\d+):(\d+(?:\.\d+)?)", text)
-    if match is None:
-        raise ValueError(f"{text!r} is not a time span like 00:00:30")
-    days, hours, minutes, seconds = match.groups()
-    return timedelta(days=int(days or 0), hours=int(hours), minutes=int(minutes), seconds=float(seconds))
-
-
-def _queues(section: Mapping[str, Any]) -> QueueSettings:
-    default = QueueSettings()
-    batch_size = _whole(section, "batchSize", default.batch_size, least=1, most=32)
-    encoding = str(section.get("messageEncoding", "base64")).lower()
-    if encoding not in {"base64", "none"}:
-        raise ValueError(f"extensions.queues.messageEncoding is {encoding!r}, not base64 or none")
-    # Azure idles up to a minute between polls. Nobody waits that long at a desk.
-    polling = parse_timespan(str(section.get("maxPollingInterval", "00:00:02")))
-    return QueueSettings(
-        batch_size=batch_size,
-        new_batch_threshold=_whole(section, "newBatchThreshold", batch_size // 2, least=0),
-        visibility_timeout=parse_timespan(str(section.get("visibilityTimeout", "00:00:00"))),
-        max_dequeue_count=_whole(section, "maxDequeueCount", default.max_dequeue_count, least=1),
-        max_polling_interval=min(polling, default.max_polling_interval),
-        base64=encoding == "base64",
-    )
-
-
-def _whole(section: Mapping[str, Any], key: str, default: int, *, least: int, most: int | None = None) -> int:
-    number = int(section.get(key, default))
-    if number < least or (most is not None and number > most):
-        raise ValueError(f"extensions.queues.{key} is {number}, not {least} to {most or 'any'}")
-    return number
-
-
-def _overridden(host: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
-    """Apply AzureFunctionsJobHost__a__b=value to host.json's a.b, as the Azure host does."""
-    for name, value in environ.items():
-        if not name.startswith(_OVERRIDE):
-            continue
-        *path, last = name.removeprefix(_OVERRIDE).split("__")
-        section = host
-        for key in path:
-            section = section.setdefault(key, {})
-        section[last] = value
-    return host
-
-
-def _section(parent: Mapping[str, Any], key: str) -> dict[str, Any]:
-    section = parent.get(key, {})
-    if not isinstance(section, dict):
-        raise ConfigurationError(f"{key} must be an object, not {section!r}")
-    return cast("dict[str, Any]", section)
-
-
-def _read(path: Path, *, required: bool) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        # Editors on Windows write a byte order mark.
+        host_json = _HostJson.model_validate_json(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        if required:
-            raise ConfigurationError(f"{path} does not exist: a function app has one") from None
-        return {}
-    except json.JSONDecodeError as error:
-        raise ConfigurationError(f"{path}, line {error.lineno}, column {error.colno}: {error.msg}") from error
-    if not isinstance(content, dict):
-        raise ConfigurationError(f"{path} must hold a JSON object")
-    return cast("dict[str, Any]", content)
+        raise ConfigurationError(f"{path} does not exist. Set --root to the folder of a function app.") from None
+    except ValidationError as error:
+        raise ConfigurationError(f"{path}: {problems(error)}") from None
+    folder = hashlib.sha256(str(root).encode()).hexdigest()[:16]
+    host_id = environ.get("AzureFunctionsWebHost__hostid", f"local-{folder}")
+    return HostSettings(host_id, environ, host_json.route_prefix.strip("/"), host_json.queues)

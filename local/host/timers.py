@@ -3,155 +3,151 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+import logging
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, tzinfo
 
-from azure.core.exceptions import AzureError, ResourceNotFoundError
+from azure.core.exceptions import AzureError, ResourceExistsError, ResourceNotFoundError
+from cronsim import CronSim, CronSimError
 
-from local.host.leases import Lease, hold
-from local.host.logs import logger
+from local.host import storage
+from local.host.bindings import TimerTrigger
+from local.host.leases import Lease
+from local.host.listeners import Stop
 from local.host.messages import TypedData
-from local.host.schedules import Schedule, ScheduleError, ScheduleStatus
-from local.host.settings import ConfigurationError
+from local.host.runtime import Function, Worker
+from local.host.settings import ConfigurationError, HostSettings
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+logger = logging.getLogger(__name__)
 
-    from azure.storage.blob import BlobClient, ContainerClient
-
-    from local.host.invocations import Invoker
-    from local.host.runtime import Function
-    from local.host.settings import HostSettings
-    from local.host.stop import Stop
-
-# Below this Azure does not remember schedules.
-_SHORTEST_MONITORED = timedelta(minutes=1)
-# The wall clock may be set, or the machine sleep, while we wait: look at it again this often.
+# Azure stores the last run of schedules with at least this interval.
+_SHORTEST_STORED = timedelta(minutes=1)
+# The clock may be set, or the machine may sleep, during a wait: look at it again after this many seconds.
 _LONGEST_WAIT = 30.0
+# Seconds between looks at a lease that another host holds.
+_LEASE_CHECK = 0.1
+_NAMES = "JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC|SUN|MON|TUE|WED|THU|FRI|SAT"
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
+class Schedule:
+    """An NCRONTAB expression: six fields, from second to day of the week, in UTC. Another text is a ValueError."""
 
-
-class Monitor:
-    """Remembers a schedule across restarts. All calls block."""
-
-    def __init__(self, blob: BlobClient) -> None:
-        self._blob = blob
-
-    def read(self) -> ScheduleStatus | None:
+    def __init__(self, expression: str) -> None:
+        self.expression = expression
+        fields = expression.upper().split()
+        if len(fields) != 6:
+            raise ValueError(f"the schedule {expression!r} has {len(fields)} fields instead of 6, seconds first")
+        # cronsim also accepts L, W and #, which NCRONTAB does not have.
+        if not re.fullmatch(rf"(?:[\d\s*/,-]|{_NAMES})+", expression, re.IGNORECASE):
+            raise ValueError(f"the schedule {expression!r} is not NCRONTAB: digits, names, and * / , - only")
         try:
-            return ScheduleStatus.from_json(self._blob.download_blob().readall())
-        except ResourceNotFoundError:
-            return None
+            first = self.next_after(datetime(2000, 1, 1, tzinfo=UTC))
+        except CronSimError as error:
+            raise ValueError(f"the schedule {expression!r} is not NCRONTAB: {error}") from None
+        self.interval = self.next_after(first) - first
+        """The time between two occurrences, by which Azure tells short schedules."""
 
-    def write(self, status: ScheduleStatus) -> None:
-        self._blob.upload_blob(status.to_json(), overwrite=True)
+    def next_after(self, moment: datetime) -> datetime:
+        """Return the first occurrence later than `moment`."""
+        occurrences = CronSim(self.expression, moment)
+        # A date must match the day of the month and the day of the week; in cron, one of them is enough.
+        occurrences.day_and = True
+        for occurrence in occurrences:
+            return occurrence
+        raise ValueError(f"the schedule {self.expression!r} has no occurrence in the next 50 years")
 
 
-class TimerTrigger:
-    """One function run by the clock, on one host at a time and never overlapping itself."""
+class TimerListener:
+    """Invokes one function by the clock, on one host at a time. Its runs never overlap."""
 
     def __init__(
         self,
         function: Function,
+        trigger: TimerTrigger,
         settings: HostSettings,
-        container: ContainerClient,
-        invoker: Invoker,
+        worker: Worker,
         *,
-        now: Callable[[], datetime] = _utc_now,
+        now: Callable[[tzinfo], datetime] = datetime.now,
     ) -> None:
-        values, name = function.trigger.values, f"Host.Functions.{function.name}"
-        self.function = function
-        self.schedule = _schedule(function, settings)
-        self._run_on_startup = _is_true(values.get("runOnStartup"), default=False)
-        self._lease = Lease(container.get_blob_client(f"locks/{settings.host_id}/{name}.Listener"))
-        self._invoker = invoker
+        expression = settings.resolve(trigger.schedule, where=function.where)
+        try:
+            self._schedule = Schedule(expression)
+        except ValueError as error:
+            raise ConfigurationError(f"{function.where}: {error}") from None
+        self.description = f"{function.name}: timer {expression}"
+        self._function = function
+        self._worker = worker
         self._now = now
-        monitored = self.schedule.shortest_interval(now()) >= _SHORTEST_MONITORED
-        self._monitor = (
-            Monitor(container.get_blob_client(f"timers/{settings.host_id}/{name}/status"))
-            if monitored and _is_true(values.get("useMonitor"), default=True)
-            else None
-        )
+        name = f"Host.Functions.{function.name}"
+        self._container = storage.hosts_container(settings.environ)
+        self.lease = Lease(self._container.get_blob_client(f"locks/{settings.host_id}/{name}.Listener"))
+        self.last_run = self._container.get_blob_client(f"timers/{settings.host_id}/{name}/last-run")
+
+    def prepare(self) -> None:
+        with contextlib.suppress(ResourceExistsError):
+            self._container.create_container()
 
     async def run(self, stop: Stop) -> None:
-        """Be the one host that runs this timer, when it is; until told to stop."""
-        await hold(self._lease, self._listen, stop)
+        # Renewed until the last run has ended, so that no other host starts the function while it still runs here.
+        ended = Stop()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.lease.keep(ended))
+            while not stop.is_set():
+                await self.listen(stop)
+                await stop.within(_LEASE_CHECK)
+            ended.set()
 
-    async def invoke(self, *, is_past_due: bool, status: ScheduleStatus | None, reason: str = "timer") -> None:
-        """Run the function once, now."""
-        timer = {
-            "Schedule": {"AdjustForDST": True},
-            "ScheduleStatus": json.loads(status.to_json()) if status and self._monitor else None,
-            "IsPastDue": is_past_due,
-        }
-        await self._invoker.invoke(self.function, TypedData(json=json.dumps(timer)), reason=reason)
+    async def listen(self, stop: Stop) -> None:
+        """Invoke the function while this host holds the lease."""
+        if not self.lease.held:
+            return
+        began = self._now(UTC)
+        last = await self._read_last_run() or began
+        await self._write_last_run(last)
+        while not await self._wait_until(due := self._schedule.next_after(last), stop):
+            if not self.lease.held:
+                return
+            # As in Azure, the next occurrence counts from the start of a run: a run that is longer than the interval
+            # is followed by one run at once, and further missed occurrences are skipped.
+            last = self._now(UTC)
+            await self._invoke(is_past_due=due < began)
+            await self._write_last_run(last)
 
-    async def _listen(self, stop: Stop) -> None:
-        status = await self._remembered()
-        if self._now() > status.next:
-            status = await self._run(status, is_past_due=True)
-        elif self._run_on_startup:
-            status = await self._run(status)
-        while not await self._wait_until(status.next, stop):
-            if not self._lease.held:
-                # The machine slept longer than the lease: the renewal will find that out and end this.
-                await stop.within(1)
-                continue
-            status = await self._run(status)
+    async def _invoke(self, *, is_past_due: bool) -> None:
+        timer = {"Schedule": {"AdjustForDST": True}, "ScheduleStatus": None, "IsPastDue": is_past_due}
+        reason = "timer, past due" if is_past_due else "timer"
+        await self._worker.invoke(self._function, TypedData(json=json.dumps(timer)), reason=reason)
 
     async def _wait_until(self, moment: datetime, stop: Stop) -> bool:
-        """Return whether told to stop before the moment came."""
-        while (seconds := (moment - self._now()).total_seconds()) > 0:
+        """Return whether `stop` came first."""
+        while (seconds := (moment - self._now(UTC)).total_seconds()) > 0:
             if await stop.within(min(seconds, _LONGEST_WAIT)):
                 return True
         return stop.is_set()
 
-    async def _run(self, status: ScheduleStatus, *, is_past_due: bool = False) -> ScheduleStatus:
-        started = self._now()
-        await self.invoke(is_past_due=is_past_due, status=status, reason="timer, past due" if is_past_due else "timer")
-        status = ScheduleStatus.after_run(self.schedule, started)
-        await self._remember(status)
-        return status
-
-    async def _remembered(self) -> ScheduleStatus:
-        recorded = await self._read()
-        if recorded is not None:
-            return recorded.adjusted(self.schedule)
-        status = ScheduleStatus.first(self.schedule, self._now())
-        await self._remember(status)
-        return status
-
-    async def _read(self) -> ScheduleStatus | None:
-        if self._monitor is None:
+    async def _read_last_run(self) -> datetime | None:
+        """Return the last run, or the first start if there was none."""
+        if self._schedule.interval < _SHORTEST_STORED:
             return None
         try:
-            return await asyncio.to_thread(self._monitor.read)
-        except (AzureError, ValueError, KeyError) as error:
-            logger.warning("the schedule status of %s cannot be read, starting anew: %s", self.function.name, error)
+            content = await asyncio.to_thread(lambda: self.last_run.download_blob().readall())
+            return datetime.fromisoformat(content.decode())
+        except ResourceNotFoundError:
+            return None
+        except (AzureError, ValueError) as error:
+            logger.warning(
+                "the last run of %s cannot be read, so none counts as missed: %s", self._function.name, error
+            )
             return None
 
-    async def _remember(self, status: ScheduleStatus) -> None:
-        if self._monitor is None:
+    async def _write_last_run(self, moment: datetime) -> None:
+        if self._schedule.interval < _SHORTEST_STORED:
             return
         try:
-            await asyncio.to_thread(self._monitor.write, status)
+            await asyncio.to_thread(self.last_run.upload_blob, moment.isoformat(), overwrite=True)
         except AzureError as error:
-            # Harmless: a restart would run this occurrence again, as past due.
-            logger.warning("the schedule status of %s was not written: %s", self.function.name, error)
-
-
-def _schedule(function: Function, settings: HostSettings) -> Schedule:
-    binding = function.trigger
-    expression = settings.resolve(str(binding.values["schedule"]), function=function.name, binding=binding.name)
-    try:
-        return Schedule(expression)
-    except ScheduleError as error:
-        raise ConfigurationError(f"function {function.name}, binding {binding.name}: {error}") from error
-
-
-def _is_true(value: Any, *, default: bool) -> bool:
-    return default if value is None else str(value).lower() == "true"
+            # Harmless: a restart would repeat this run, as past due.
+            logger.warning("the last run of %s cannot be written: %s", self._function.name, error)

@@ -31,7 +31,7 @@ from imagegen.upstream.protocol import (
 from tests.app.generations import ID, NOON, OPERATION, PROMPT, seconds, stored
 
 TWO = Produced((ImageUrl("https://images.example.com/0?sig=s3cret"), ImageUrl("https://images.example.com/1")))
-ANY = Limits(sizes=(), most_images=10, longest_prompt=32_000, fields=())
+ANY = Limits(sizes=(), most_images=10, longest_prompt=32_000)
 
 type Outcome = Answered | Ended | Throttled | Unavailable | Lost
 

@@ -1,4 +1,4 @@
-"""Where images can come from: what `IMAGE_DEPLOYMENTS` and the simple settings come to, and what they may not be."""
+"""Deployments from `IMAGE_DEPLOYMENTS` and from the `AZURE_OPENAI_*` settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIMPLE = {
 
 
 def read(entries: object = None, **given: str) -> tuple[Deployment, ...]:
-    """A setting given as "" is not set. Entries go as JSON, text as it is."""
+    """An empty string counts as missing. `entries` is sent as JSON, or as it is if it is text."""
     text = entries if isinstance(entries, str) else json.dumps(entries)
     several = {} if entries is None else {"IMAGE_DEPLOYMENTS": text}
     return read_settings(SIMPLE | several | given).deployments
@@ -33,7 +33,7 @@ def problems(entries: object = None, **given: str) -> list[str]:
     return [line.strip() for line in str(caught.value).splitlines()[1:]]
 
 
-def test_what_an_entry_leaves_out_is_taken_from_the_simple_settings() -> None:
+def test_settings_are_the_defaults_of_an_entry() -> None:
     first, second = read(
         [
             {"name": "fast", "api": "images"},
@@ -60,12 +60,12 @@ def test_what_an_entry_leaves_out_is_taken_from_the_simple_settings() -> None:
     assert second.api_key.get_secret_value() == "another-key"
 
 
-def test_without_any_key_the_app_signs_in_with_entra_id() -> None:
+def test_deployment_without_a_key_uses_entra_id() -> None:
     [found] = read([{"name": "a", "api": "mai"}], AZURE_OPENAI_API_KEY="")
     assert found.api_key is None
 
 
-def test_the_list_takes_the_place_of_the_single_deployment_and_keeps_its_order() -> None:
+def test_list_replaces_the_single_deployment_in_order() -> None:
     entries = [{"name": name, "api": "images"} for name in ("b", "a", "c")]
     assert [found.name for found in read(entries, AZURE_OPENAI_DEPLOYMENT="other")] == ["b", "a", "c"]
 
@@ -75,17 +75,17 @@ def test_the_list_takes_the_place_of_the_single_deployment_and_keeps_its_order()
     [
         ("images", None, "", None),  # the v1 route
         ("flux", None, "", "preview"),
-        ("mai", None, "", None),  # its route has none
+        ("mai", None, "", None),  # no version in its route
         ("operations", None, "", "2023-06-01-preview"),
         ("images", None, "2025-04-01-preview", "2025-04-01-preview"),
-        # The simple version is that of the simple API: it says nothing of another.
+        # AZURE_OPENAI_API_VERSION is for AZURE_OPENAI_API only.
         ("flux", None, "2025-04-01-preview", "preview"),
         ("operations", None, "preview", "2023-06-01-preview"),
         ("images", "latest", "preview", "latest"),
         ("operations", "2023-10-01-preview", "", "2023-10-01-preview"),
     ],
 )
-def test_every_api_has_its_own_default_version(api: str, entry: str | None, simple: str, expected: str | None) -> None:
+def test_default_version_of_each_api(api: str, entry: str | None, simple: str, expected: str | None) -> None:
     given = {"name": "flux-2-pro", "api": api} | ({"apiVersion": entry} if entry else {})
     [found] = read([given], AZURE_OPENAI_API_VERSION=simple)
     assert found.api_version == expected
@@ -98,75 +98,79 @@ def test_every_api_has_its_own_default_version(api: str, entry: str | None, simp
         ("FLUX.1-Kontext-pro", "flux-kontext-pro"),
         ("FLUX.2-pro", "flux-2-pro"),
         ("FLUX.2-flex", "flux-2-flex"),
-        ("flux.2-PRO", "flux-2-pro"),  # Azure does not mind the case
-        ("flux-pro-1.1", "flux-pro-1.1"),  # it is a path itself
+        ("flux.2-PRO", "flux-2-pro"),  # case does not matter
+        ("flux-pro-1.1", "flux-pro-1.1"),  # a path already
         ("flux-kontext-pro", "flux-kontext-pro"),
         ("flux-2-pro", "flux-2-pro"),
         ("FLUX-2-FLEX", "flux-2-flex"),
     ],
 )
-def test_the_route_of_flux_follows_from_the_model(deployment: str, expected: str) -> None:
+def test_flux_route_follows_from_the_deployment_name(deployment: str, expected: str) -> None:
     [found] = read([{"name": "any", "api": "flux", "deployment": deployment}])
     [simple] = read(AZURE_OPENAI_API="flux", AZURE_OPENAI_DEPLOYMENT=deployment)
     assert found.model_path == simple.model_path == expected
 
 
-def test_a_deployment_of_flux_with_a_name_of_its_own_says_its_route() -> None:
+def test_flux_deployment_with_another_name_needs_a_path() -> None:
     [problem] = problems([{"name": "our-flux", "api": "flux"}])
     assert problem.startswith("IMAGE_DEPLOYMENTS.0.modelPath: ")
     [problem] = problems(AZURE_OPENAI_API="flux", AZURE_OPENAI_DEPLOYMENT="our-flux")
-    assert problem.startswith("AZURE_OPENAI_DEPLOYMENT: ")  # a name that an operator can find in the settings
+    assert problem.startswith("AZURE_OPENAI_DEPLOYMENT: ")  # the setting that exists
     [found] = read([{"name": "our-flux", "api": "flux", "modelPath": "flux-3"}])
     assert found.model_path == "flux-3"
 
 
-def test_a_route_of_flux_is_nothing_to_another_api() -> None:
+def test_other_apis_ignore_the_model_path() -> None:
     [found] = read([{"name": "a", "api": "images", "modelPath": "flux-2-pro"}])
     assert found.model_path is None
 
 
 WHOLE = {"name": "a", "api": "images"}
+FIELDS = "name, api, endpoint, deployment, apiVersion, apiKeySetting, modelPath"
+EXAMPLE = '[{"name": "gpt-image-2", "api": "images"}]'
 
 
 @pytest.mark.parametrize(
     ("entries", "expected"),
     [
-        ("s3cret", "IMAGE_DEPLOYMENTS: invalid JSON"),
-        ('[{"name": "s3cret", "api": "images"}', "IMAGE_DEPLOYMENTS: invalid JSON"),  # cut short by a shell's quotes
-        ("[{'name': 's3cret'}]", "IMAGE_DEPLOYMENTS: invalid JSON"),  # Python's quotes
-        ('"s3cret"', "IMAGE_DEPLOYMENTS: input should be a valid tuple"),
-        ({"name": "s3cret", "api": "images"}, "IMAGE_DEPLOYMENTS: input should be a valid tuple"),  # no list around it
-        ([], "IMAGE_DEPLOYMENTS: tuple should have at least 1 item"),
-        (["s3cret"], "IMAGE_DEPLOYMENTS.0: "),
-        ([{"api": "images"}], "IMAGE_DEPLOYMENTS.0.name: is missing"),
-        ([{"name": "s3cret"}], "IMAGE_DEPLOYMENTS.0.api: is missing"),
-        ([WHOLE | {"name": ""}], "IMAGE_DEPLOYMENTS.0.name: "),
-        ([WHOLE | {"name": "s3cret" * 22}], "IMAGE_DEPLOYMENTS.0.name: "),  # longer than `model` of a request may be
-        ([WHOLE | {"name": 5}], "IMAGE_DEPLOYMENTS.0.name: "),
-        ([WHOLE | {"api": "s3cret"}], "IMAGE_DEPLOYMENTS.0.api: input should be 'operations', 'images', 'flux'"),
-        ([WHOLE, WHOLE | {"name": "b", "endpoint": "s3cret"}], "IMAGE_DEPLOYMENTS.1.endpoint: is not an http"),
-        ([WHOLE | {"endpoint": "http://s3cret.example.com"}], "IMAGE_DEPLOYMENTS.0.endpoint: must be https"),
-        ([WHOLE | {"endpoint": "https://u:s3cret@a.example.com"}], "IMAGE_DEPLOYMENTS.0.endpoint: holds what"),
-        ([WHOLE | {"deployment": ""}], "IMAGE_DEPLOYMENTS.0.deployment: "),
-        ([WHOLE | {"apiVersion": "s3cret"}], "IMAGE_DEPLOYMENTS.0.apiVersion: "),
-        ([WHOLE | {"apiVersion": "preview&s3cret"}], "IMAGE_DEPLOYMENTS.0.apiVersion: "),
-        ([WHOLE | {"modelPath": "../s3cret"}], "IMAGE_DEPLOYMENTS.0.modelPath: "),
-        ([WHOLE | {"modelPath": "flux?s3cret"}], "IMAGE_DEPLOYMENTS.0.modelPath: "),
-        # A key has no place in here, and a typo must not make it be ignored.
-        ([WHOLE | {"apiKey": "s3cret"}], "IMAGE_DEPLOYMENTS.0.apiKey: extra inputs are not permitted"),
-        ([WHOLE | {"api_version": "s3cret"}], "IMAGE_DEPLOYMENTS.0.api_version: extra inputs"),
-        ([WHOLE | {"apiKeySetting": "S3CRET"}], "IMAGE_DEPLOYMENTS.0.apiKeySetting: names a setting that is missing"),
-        ([WHOLE, WHOLE], "IMAGE_DEPLOYMENTS.1.name: names a deployment that another entry names too"),
+        ("s3cret", f": is not valid JSON (line 1 column 1). Use a list such as {EXAMPLE}."),
+        ('[{"name": "s3cret", "api": "images"}', ": is not valid JSON (line 1 column 36). "),  # cut by shell quoting
+        ("[{'name': 's3cret'}]", ": is not valid JSON (line 1 column 3). "),  # Python's quotes
+        ('"s3cret"', f": is not a JSON list. Use one such as {EXAMPLE}."),
+        ({"name": "s3cret", "api": "images"}, ": is not a JSON list. "),
+        ([], ": is an empty list. Add a deployment, or remove the setting."),
+        (["s3cret"], f".0: is not a JSON object. Use one such as {EXAMPLE[1:-1]}."),
+        ([{"api": "images"}], ".0.name: is missing. Set it."),
+        ([{"name": "s3cret"}], ".0.api: is missing. Set it."),
+        ([WHOLE | {"name": ""}], ".0.name: is empty. Set it, or leave it out."),
+        # Longer than the `model` of a request.
+        ([WHOLE | {"name": "s3cret" * 22}], ".0.name: has too many characters. Use 128 or fewer."),
+        ([WHOLE | {"name": 5}], ".0.name: is not text. Put it in quotes."),
+        ([WHOLE | {"api": "s3cret"}], ".0.api: is not a known value. Use 'operations', 'images', 'flux' or 'mai'."),
+        ([WHOLE, WHOLE | {"name": "b", "endpoint": "s3cret"}], ".1.endpoint: is not an http or https URL. "),
+        ([WHOLE | {"endpoint": "http://s3cret.example.com"}], ".0.endpoint: uses http. Use https; "),
+        ([WHOLE | {"endpoint": "https://u:s3cret@a.example.com"}], ".0.endpoint: contains a user, "),
+        ([WHOLE | {"deployment": ""}], ".0.deployment: is empty. "),
+        ([WHOLE | {"apiVersion": "s3cret"}], ".0.apiVersion: is not an API version. "),
+        ([WHOLE | {"apiVersion": "preview&s3cret"}], ".0.apiVersion: is not an API version. "),
+        ([WHOLE | {"apiVersion": "2025-04-01-previews3cret"}], ".0.apiVersion: is not an API version. "),
+        ([WHOLE | {"modelPath": "../s3cret"}], ".0.modelPath: is not a part of a route. "),
+        ([WHOLE | {"modelPath": "flux?s3cret"}], ".0.modelPath: is not a part of a route. "),
+        # A typo in a field name must not be ignored. Keys have settings of their own.
+        ([WHOLE | {"apiKey": "s3cret"}], f".0.apiKey: is not a field of a deployment. Use {FIELDS}."),
+        ([WHOLE | {"api_version": "s3cret"}], ".0.api_version: is not a field of a deployment. "),
+        ([WHOLE | {"apiKeySetting": "S3CRET"}], ".0.apiKeySetting: names a setting that is missing. Add it, "),
+        ([WHOLE, WHOLE], ".1.name: is also the name of another entry. Use each name once."),
     ],
 )
-def test_what_is_wrong_in_the_list_is_named_by_its_place_and_not_shown(entries: Any, expected: str) -> None:
-    problem, *others = problems(entries)
-    assert problem.startswith(expected)
-    assert all(other.startswith("IMAGE_DEPLOYMENTS: ") for other in others)  # pydantic counts only what is right
-    assert "s3cret" not in " ".join([problem, *others]).lower()
+def test_wrong_entry_is_named_by_its_place_but_not_shown(entries: Any, expected: str) -> None:
+    [problem] = problems(entries)
+    assert problem.startswith(f"IMAGE_DEPLOYMENTS{expected}")
+    assert problem.endswith(".")
+    assert "s3cret" not in problem.lower()
 
 
-def test_everything_that_is_wrong_in_the_list_is_said_at_once() -> None:
+def test_every_problem_of_the_list_is_reported_at_once() -> None:
     entries = [
         {"name": "a", "api": "flux"},
         {"name": "a", "api": "images", "apiKeySetting": "NOT_THERE"},
@@ -179,27 +183,31 @@ def test_everything_that_is_wrong_in_the_list_is_said_at_once() -> None:
     ]
 
 
-def test_an_endpoint_is_needed_once() -> None:
+def test_endpoint_of_an_entry_or_of_the_settings_is_enough() -> None:
     entries = [WHOLE, {"name": "b", "api": "mai", "endpoint": "https://mai.example.com"}]
-    assert problems(entries, AZURE_OPENAI_ENDPOINT="") == [
-        "AZURE_OPENAI_ENDPOINT: is missing, and so is IMAGE_DEPLOYMENTS.0.endpoint"
-    ]
+    [problem] = problems(entries, AZURE_OPENAI_ENDPOINT="")
+    assert problem == (
+        "AZURE_OPENAI_ENDPOINT: is missing, and so is IMAGE_DEPLOYMENTS.0.endpoint. Set one of them to the URL of the "
+        "image service."
+    )
     assert len(read(entries[1:], AZURE_OPENAI_ENDPOINT="")) == 1
-    assert problems(AZURE_OPENAI_DEPLOYMENT="a", AZURE_OPENAI_ENDPOINT="") == ["AZURE_OPENAI_ENDPOINT: is missing"]
+    assert problems(AZURE_OPENAI_DEPLOYMENT="a", AZURE_OPENAI_ENDPOINT="") == [
+        "AZURE_OPENAI_ENDPOINT: is missing. Set it to the URL of the image service."
+    ]
 
 
 @pytest.mark.parametrize("api", ["images", "flux", "mai"])
-def test_only_the_asynchronous_api_needs_no_deployment(api: str) -> None:
+def test_direct_apis_need_a_deployment_name(api: str) -> None:
     [problem] = problems(AZURE_OPENAI_API=api)
-    assert problem.startswith("AZURE_OPENAI_DEPLOYMENT: is missing")
+    assert problem.startswith("AZURE_OPENAI_DEPLOYMENT: is missing. Set it to the name of the deployment. ")
 
 
-def test_a_name_that_no_request_could_say_is_no_crash() -> None:
+def test_deployment_name_has_at_most_128_characters() -> None:
     [problem] = problems(AZURE_OPENAI_DEPLOYMENT="s" * 129)
-    assert problem == "AZURE_OPENAI_DEPLOYMENT: has more than 128 characters"
+    assert problem == "AZURE_OPENAI_DEPLOYMENT: has 129 characters; the limit is 128. Use a shorter name."
     assert read(AZURE_OPENAI_DEPLOYMENT="s" * 128)[0].name == "s" * 128
 
 
-def test_deployments_can_be_printed_without_a_key() -> None:
+def test_printed_deployment_shows_no_key() -> None:
     found = read([WHOLE | {"apiKeySetting": "OTHER"}], OTHER="s3cret")
     assert "s3cret" not in repr(found)

@@ -1,4 +1,4 @@
-"""Log lines that a query can take apart."""
+"""Log lines that a query can parse."""
 
 from __future__ import annotations
 
@@ -19,16 +19,14 @@ from imagegen.events import log_event
         ("", "x.y a=''"),
         ("two words", "x.y a='two words'"),
         ("a=b", "x.y a='a=b'"),
-        # What a caller sends must not make a line of its own.
+        # A value from a caller cannot add a line.
         ("1\nrequest.answered status=200", "x.y a='1\\nrequest.answered status=200'"),
         ("\x1b[2J", "x.y a='\\x1b[2J'"),
         ('"', "x.y a='\"'"),
         ("%s %d", "x.y a='%s %d'"),
     ],
 )
-def test_an_event_is_one_line_of_name_and_fields(
-    caplog: pytest.LogCaptureFixture, value: object, expected: str
-) -> None:
+def test_event_is_one_line_of_name_and_fields(caplog: pytest.LogCaptureFixture, value: object, expected: str) -> None:
     with caplog.at_level(logging.INFO, "imagegen"):
         log_event("x.y", a=value)
     assert [record.getMessage() for record in caplog.records] == [expected]

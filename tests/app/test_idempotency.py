@@ -1,4 +1,4 @@
-"""The headers that name a request."""
+"""The idempotency key headers."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ UUID = "f508bcf2-e651-4b4b-85a7-58ad77981ffa"
     ("headers", "value"),
     [
         ({}, None),
-        ({"idempotency-key": '"order-4711"'}, "order-4711"),  # as the draft wants it
-        ({"idempotency-key": "order-4711"}, "order-4711"),  # as most clients send it
+        ({"idempotency-key": '"order-4711"'}, "order-4711"),  # a structured-field string, as in the IETF draft
+        ({"idempotency-key": "order-4711"}, "order-4711"),  # what most clients send
         ({"idempotency-key": " order 4711 "}, "order 4711"),
         ({"idempotency-key": r'"a \"b\" \\ c"'}, r'a "b" \ c'),
         ({"idempotency-key": "x" * 255}, "x" * 255),
         ({"repeatability-request-id": UUID}, UUID),
-        ({"operation-id": UUID.upper()}, UUID),  # one UUID has many spellings
-        ({"operation-id": UUID, "idempotency-key": f'"{UUID}"'}, UUID),  # two that agree
+        ({"operation-id": UUID.upper()}, UUID),  # canonical form
+        ({"operation-id": UUID, "idempotency-key": f'"{UUID}"'}, UUID),  # two equal keys
     ],
 )
-def test_a_key_is_read_quoted_or_bare(headers: dict[str, str], value: str | None) -> None:
+def test_key_is_read_quoted_or_bare(headers: dict[str, str], value: str | None) -> None:
     key = read_key(headers)
     assert (key.value if key else None) == value
 
@@ -40,21 +40,21 @@ def test_a_key_is_read_quoted_or_bare(headers: dict[str, str], value: str | None
         ({"idempotency-key": "schlüssel"}, "idempotency-key"),
         ({"repeatability-request-id": "a\tb"}, "repeatability-request-id"),
         ({"operation-id": "4711"}, "operation-id"),
-        ({"operation-id": UUID, "idempotency-key": "other"}, "operation-id"),  # which of them is meant?
+        ({"operation-id": UUID, "idempotency-key": "other"}, "operation-id"),  # two different keys
     ],
 )
-def test_a_key_that_is_none_is_refused_and_named(headers: dict[str, str], named: str) -> None:
+def test_invalid_key_is_400_and_names_its_header(headers: dict[str, str], named: str) -> None:
     with pytest.raises(RequestError, match=named) as refused:
         read_key(headers)
     assert (as_http_error(refused.value).status, refused.value.code) == (400, "invalidHeader")
 
 
-def test_the_same_value_is_the_same_key_whatever_the_header() -> None:
+def test_header_is_not_part_of_the_key() -> None:
     keys = [read_key({header: UUID}) for header in ("operation-id", "idempotency-key", "repeatability-request-id")]
     assert len({key.name for key in keys if key}) == 1
 
 
-def test_a_key_is_stored_under_its_digest() -> None:
+def test_key_is_stored_under_its_digest() -> None:
     key = read_key({"idempotency-key": "secret"})
     assert key is not None
     assert len(key.name) == 64

@@ -1,4 +1,4 @@
-"""The environment: what is taken, what is refused, and that no message holds a value."""
+"""Settings from the environment, and messages that hold no value."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from imagegen.deployments import ImageApi
-from imagegen.settings import Settings, SettingsError, read_settings
+from imagegen.settings import DEFAULT_SCOPE, Settings, SettingsError, read_settings
 from imagegen.urls import is_loopback, origin_of
 
 CONNECTION = "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=c2VjcmV0;EndpointSuffix=core.windows.net"
@@ -21,11 +21,11 @@ NEEDED = {
 
 
 def problems(**given: str) -> list[str]:
-    """What is said about these, each line without its indent; the first line is the same always."""
+    """The lines of the message, without the first one and without indents."""
     with pytest.raises(SettingsError) as caught:
         read_settings(NEEDED | given)
     first, *lines = str(caught.value).splitlines()
-    assert first == "The settings of the app must be mended:"
+    assert first == "Invalid settings:"
     return [line.strip() for line in lines]
 
 
@@ -33,13 +33,13 @@ def test_four_settings_are_enough() -> None:
     settings = read_settings(NEEDED)
     [deployment] = settings.deployments
     assert (deployment.name, deployment.deployment, deployment.api) == ("gpt-image-2", "gpt-image-2", ImageApi.IMAGES)
-    assert (deployment.api_version, deployment.api_key) == (None, None)  # the v1 route; signed in with Entra ID
+    assert (deployment.api_version, deployment.api_key) == (None, None)  # the v1 route, and Entra ID
     assert settings.repeat_lost_calls is True
     assert (settings.generations_container, settings.images_container) == ("generations", "images")
     assert settings.image_url_allowed_hosts == settings.operation_location_allowed_origins == ()
 
 
-def test_the_asynchronous_api_has_no_deployment_in_its_route_and_needs_none() -> None:
+def test_operations_api_needs_no_deployment_name() -> None:
     [deployment] = read_settings(NEEDED | {"AZURE_OPENAI_DEPLOYMENT": "", "AZURE_OPENAI_API": "operations"}).deployments
     assert (deployment.name, deployment.api, deployment.api_version) == (
         "operations",
@@ -49,18 +49,18 @@ def test_the_asynchronous_api_has_no_deployment_in_its_route_and_needs_none() ->
 
 
 @pytest.mark.parametrize("value", ["", " ", "\t\n"])
-def test_an_empty_setting_is_none(value: str) -> None:
+def test_empty_setting_counts_as_missing(value: str) -> None:
     optional = {str(info.alias): value for info in Settings.model_fields.values()} | NEEDED
     assert read_settings(optional) == read_settings(NEEDED)
 
 
-def test_space_around_a_value_is_not_part_of_it() -> None:
+def test_space_around_a_value_is_ignored() -> None:
     assert read_settings(NEEDED | {"AZURE_OPENAI_ENDPOINT": " https://images.example.com/\n"}).endpoint == (
         "https://images.example.com"
     )
 
 
-def test_everything_that_is_wrong_is_said_at_once() -> None:
+def test_every_problem_is_reported_at_once() -> None:
     with pytest.raises(SettingsError) as caught:
         read_settings({"SAS_LIFETIME_SECONDS": "soon", "AZURE_OPENAI_API": "chat", "IMAGES_CONTAINER": "No"})
     named = [line.split(":")[0].strip() for line in str(caught.value).splitlines()[1:]]
@@ -74,10 +74,66 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
     ]
 
 
-def test_what_is_missing_is_called_missing() -> None:
-    assert problems(POLL_SCHEDULE="") == ["POLL_SCHEDULE: is missing"]
-    [storage] = problems(AzureWebJobsStorage="")
-    assert storage.startswith("AzureWebJobsStorage: is missing; set it to a connection string, or set ")
+STORAGE = "AzureWebJobsStorage"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("POLL_SCHEDULE", "", "is missing. Set it."),
+        (
+            "AZURE_OPENAI_API_KEY",
+            "@Microsoft.KeyVault(SecretUri=s3cret)",
+            "is a Key Vault reference that Azure could not resolve. Check the secret, and the app's role on the vault.",
+        ),
+        ("AZURE_OPENAI_API", "s3cret", "is not a known value. Use 'operations', 'images', 'flux' or 'mai'."),
+        ("REPEAT_LOST_CALLS", "s3cret", "is neither true nor false. Use one of these."),
+        ("RETENTION_DAYS", "s3cret", "is not a whole number. Use digits only."),
+        ("RETENTION_DAYS", "0", "is too small. Use 1 or more."),
+        ("RETENTION_DAYS", "3651", "is too large. Use 3650 or less."),
+        ("RETENTION_DAYS", "3" * 5_000, "is too large. Use a smaller number."),
+        (
+            "IMAGES_CONTAINER",
+            "S3cret",
+            "is not a container name. Use 3 to 63 lower-case letters and digits, with single hyphens between them.",
+        ),
+        ("AZURE_OPENAI_SCOPE", "s3cret", f"is not a scope. Use one such as {DEFAULT_SCOPE}."),
+        (
+            "AZURE_OPENAI_API_VERSION",
+            "s3cret",
+            "is not an API version. Use a date such as 2025-04-01-preview, or preview or latest.",
+        ),
+        (
+            "POLL_SCHEDULE",
+            "0 61 * * * *",
+            "has a bad minute field. Use NCRONTAB with six fields, seconds first, such as '0 * * * * *'.",
+        ),
+        (
+            "POLL_SCHEDULE",
+            "0 * * * * 7",
+            "uses L, W, #, ? or weekday 7, which NCRONTAB does not support. Leave these out; Sunday is 0.",
+        ),
+        (
+            "OPERATION_LOCATION_ALLOWED_ORIGINS",
+            "https://example.com/s3cret",
+            "has a path. Use the scheme and host only, such as https://example.com.",
+        ),
+    ],
+)
+def test_message_says_what_is_wrong_and_what_to_do(name: str, value: str, expected: str) -> None:
+    [problem] = problems(**{name: value})
+    assert problem.removeprefix(f"{name}.0").removeprefix(name) == f": {expected}"
+
+
+def test_storage_needs_a_connection_string_or_two_endpoints() -> None:
+    [problem] = problems(AzureWebJobsStorage="")
+    assert problem == (
+        f"{STORAGE}: is missing. Set it to a connection string, or set {STORAGE}__blobServiceUri and "
+        f"{STORAGE}__queueServiceUri to sign in with an identity."
+    )
+    assert problems(AzureWebJobsStorage="", AzureWebJobsStorage__blobServiceUri="https://a.example.com") == [
+        f"{STORAGE}__queueServiceUri: is missing. Set it: {STORAGE}__blobServiceUri is set, and both belong together."
+    ]
 
 
 @pytest.mark.parametrize(
@@ -85,14 +141,14 @@ def test_what_is_missing_is_called_missing() -> None:
     [
         ("AZURE_OPENAI_ENDPOINT", "s3cret"),
         ("AZURE_OPENAI_ENDPOINT", "ftp://s3cret.example.com"),
-        ("AZURE_OPENAI_ENDPOINT", "http://s3cret.example.com"),  # the key would go in clear
-        ("AZURE_OPENAI_ENDPOINT", "http://127.s3cret.example.com"),  # a name, not this machine
+        ("AZURE_OPENAI_ENDPOINT", "http://s3cret.example.com"),  # would send the key in plain text
+        ("AZURE_OPENAI_ENDPOINT", "http://127.s3cret.example.com"),  # a host name, not this machine
         ("AZURE_OPENAI_ENDPOINT", "https://user:s3cret@images.example.com"),
         ("AZURE_OPENAI_ENDPOINT", "https://images.example.com?key=s3cret"),
         ("AZURE_OPENAI_ENDPOINT", "https://images.example.com#s3cret"),
         ("AZURE_OPENAI_ENDPOINT", "https://images.example.com:s3cret"),
         ("AZURE_OPENAI_ENDPOINT", "https://[s3cret"),
-        ("AZURE_OPENAI_ENDPOINT", "https://s3cret\u2100.example.com"),  # Python's own message would quote it
+        ("AZURE_OPENAI_ENDPOINT", "https://s3cret\u2100.example.com"),  # Python's message quotes the host
         ("AZURE_OPENAI_SCOPE", "s3cret"),
         ("AZURE_OPENAI_SCOPE", "http://s3cret/.default"),
         ("AZURE_OPENAI_API", "s3cret"),
@@ -100,7 +156,7 @@ def test_what_is_missing_is_called_missing() -> None:
         ("AZURE_OPENAI_API_VERSION", "2023-06-01-preview&s3cret"),
         ("OPERATION_LOCATION_ALLOWED_ORIGINS", "https://a.example.com,s3cret"),
         ("OPERATION_LOCATION_ALLOWED_ORIGINS", "https://a.example.com/s3cret"),
-        ("POLL_SCHEDULE", "*/7 * * * *"),  # crontab's five fields: the host would refuse it later
+        ("POLL_SCHEDULE", "*/7 * * * *"),  # five fields, as in crontab
         ("POLL_SCHEDULE", "61 * * * * *"),
         ("POLL_SCHEDULE", "s3cret * * * * *"),
         ("GENERATIONS_CONTAINER", "S3cret"),
@@ -123,9 +179,10 @@ def test_what_is_missing_is_called_missing() -> None:
         ("AzureWebJobsStorage__blobServiceUri", "https://a.blob.core.windows.net/?sv=s3cret"),
     ],
 )
-def test_a_wrong_value_is_named_and_not_shown(name: str, value: str) -> None:
+def test_wrong_value_is_named_but_not_shown(name: str, value: str) -> None:
     [problem] = problems(**{name: value})
-    assert re.match(rf"{name}(\.\d+)?: ", problem)  # of a list, by its place too
+    assert re.fullmatch(rf"{name}(\.\d+)?: .+\. [A-Z].+\.", problem)  # an element of a list has its index
+    assert "invalid value" not in problem  # the fallback, which says nothing
     assert "s3" not in problem.lower()
     assert value not in problem
 
@@ -158,18 +215,18 @@ def test_a_wrong_value_is_named_and_not_shown(name: str, value: str) -> None:
         ("PUBLIC_BASE_URL", "https://images.example.com/api/", "public_base_url", "https://images.example.com/api"),
     ],
 )
-def test_a_right_value_is_taken_in_one_spelling(name: str, value: str, field: str, expected: Any) -> None:
+def test_valid_value_is_normalized(name: str, value: str, field: str, expected: Any) -> None:
     assert getattr(read_settings(NEEDED | {name: value}), field) == (expected or value.rstrip("/"))
 
 
-def test_the_deployment_is_what_callers_write_as_model() -> None:
+def test_deployment_name_is_the_model_of_requests() -> None:
     settings = read_settings(NEEDED | {"AZURE_OPENAI_DEPLOYMENT": "dalle", "AZURE_OPENAI_API_KEY": "s3cret"})
     assert settings.deployments[0].name == "dalle"
     assert settings.deployments[0].api_key is not None
     assert settings.deployments[0].api_key.get_secret_value() == "s3cret"
 
 
-def test_settings_can_be_printed_without_a_secret() -> None:
+def test_printed_settings_show_no_secret() -> None:
     settings = read_settings(NEEDED | {"AZURE_OPENAI_API_KEY": "s3cret"})
     for text in (repr(settings), repr(settings.deployments[0]), settings.model_dump_json()):
         assert "s3cret" not in text
@@ -187,7 +244,7 @@ def test_settings_can_be_printed_without_a_secret() -> None:
         ("https://[::1]:8443/", "https://[::1]:8443"),
     ],
 )
-def test_an_origin_has_one_spelling(url: str, expected: str) -> None:
+def test_origin_is_normalized(url: str, expected: str) -> None:
     assert origin_of(url) == expected
 
 
@@ -208,8 +265,8 @@ def test_an_origin_has_one_spelling(url: str, expected: str) -> None:
         "https://[::",
     ],
 )
-def test_what_is_no_url_has_no_origin(url: str) -> None:
-    with pytest.raises(ValueError, match=r"^(is not a|holds what)"):
+def test_invalid_url_has_no_origin(url: str) -> None:
+    with pytest.raises(ValueError, match=r"^(is not a|contains a user)"):
         origin_of(url)
 
 
@@ -220,12 +277,12 @@ def test_what_is_no_url_has_no_origin(url: str) -> None:
         ("127.0.0.1", True),
         ("127.9.9.9", True),
         ("::1", True),
-        ("127.example.com", False),  # a name that anybody can have
+        ("127.example.com", False),  # a host name, which may have any address
         ("127.0.0.1.example.com", False),
         ("localhost.example.com", False),
         ("10.0.0.1", False),
         ("", False),
     ],
 )
-def test_only_this_machine_is_loopback(host: str, expected: bool) -> None:
+def test_is_loopback(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected

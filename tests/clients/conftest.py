@@ -1,4 +1,4 @@
-"""The whole app for clients to work against, and what they may share of it."""
+"""The running app for the client tests, and functions that they share."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import requests
 
 from local.stack import Stack, isolated_stack
 
-COMPAT_KEY = "a-key-of-the-old-api"
-HASTE = 20
-"""How much faster than told a client waits here. It asks for nothing else, and in no other order, than it would."""
+COMPAT_KEY = "a-key-of-the-retired-api"
+SPEED_UP = 20
+"""Clients wait this many times shorter than `Retry-After` says. Their requests and the order stay the same."""
 
 
 @pytest.fixture(scope="session")
@@ -24,24 +24,24 @@ def stack() -> Generator[Stack]:
         yield running
 
 
-def hurried_sleep(seconds: float) -> None:
-    time.sleep(seconds / HASTE)
+def fast_sleep(seconds: float) -> None:
+    time.sleep(seconds / SPEED_UP)
 
 
 @contextlib.contextmanager
-def at_once[K, V](jobs: Mapping[K, Callable[[], V]]) -> Generator[Mapping[K, Future[V]]]:
-    """All of these, side by side: a client mostly waits. What one raises is raised where its result is asked for."""
+def in_parallel[K, V](jobs: Mapping[K, Callable[[], V]]) -> Generator[Mapping[K, Future[V]]]:
+    """Run the jobs in threads, because a client mostly waits. ``result()`` raises what its job raised."""
     with ThreadPoolExecutor(len(jobs)) as pool:
         yield {key: pool.submit(job) for key, job in jobs.items()}
 
 
 def stats(stack: Stack) -> dict[str, Any]:
-    """What the image API counted."""
+    """The counters of the emulator."""
     return requests.get(f"{stack.emulator_url}/_emulator/stats", timeout=10).json()
 
 
 def all_generations(stack: Stack) -> list[dict[str, Any]]:
-    """Every page of the list."""
+    """The generations on all pages of the list."""
     found: list[dict[str, Any]] = []
     url: str | None = f"{stack.base_url}/generations?maxpagesize=100"
     while url:
@@ -51,6 +51,6 @@ def all_generations(stack: Stack) -> list[dict[str, Any]]:
     return found
 
 
-def of_prompt(stack: Stack, prompt: str) -> list[dict[str, Any]]:
-    """The generations of this prompt."""
+def generations_of(stack: Stack, prompt: str) -> list[dict[str, Any]]:
+    """The generations with this prompt."""
     return [found for found in all_generations(stack) if found["request"]["prompt"] == prompt]

@@ -1,4 +1,4 @@
-"""A reverse proxy that spoils the first answers: between it and the app everything went well."""
+"""A reverse proxy that replaces answers with faults. The app itself receives and answers each request normally."""
 
 from __future__ import annotations
 
@@ -12,26 +12,24 @@ from urllib.parse import urlsplit
 import requests
 
 LOST = 0
-"""In place of a status: the connection is closed without an answer."""
+"""Instead of a status: the proxy closes the connection without an answer."""
 _HOP_BY_HOP = {"connection", "transfer-encoding", "content-length", "content-encoding", "date", "server"}
 
 
 @dataclass
 class Proxy:
-    """Where it is, and what passed it."""
-
     base_url: str
-    """Of the app, seen through the proxy."""
+    """URL of the app through the proxy."""
     faults: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
-    """(method, status): this is what comes back instead of the next answer to that method."""
-    seen: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
-    """(method, status) of each answer that came back."""
+    """(method, status): replaces the next answer to that method."""
+    answers: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
+    """(method, status) of each answer that the client got."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def fault(self, method: str) -> int | None:
         with self.lock:
-            for index, (of, status) in enumerate(self.faults):
-                if of == method:
+            for index, (affected, status) in enumerate(self.faults):
+                if affected == method:
                     del self.faults[index]
                     return status
         return None
@@ -39,13 +37,13 @@ class Proxy:
 
 @contextlib.contextmanager
 def faulty_proxy(base_url: str) -> Generator[Proxy]:
-    """Before the app at `base_url`. Location leads through it too: it hands the Host header on."""
+    """A proxy for the app at `base_url`. It passes on the Host header, so ``Location`` names the proxy too."""
     upstream = urlsplit(base_url)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def pass_on(self) -> None:
+        def forward(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             url = f"{upstream.scheme}://{upstream.netloc}{self.path}"
             answer = requests.request(
@@ -53,7 +51,7 @@ def faulty_proxy(base_url: str) -> Generator[Proxy]:
             )
             fault = proxy.fault(self.command)
             with proxy.lock:
-                proxy.seen.append((self.command, answer.status_code if fault is None else fault))
+                proxy.answers.append((self.command, answer.status_code if fault is None else fault))
             self.close_connection = True
             if fault == LOST:
                 return
@@ -67,7 +65,7 @@ def faulty_proxy(base_url: str) -> Generator[Proxy]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = do_DELETE = pass_on  # noqa: N815 - the names that http.server looks for
+        do_GET = do_POST = do_DELETE = forward  # noqa: N815 - the names that http.server looks for
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its parent's name
             pass

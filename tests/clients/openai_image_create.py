@@ -1,11 +1,11 @@
-"""What a program that was written for the old API does. Run by the interpreter of requirements-openai.txt.
+"""A program for the retired API. The interpreter of requirements-openai.txt runs it.
 
-Arguments: the endpoint, the key, the prompt. Prints what it got as JSON: the images, or the code of the exception.
+Arguments: endpoint, key, prompt. Prints JSON: the image URLs, or the exception.
 """
 # pyright: reportMissingImports=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
 
-# ruff: noqa: T201 - it tells by printing
+# ruff: noqa: T201 - the output is its result
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from types import SimpleNamespace
 import openai
 from openai import api_requestor
 
-HASTE = 20  # as in conftest.py, which this interpreter cannot import
+SPEED_UP = 20  # as in conftest.py, which this interpreter cannot import
 
 
-def hurried_sleep(seconds: float) -> None:
-    time.sleep(seconds / HASTE)
+def fast_sleep(seconds: float) -> None:
+    time.sleep(seconds / SPEED_UP)
 
 
-api_requestor.time = SimpleNamespace(time=time.time, sleep=hurried_sleep)
+api_requestor.time = SimpleNamespace(time=time.time, sleep=fast_sleep)
 openai.api_type = "azure"
 openai.api_version = "2023-06-01-preview"
 openai.api_base, openai.api_key, prompt = sys.argv[1:]

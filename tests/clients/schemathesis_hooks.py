@@ -1,8 +1,8 @@
-"""What schemathesis cannot know: generations that exist, and one that does not.
+"""Hooks that put the ids of existing generations into the requests of schemathesis.
 
-Run by the interpreter of requirements-schemathesis.txt. Environment: GENERATIONS, a JSON list of ``[id, token]``, and
-ANSWERS, a file that takes a line ``operationId status`` for each answer, so that the test sees that no route was only
-asked for what is not there.
+The interpreter of requirements-schemathesis.txt runs them. Environment: BASE, the URL of the app; GENERATIONS, a JSON
+list of ``[id, token]``; ANSWERS, a file to which each answer adds a line ``operationId status``. The test reads it to
+check that each route got more than requests for unknown ids.
 """
 # pyright: reportMissingImports=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUntypedFunctionDecorator=false
@@ -23,15 +23,15 @@ from schemathesis.core.parameters import ParameterLocation
 _KNOWN = json.loads(os.environ["GENERATIONS"])
 _NEXT = {name: cycle(_KNOWN) for name in ("getGeneration", "getGenerationResult", "getOldOperation")}
 _CONSUMED = {"cancelGeneration", "deleteGeneration", "deleteOldOperation"}
-"""These end what they are given, so each call gets one of its own."""
+"""These end the generation, so each call gets a new one."""
 
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
-    """Name a generation that exists, except where the case is about a wrong id or a wrong query."""
+    """Insert an existing generation, unless the case tests a wrong id or a wrong query."""
     name = case.operation.definition.raw["operationId"]
     if name == "submitOldGeneration" and not case.meta.is_negative_at(ParameterLocation.HEADER):
-        # It is generated once for many bodies, and then rightly refused.
+        # schemathesis reuses one value for many bodies, which the app refuses.
         case.headers = {**(case.headers or {}), "Operation-Id": str(uuid.uuid4())}
     wrong = any(case.meta.is_negative_at(where) for where in (ParameterLocation.PATH, ParameterLocation.QUERY))
     if "{id}" not in case.path or wrong or case.method != case.operation.method.upper():
@@ -49,6 +49,6 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
 
 @schemathesis.hook
 def after_call(context: Any, case: Any, response: Any) -> None:
-    """Write down what was answered."""
+    """Record the status."""
     with Path(os.environ["ANSWERS"]).open("a") as answers:
         answers.write(f"{case.operation.definition.raw['operationId']} {response.status_code}\n")

@@ -1,4 +1,4 @@
-"""azure-core's LROPoller, which every Azure SDK waits with: unchanged, but for waiting faster than told."""
+"""LROPoller of azure-core, which every Azure SDK uses to poll. Only its waits are shortened."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from azure.core.polling.base_polling import (
 from azure.core.rest import HttpRequest, HttpResponse
 
 from local.stack import Stack
-from tests.clients.conftest import at_once, hurried_sleep
+from tests.clients.conftest import fast_sleep, in_parallel
 
 type Body = dict[str, Any]
 type Operation = LongRunningOperation[HttpRequest, HttpResponse]
 
 
 class _Transport(RequestsTransport):
-    """Counts what it sends, and what it is told to wait."""
+    """Records each request and each wait."""
 
     def __init__(self) -> None:
         super().__init__()  # pyright: ignore[reportUnknownMemberType]
@@ -43,14 +43,14 @@ class _Transport(RequestsTransport):
 
     def sleep(self, duration: float) -> None:
         self.waits.append(duration)
-        hurried_sleep(duration)
+        fast_sleep(duration)
 
 
 def _begin(stack: Stack, prompt: str, follow: Operation, transport: _Transport) -> LROPoller[Body]:
-    """As the generated code of an Azure SDK does it."""
+    """Start as the generated code of an Azure SDK does."""
     client: PipelineClient[HttpRequest, HttpResponse] = PipelineClient(stack.base_url, transport=transport)
     request = HttpRequest("POST", f"{stack.base_url}/generations", json={"prompt": prompt})
-    # _return_pipeline_response is how the generated code gets what the poller starts from.
+    # Generated code gets the initial response for the poller with _return_pipeline_response.
     initial = cast(
         "PipelineResponse[HttpRequest, HttpResponse]", client.send_request(request, _return_pipeline_response=True)
     )
@@ -65,7 +65,7 @@ def _begin(stack: Stack, prompt: str, follow: Operation, transport: _Transport) 
 
 @dataclass(frozen=True)
 class Wait:
-    """What the poller did."""
+    """The outcome of one poller."""
 
     status: str
     monitor: Body | None
@@ -87,11 +87,11 @@ type Waits = Mapping[tuple[str, str], Future[Wait]]
 
 @pytest.fixture(scope="module")
 def waits(stack: Stack) -> Generator[Waits]:
-    """By the header that is followed, and the prompt."""
+    """By the header that the poller follows, and by prompt."""
     jobs = {
         (header, prompt): partial(_wait, stack, header, prompt) for header in _HEADERS for prompt in (_WORKING, *_ENDS)
     }
-    with at_once(jobs) as running:
+    with in_parallel(jobs) as running:
         yield running
 
 
@@ -111,7 +111,7 @@ _each = pytest.mark.parametrize("header", _HEADERS)
 
 
 @_each
-def test_the_poller_ends_with_the_finished_monitor(stack: Stack, waits: Waits, header: str) -> None:
+def test_poller_returns_the_final_monitor(stack: Stack, waits: Waits, header: str) -> None:
     wait = waits[header, _WORKING].result()
 
     assert wait.error is None
@@ -122,14 +122,14 @@ def test_the_poller_ends_with_the_finished_monitor(stack: Stack, waits: Waits, h
     if header == "Location":
         assert set(wait.sent[1:]) == {f"{polled}/result"}
     else:
-        # One last look at Location, where the result of a POST is.
+        # The last request reads the result of the POST at Location.
         assert (set(wait.sent[1:-1]), wait.sent[-1]) == ({polled}, f"{polled}/result")
-    assert set(wait.waits) <= {1, 2, 5}, "it waits as Retry-After says, not 30 s"
+    assert set(wait.waits) <= {1, 2, 5}, "waits must follow Retry-After, not the default of 30 s"
 
 
 @_each
 @pytest.mark.parametrize(("prompt", "expected"), _ENDS.items())
-def test_the_poller_raises_with_the_code(waits: Waits, header: str, prompt: str, expected: tuple[str, str]) -> None:
+def test_poller_raises_with_the_error_code(waits: Waits, header: str, prompt: str, expected: tuple[str, str]) -> None:
     wait = waits[header, prompt].result()
     status, code = expected
 

@@ -1,4 +1,7 @@
-"""Bad input: never a 5xx, never a stack trace, never an effect. What is sent here no HTTP library would send."""
+"""Bad input causes no 5xx, no stack trace and no effect.
+
+The requests are raw bytes, because HTTP libraries refuse to send some of them.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ def _send(
     headers: Sequence[tuple[str | bytes, str | bytes]] = (),
     body: bytes = b"",
 ) -> Answer:
-    """Byte for byte as given: no check, no escaping, no default but Host and Content-Length."""
+    """Send exactly these bytes: no check, no escaping; only Host and Content-Length are added."""
     base = urlsplit(base_url)
     lines = [b"%s %s HTTP/1.1" % (method.encode(), base.path.encode() + _bytes(target)), b"Connection: close"]
     lines += [b"Host: " + base.netloc.encode(), b"Content-Length: %d" % len(body)]
@@ -60,12 +63,12 @@ def _bytes(text: str | bytes) -> bytes:
 
 @dataclass
 class Watch:
-    """Notices an effect."""
+    """Reads the state that bad input must not change."""
 
     stack: Stack
     before: dict[str, Any] = field(default_factory=dict[str, Any])
 
-    def look(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         counted = stats(self.stack)
         return {
             "generations": sorted((found["id"], found["status"]) for found in all_generations(self.stack)),
@@ -75,16 +78,16 @@ class Watch:
 
 @pytest.fixture
 def no_effect(quiet_stack: Stack) -> Generator[None]:
-    """The list of generations and what the image service counted are after the test what they were before."""
+    """Check that the test changes neither the list of generations nor the counters of the emulator."""
     watch = Watch(quiet_stack)
-    before = watch.look()
+    before = watch.state()
     yield
-    assert watch.look() == before
+    assert watch.state() == before
 
 
 @pytest.fixture(scope="module")
 def quiet_stack() -> Generator[Stack]:
-    """An app that nobody else works with, so that every effect is ours. It has two generations to lose."""
+    """An app for this module only, so every effect comes from its tests. It has two generations to lose."""
     with isolated_stack("--speed", "0", POLL_SCHEDULE="* * * * * *", COMPAT_API_KEYS=COMPAT_KEY) as running:
         assert result(start(running.base_url, "a lighthouse").headers["Location"]).status_code == 200
         start(running.base_url, "a lighthouse [never]")
@@ -95,10 +98,10 @@ def _assert_refused(answer: Answer, *, statuses: Sequence[int] = range(400, 500)
     assert answer.status in statuses, answer
     text = answer.body.decode()
     assert not [trace for trace in _TRACES if trace in text], text
-    if answer.values("x-ms-request-id"):  # else the HTTP server itself refused it
+    if answer.values("x-ms-request-id"):  # otherwise the HTTP server refused it before the app
         error = json.loads(text)["error"]
         assert answer.values("x-ms-error-code") == [error["code"]]
-        assert len(text) < 20_000, "an answer does not grow with the question"
+        assert len(text) < 20_000, "the answer must not grow with the request"
 
 
 def _nested(depth: int, opening: str = "[", closing: str = "]") -> bytes:
@@ -114,7 +117,7 @@ _BODIES = {
     "not JSON": b"prompt=a+thing",
     "cut off": b'{"prompt": "a thi',
     "two documents": b'{"prompt": "a thing"}{"prompt": "a thing"}',
-    "a comment": b'{"prompt": "a thing"} // really',
+    "a comment": b'{"prompt": "a thing"} // comment',
     "single quotes": b"{'prompt': 'a thing'}",
     "a list": b'[{"prompt": "a thing"}]',
     "a string": b'"a thing"',
@@ -173,7 +176,7 @@ _BODIES = {
 
 
 @pytest.mark.usefixtures("no_effect")
-def test_a_bad_body_is_refused(quiet_stack: Stack) -> None:
+def test_bad_body_is_refused(quiet_stack: Stack) -> None:
     for route, headers in (("/generations", [_JSON]), (_SUBMIT, [_JSON, ("api-key", COMPAT_KEY)])):
         for name, body in _BODIES.items():
             answer = _send(quiet_stack.base_url, "POST", route, headers, body)
@@ -184,8 +187,8 @@ def test_a_bad_body_is_refused(quiet_stack: Stack) -> None:
 
 
 @pytest.mark.usefixtures("no_effect")
-def test_mutations_of_a_good_body_are_refused_or_mean_the_same(quiet_stack: Stack) -> None:
-    """Bytes flipped, dropped and doubled. The prompt is left out, so that whatever is still JSON is not a request."""
+def test_mutated_body_is_refused(quiet_stack: Stack) -> None:
+    """Replace and remove bytes. The body has no prompt, so a mutation that is still valid JSON is no valid request."""
     dice = random.Random(4711)
     good = json.dumps({"n": 1, "size": "512x512", "metadata": {"a": "b"}, "timeoutSeconds": 60}).encode()
     for _ in range(150):
@@ -210,7 +213,7 @@ def test_mutations_of_a_good_body_are_refused_or_mean_the_same(quiet_stack: Stac
         "é",
     ],
 )
-def test_a_body_that_does_not_say_that_it_is_json_is_refused(quiet_stack: Stack, content_type: str) -> None:
+def test_body_without_json_content_type_is_refused(quiet_stack: Stack, content_type: str) -> None:
     headers = [("Content-Type", content_type)]
     answer = _send(quiet_stack.base_url, "POST", "/generations", headers, _object())
     _assert_refused(answer, statuses=(400, 415, 431))
@@ -253,7 +256,7 @@ _IDS = [
     "urn:uuid:01900000-0000-7000-8000-000000000000",
     "%D9%A0%D9%A1900000-0000-7000-8000-000000000000",  # digits of another script
 ]
-"""None of these can be an id of ours."""
+"""No generation can have one of these ids."""
 
 
 def _routes_of_an_id(generation_id: str) -> list[tuple[str, str, list[tuple[str, str]]]]:
@@ -270,21 +273,23 @@ def _routes_of_an_id(generation_id: str) -> list[tuple[str, str, list[tuple[str,
 
 
 @pytest.mark.usefixtures("no_effect")
-def test_an_id_that_is_not_ours_is_not_found(quiet_stack: Stack) -> None:
+def test_invalid_id_is_404(quiet_stack: Stack) -> None:
     _ids_are_not_found(quiet_stack, _IDS)
 
 
-def test_an_id_that_is_not_ours_is_not_found_before_storage_is_asked() -> None:
+def test_invalid_id_is_404_without_storage() -> None:
     with isolated_stack(POLL_SCHEDULE="0 0 0 1 1 *", COMPAT_API_KEYS=COMPAT_KEY) as stack:
         made = start(stack.base_url, "a lighthouse").headers["Operation-Location"]
         assert stack.storage is not None
         stack.storage.process.kill()
 
         _ids_are_not_found(stack, _IDS)
-        assert requests.get(made.partition("?")[0], timeout=30).status_code == 404, "no token, so nothing to compare"
-        with pytest.raises(requests.ConnectionError):  # storage is really gone
+        assert requests.get(made.partition("?")[0], timeout=30).status_code == 404, (
+            "without a token, storage is not read"
+        )
+        with pytest.raises(requests.ConnectionError):  # storage is down
             requests.get(stack.storage.blob_endpoint, timeout=30)
-        stack.host.kill()  # asked to end, it would wait for storage
+        stack.host.kill()  # a graceful stop would wait for storage
 
 
 def _ids_are_not_found(stack: Stack, ids: Sequence[str]) -> None:
@@ -293,7 +298,7 @@ def _ids_are_not_found(stack: Stack, ids: Sequence[str]) -> None:
             answer = _send(stack.base_url, method, target, headers)
             if method == "DELETE" and answer.status == 204:
                 assert not answer.body
-                continue  # 204 whether there was something or not
+                continue  # 204 also when there is nothing to delete
             _assert_refused(answer, statuses=(404, 405, 400))
 
 
@@ -302,14 +307,14 @@ def _ids_are_not_found(stack: Stack, ids: Sequence[str]) -> None:
     "token",
     ["", "x", "%00", "%ff", "é", "x" * 10_000, "%0d%0aX-Injected:%20yes", "' OR 1=1 --".replace(" ", "%20"), "null"],
 )
-def test_a_wrong_token_opens_nothing(quiet_stack: Stack, token: str) -> None:
+def test_wrong_token_gives_no_access(quiet_stack: Stack, token: str) -> None:
     known = all_generations(quiet_stack)[0]
     right = known["urls"]["self"].partition("token=")[2]
     for query in (f"token={token}", f"token={token}&token={right}", f"token[]={right}", f"TOKEN={right[:-1]}"):
         for method, suffix in (("GET", ""), ("GET", "/result"), ("POST", "/cancel"), ("DELETE", "")):
             answer = _send(quiet_stack.base_url, method, f"/generations/{known['id']}{suffix}?{query}")
             if method == "DELETE" and answer.status == 204:
-                continue  # and `no_effect` sees that it is still there
+                continue  # `no_effect` checks that it still exists
             _assert_refused(answer, statuses=(404,) if query.isascii() else (400,))
 
 
@@ -325,7 +330,7 @@ _QUERIES = [
     "maxpagesize=-1",
     "maxpagesize=1e2",
     "maxpagesize=" + "9" * 5_000,
-    "maxpagesize=%D9%A1",  # a digit that int() would take
+    "maxpagesize=%D9%A1",  # an Arabic-Indic digit, which int() accepts
     "maxpagesize=%20%31",
     "maxpagesize=1&maxpagesize=2",
     "after=x",
@@ -342,11 +347,11 @@ _QUERIES = [
 
 @pytest.mark.usefixtures("no_effect")
 @pytest.mark.parametrize("query", _QUERIES, ids=lambda query: query[:40])
-def test_a_bad_query_of_the_list_is_refused(quiet_stack: Stack, query: str) -> None:
+def test_bad_list_query_is_refused(quiet_stack: Stack, query: str) -> None:
     _assert_refused(_send(quiet_stack.base_url, "GET", f"/generations?{query}"), statuses=(400,))
 
 
-_NASTY_HEADERS: dict[str, str | bytes] = {
+_HOSTILE_HEADERS: dict[str, str | bytes] = {
     "empty": "",
     "long": "x" * 10_000,
     "a line break": "a\r\n X-Injected: yes",
@@ -369,9 +374,9 @@ _NASTY_HEADERS: dict[str, str | bytes] = {
 
 
 @pytest.mark.usefixtures("no_effect")
-@pytest.mark.parametrize("value", _NASTY_HEADERS.values(), ids=_NASTY_HEADERS)
-def test_a_nasty_header_changes_nothing(quiet_stack: Stack, value: str | bytes) -> None:
-    """With a body that is refused, so that no header can turn it into a generation."""
+@pytest.mark.parametrize("value", _HOSTILE_HEADERS.values(), ids=_HOSTILE_HEADERS)
+def test_hostile_header_has_no_effect(quiet_stack: Stack, value: str | bytes) -> None:
+    """The body is invalid, so no header can start a generation."""
     names = ["x-ms-client-request-id", "Prefer", "Idempotency-Key", "Repeatability-Request-ID", "Operation-Id"]
     names += [
         "traceparent",
@@ -393,14 +398,14 @@ def test_a_nasty_header_changes_nothing(quiet_stack: Stack, value: str | bytes) 
 @pytest.mark.usefixtures("no_effect")
 @pytest.mark.parametrize("header", ["Idempotency-Key", "Repeatability-Request-ID", "Operation-Id"])
 @pytest.mark.parametrize("value", ["", '"', '""', '"abc', "x" * 256, "é", b"\xff", '"\\n"', "a\tb"])
-def test_a_bad_key_is_refused_with_a_good_body(quiet_stack: Stack, header: str, value: str | bytes) -> None:
+def test_bad_idempotency_key_is_refused(quiet_stack: Stack, header: str, value: str | bytes) -> None:
     answer = _send(quiet_stack.base_url, "POST", "/generations", [_JSON, (header, value)], _object())
     _assert_refused(answer, statuses=(400,))
     assert answer.values("x-ms-error-code") == ["invalidHeader"]
 
 
 @pytest.mark.usefixtures("no_effect")
-def test_two_keys_that_disagree_are_refused(quiet_stack: Stack) -> None:
+def test_two_different_idempotency_keys_are_refused(quiet_stack: Stack) -> None:
     headers = [_JSON, ("Idempotency-Key", "a"), ("Repeatability-Request-ID", "b")]
     _assert_refused(_send(quiet_stack.base_url, "POST", "/generations", headers, _object()), statuses=(400,))
 
@@ -409,7 +414,7 @@ def test_two_keys_that_disagree_are_refused(quiet_stack: Stack) -> None:
 @pytest.mark.parametrize(
     "key", ["", "x", COMPAT_KEY[:-1], COMPAT_KEY + "x", "é", b"\xff\xfe", "x" * 10_000, f"{COMPAT_KEY},x"]
 )
-def test_a_wrong_api_key_opens_nothing(quiet_stack: Stack, key: str | bytes) -> None:
+def test_wrong_api_key_gives_no_access(quiet_stack: Stack, key: str | bytes) -> None:
     headers = [_JSON, ("api-key", key)]
     _assert_refused(_send(quiet_stack.base_url, "POST", _SUBMIT, headers, _object()), statuses=(401,))
 
@@ -427,7 +432,7 @@ def test_a_wrong_api_key_opens_nothing(quiet_stack: Stack, key: str | bytes) -> 
         "é",
     ],
 )
-def test_a_host_header_that_nobody_vouches_for_is_never_handed_out(quiet_stack: Stack, host: str) -> None:
+def test_untrusted_host_header_is_not_used_in_urls(quiet_stack: Stack, host: str) -> None:
     base = urlsplit(quiet_stack.base_url)
     request = (
         f"POST {base.path}/generations HTTP/1.1\r\nHost: {host}\r\nX-Forwarded-Host: {host}\r\nConnection: close\r\n"
@@ -448,12 +453,12 @@ def test_a_host_header_that_nobody_vouches_for_is_never_handed_out(quiet_stack: 
     "target", ["/", "//generations", "/generations//", "/Generations/../health/..", "/%00", "/admin/host/keys"]
 )
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "OPTIONS"])
-def test_a_route_that_is_none_is_told_so(quiet_stack: Stack, method: str, target: str) -> None:
+def test_unknown_route_is_404_or_405(quiet_stack: Stack, method: str, target: str) -> None:
     _assert_refused(_send(quiet_stack.base_url, method, target), statuses=(404, 405))
 
 
-def test_a_prompt_of_any_script_is_taken_as_it_is(quiet_stack: Stack) -> None:
-    """The other side of it: what looks nasty and is right."""
+def test_prompt_of_any_script_is_kept_unchanged(quiet_stack: Stack) -> None:
+    """Prompts that look hostile and are valid."""
     prompts = (
         "'; DROP TABLE x; --",
         "<b>\u202e\u0000",
@@ -462,7 +467,7 @@ def test_a_prompt_of_any_script_is_taken_as_it_is(quiet_stack: Stack) -> None:
         "\\u0041 ${7*7} {{7*7}}",
         "\ufeff\u200b.",
     )
-    begun = {prompt: start(quiet_stack.base_url, prompt) for prompt in prompts}
-    for prompt, answer in begun.items():
+    started = {prompt: start(quiet_stack.base_url, prompt) for prompt in prompts}
+    for prompt, answer in started.items():
         monitor = result(answer.headers["Location"]).json()
         assert (monitor["status"], monitor["request"]["prompt"]) == ("succeeded", prompt)

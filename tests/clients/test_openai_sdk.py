@@ -1,4 +1,4 @@
-"""The openai SDK 0.28.1, which polled ``operation-location``, with nothing changed but its endpoint."""
+"""The openai SDK 0.28.1 with its polling of ``operation-location``; only the endpoint is changed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from local.stack import Stack
-from tests.clients.conftest import COMPAT_KEY, at_once
+from tests.clients.conftest import COMPAT_KEY, in_parallel
 from tests.clients.installed import HERE, python_client
 
 
@@ -26,8 +26,8 @@ def _create(stack: Stack, prompt: str, *, key: str = COMPAT_KEY) -> dict[str, An
 
 _GOOD = "a lighthouse in fog"
 _FAILURES = {
-    "a thing [contentFilter]": "contentFilter",  # found out while it was made
-    "a thing [submit-400]": "invalidPayload",  # refused upstream at once, told by the operation
+    "a thing [contentFilter]": "contentFilter",  # refused while the operation ran
+    "a thing [submit-400]": "invalidPayload",  # refused upstream at the submit; the operation reports it
     "a thing [failed:internalFailure]": "internalFailure",
 }
 
@@ -37,11 +37,11 @@ type Created = Mapping[str, Future[dict[str, Any]]]
 @pytest.fixture(scope="module")
 def created(stack: Stack) -> Generator[Created]:
     """By prompt."""
-    with at_once({prompt: partial(_create, stack, prompt) for prompt in (_GOOD, *_FAILURES)}) as running:
+    with in_parallel({prompt: partial(_create, stack, prompt) for prompt in (_GOOD, *_FAILURES)}) as running:
         yield running
 
 
-def test_image_create_gives_pictures(created: Created) -> None:
+def test_image_create_returns_images(created: Created) -> None:
     urls = created[_GOOD].result()["urls"]
 
     assert len(urls) == 2
@@ -51,7 +51,7 @@ def test_image_create_gives_pictures(created: Created) -> None:
 
 
 @pytest.mark.parametrize(("prompt", "code"), _FAILURES.items())
-def test_image_create_raises_when_the_generation_fails(created: Created, prompt: str, code: str) -> None:
+def test_image_create_raises_when_generation_fails(created: Created, prompt: str, code: str) -> None:
     assert created[prompt].result() == {"raised": "OpenAIError", "code": code, "status": None}
 
 
@@ -62,7 +62,7 @@ def test_image_create_raises_when_the_generation_fails(created: Created, prompt:
         (COMPAT_KEY, "", {"raised": "InvalidRequestError", "code": "invalidPayload", "status": 400}),
     ],
 )
-def test_image_create_raises_the_right_class_when_it_is_refused(
+def test_image_create_raises_the_class_of_the_status(
     stack: Stack, key: str, prompt: str, expected: dict[str, Any]
 ) -> None:
     assert _create(stack, prompt, key=key) == expected

@@ -1,4 +1,4 @@
-"""schemathesis makes up requests from /openapi.json, right and wrong ones, and holds every answer against it."""
+"""schemathesis generates valid and invalid requests from /openapi.json and checks every answer against it."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _SEEN = {
     "getOldOperation": {200, 404, 405},
     "deleteOldOperation": {204, 404},
 }
-"""Without these a run has not come past the door."""
+"""Statuses that a run must have seen; otherwise it tested only the refusals."""
 
 
-def test_every_answer_is_as_declared(stack: Stack, tmp_path: Path) -> None:
+def test_every_answer_matches_the_description(stack: Stack, tmp_path: Path) -> None:
     answers = tmp_path / "answers"
     environment = os.environ | {
         "PYTHONPATH": str(HERE),
@@ -57,10 +57,10 @@ def test_every_answer_is_as_declared(stack: Stack, tmp_path: Path) -> None:
 
 
 def _generations(stack: Stack) -> list[list[str]]:
-    """Id and token of one for every status that a result can have, last one that is not there."""
-    begun = {status: start(stack.base_url, prompt) for status, prompt in _ENDS.items()}
-    for status, answer in begun.items():
+    """Id and token of a generation for each status of the result, and of one that does not exist."""
+    started = {status: start(stack.base_url, prompt) for status, prompt in _ENDS.items()}
+    for status, answer in started.items():
         assert result(answer.headers["Location"]).status_code == status
-    begun[202] = start(stack.base_url, "a thing [never]")
-    known = [answer.json()["urls"]["self"].rpartition("/")[2].split("?token=") for answer in begun.values()]
+    started[202] = start(stack.base_url, "a thing [never]")
+    known = [answer.json()["urls"]["self"].rpartition("/")[2].split("?token=") for answer in started.values()]
     return [*known, _UNKNOWN]

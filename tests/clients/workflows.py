@@ -1,7 +1,7 @@
-"""HTTP steps of workflow engines that cannot be had on one machine, each after the facts in integration.md.
+"""HTTP steps of workflow engines that run only in Azure, emulated from their documented behaviour.
 
-They are narrower than the real ones wherever the facts leave something open: what works here asks for nothing that is
-not known to be given.
+Where the documentation is silent, an emulated step accepts less than the real one may: an app that works here relies
+only on documented behaviour.
 """
 
 from __future__ import annotations
@@ -17,50 +17,50 @@ import requests
 
 _TRANSIENT: Final = frozenset({408, 429, 500, 502, 503, 504})
 _EXPONENTIAL: Final = (7.5, 15.0, 30.0, 60.0)
-"""Seconds before each of Logic Apps' four default retries."""
+"""Seconds before each of the four default retries of Logic Apps."""
 
 
 class StepError(Exception):
-    """The step fails for a reason that the workflow's author cannot mend."""
+    """The step fails for a reason that the workflow's author cannot fix."""
 
 
 @dataclass
 class Output:
-    """What the step hands to the next one."""
+    """The result that the step passes to the next one."""
 
     status: int
     body: Any
     posts: int
     polls: int
     retries: int
-    """Of requests that failed, posts and polls."""
+    """Repetitions of failed posts and polls."""
     waits: list[float]
     """Seconds that the engine would have waited between polls."""
 
     @property
     def succeeded(self) -> bool:
-        """What decides whether the workflow goes on: the status, whatever the body says."""
+        """Whether the workflow continues. Only the status counts, not the body."""
         return 200 <= self.status < 300
 
 
 @dataclass(frozen=True)
 class Step:
-    """An HTTP step: a POST, then ``Location`` for as long as the answer is 202."""
+    """An HTTP step: a POST, then polls of ``Location`` while the answer is 202."""
 
     name: str
     default_interval: float
-    """Seconds between polls where there is no Retry-After."""
+    """Seconds between polls without Retry-After."""
     retries: tuple[float, ...]
-    """Seconds before each repetition of a request that failed in a way that may pass."""
+    """Seconds before each retry of a transient failure."""
     replayed: Callable[[str], bool]
-    """Which of the POST's headers a poll carries."""
+    """Whether a poll carries this header of the POST."""
     parse_retry_after: Callable[[str], int]
     needs_retry_after: bool = False
-    """Whether a 202 without Retry-After is a mistake, beside one without Location."""
+    """Whether the step rejects a 202 without Retry-After, in addition to one without Location."""
     largest_body: int | None = None
     """Characters."""
     objects_only: bool = False
-    """Whether the answer must be a JSON object."""
+    """Whether the step accepts only a JSON object."""
     timeout: float = 120
     """Seconds for one request."""
 
@@ -130,11 +130,11 @@ LOGIC_APPS = Step(
     name="Logic Apps HTTP action",
     default_interval=20,
     retries=_EXPONENTIAL,
-    # What the action's `authentication` says comes again, a plain header such as x-functions-key does not.
+    # The action repeats its `authentication` in a poll, but not a plain header such as x-functions-key.
     replayed=lambda name: name == "authorization" or name.startswith("x-ms-"),
     parse_retry_after=_whole_number,
     needs_retry_after=True,
-    largest_body=131_072,  # what an expression takes
+    largest_body=131_072,  # limit of an expression
 )
 POWER_AUTOMATE = Step(
     name="Power Automate HTTP action",
@@ -148,14 +148,14 @@ POWER_AUTOMATE = Step(
 DURABLE = Step(
     name="Durable Functions call_http",
     default_interval=30,
-    retries=(),  # unless the orchestrator asks for them
+    retries=(),  # unless the orchestrator configures them
     replayed=lambda name: name != "x-functions-key",
     parse_retry_after=_whole_number,
 )
 DATA_FACTORY = Step(
     name="Data Factory Web activity",
     default_interval=60,
-    retries=(),  # the activity's policy says 0 unless it is changed
+    retries=(),  # default of the activity's policy
     replayed=lambda _: False,
     parse_retry_after=_whole_number,
     objects_only=True,

@@ -1,86 +1,116 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import time
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import Any, cast
+from uuid import uuid4
 
 import pytest
-import requests
+from azure.storage.queue import QueueClient, QueueMessage
 
-if TYPE_CHECKING:
-    from azure.storage.queue import QueueClient
-
-    from tests.host.conftest import QueuePair, RunHost
+from local.azurite import Azurite
+from local.host import queues as host_queues
+from local.host.bindings import QueueTrigger
+from local.host.listeners import Stop
+from local.host.queues import QueueListener
+from local.host.runtime import Function, Outcome
+from local.host.settings import HostSettings
+from tests.host.conftest import Queues, RunHost
 
 
 def encoded(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
-def next_message(pair: QueuePair, client: QueueClient, *, within: float = 20) -> str:
+def next_message(queues: Queues, client: QueueClient, *, within: float = 20) -> str:
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
-        content = pair.take(client)
+        content = queues.receive(client)
         if content is not None:
             return content
         time.sleep(0.05)
     return pytest.fail(f"no message in {client.queue_name} within {within} s")
 
 
-def test_a_message_is_processed_once_and_its_output_is_sent(run_host: RunHost, queue_pair: QueuePair) -> None:
-    with run_host("queues", **queue_pair.env) as (child, _):
-        queue_pair.incoming.send_message(encoded("hello"))
-        # all metadata were there, at the first delivery
-        assert next_message(queue_pair, queue_pair.outgoing) == encoded("hello True 1")
-        child.wait_for(rf"answer \(queue {queue_pair.env['IN']}\) ok \d+ ms")
+def test_message_is_processed_once_and_deleted(run_host: RunHost, queues: Queues) -> None:
+    with run_host("queues", **queues.env) as (child, _):
+        queues.incoming.send_message(encoded("hello"))
+        # All metadata, and the first attempt.
+        assert next_message(queues, queues.outgoing) == "hello True 1"
+        child.wait_for(rf"answer \(queue {queues.env['IN']}\) ok \d+ ms")
         assert child.terminate() == 0
-    assert queue_pair.incoming.get_queue_properties().approximate_message_count == 0
+    assert queues.incoming.get_queue_properties().approximate_message_count == 0
 
 
-def test_a_message_that_keeps_failing_is_poison(run_host: RunHost, queue_pair: QueuePair) -> None:
-    with run_host("queues", **queue_pair.env) as (child, _):
-        queue_pair.incoming.send_message(encoded("poison"))
-        assert next_message(queue_pair, queue_pair.poison) == encoded("poison")
-        child.wait_for("answer got poison, time 2")  # maxDequeueCount
-        child.wait_for("ValueError: cannot digest this")
-        assert "answer got poison, time 3" not in child.output
+def test_failing_message_is_retried_then_poisoned(run_host: RunHost, queues: Queues) -> None:
+    with run_host("queues", **queues.env) as (child, _):
+        queues.incoming.send_message(encoded("poison"))
+        assert next_message(queues, queues.poison) == encoded("poison")
+        child.wait_for("answer received poison, attempt 2")  # maxDequeueCount
+        child.wait_for("ValueError: cannot process this")
+        assert "answer received poison, attempt 3" not in child.output
 
 
-def test_a_message_that_is_not_base64_is_poison_and_stops_no_other(run_host: RunHost, queue_pair: QueuePair) -> None:
-    with run_host("queues", **queue_pair.env):
-        queue_pair.incoming.send_message("plain text, not base64")
-        queue_pair.incoming.send_message(encoded("hello"))
-        assert next_message(queue_pair, queue_pair.poison) == "plain text, not base64"
-        assert next_message(queue_pair, queue_pair.outgoing) == encoded("hello True 1")
+def test_message_that_is_not_base64_is_poisoned_alone(run_host: RunHost, queues: Queues) -> None:
+    with run_host("queues", **queues.env):
+        queues.incoming.send_message("plain text, not base64")
+        queues.incoming.send_message(encoded("hello"))
+        assert next_message(queues, queues.poison) == "plain text, not base64"
+        assert next_message(queues, queues.outgoing) == "hello True 1"
 
 
-def test_a_message_of_a_killed_host_is_processed_after_a_restart(run_host: RunHost, queue_pair: QueuePair) -> None:
-    with run_host("queues", **queue_pair.env) as (child, _):
-        queue_pair.incoming.send_message(encoded("hang once"))
-        child.wait_for("answer got hang once, time 1")
+def test_message_of_killed_host_is_processed_after_restart(run_host: RunHost, queues: Queues) -> None:
+    with run_host("queues", **queues.env) as (child, _):
+        queues.incoming.send_message(encoded("hang once"))
+        child.wait_for("answer received hang once, attempt 1")
         child.kill()
-    with run_host("queues", **queue_pair.env):
-        assert next_message(queue_pair, queue_pair.outgoing, within=40) == encoded("hang once True 2")
+    with run_host("queues", **queues.env):
+        assert next_message(queues, queues.outgoing, within=40) == "hang once True 2"
 
 
-def test_http_functions_send_to_queues_after_they_succeeded(run_host: RunHost, queue_pair: QueuePair) -> None:
-    with run_host("queues", **queue_pair.env) as (_, base):
-        assert requests.post(f"{base}/send?fail=1", timeout=10).status_code == 500
-        assert requests.post(f"{base}/send", timeout=10).status_code == 202
-        sent = [next_message(queue_pair, queue_pair.outgoing) for _ in range(3)]
-        assert sent == [encoded(text) for text in ("first", "second", "third")]
-        assert queue_pair.take(queue_pair.outgoing) is None  # nothing of the failed call
+class FakeWorker:
+    """Its function ends when the test allows it."""
+
+    def __init__(self) -> None:
+        self.invocations = 0
+        self.may_end = asyncio.Event()
+
+    async def invoke(self, *_: object, **__: object) -> Outcome:
+        self.invocations += 1
+        await self.may_end.wait()
+        return Outcome(succeeded=True)
 
 
-def test_messages_are_plain_when_host_json_says_so(run_host: RunHost, queue_pair: QueuePair) -> None:
-    setting = {"AzureFunctionsJobHost__extensions__queues__messageEncoding": "none"}
-    with run_host("queues", **queue_pair.env, **setting):
-        queue_pair.incoming.send_message("<plain & simple>")
-        assert next_message(queue_pair, queue_pair.outgoing) == "<plain & simple> True 1"
+def test_message_stays_invisible_while_function_runs(azurite: Azurite, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_queues, "INVISIBILITY", timedelta(seconds=2))
+    renewals: list[str] = []
+    update = QueueClient.update_message
 
+    def counted(client: QueueClient, message: QueueMessage, **options: Any) -> QueueMessage:
+        renewals.append(message.content)
+        return update(client, message, **options)
 
-def test_a_queue_function_can_be_started_by_hand(run_host: RunHost, queue_pair: QueuePair) -> None:
-    with run_host("queues", **queue_pair.env) as (_, base):
-        url = f"{base.removesuffix('/api')}/admin/functions/answer"
-        assert requests.post(url, json={"input": "by hand"}, timeout=10).status_code == 202
-        assert next_message(queue_pair, queue_pair.outgoing) == encoded("by hand True 1")
+    monkeypatch.setattr(QueueClient, "update_message", counted)
+    trigger = QueueTrigger(name="message", queue_name=f"long-{uuid4().hex}")
+    settings = HostSettings("id", {"AzureWebJobsStorage": azurite.connection_string})
+
+    async def process() -> int:
+        worker, stop = FakeWorker(), Stop()
+        listener = QueueListener(Function("1", "long", trigger), trigger, settings, cast("Any", worker))
+        listener.prepare()
+        listener.queue.send_message(encoded("once"))
+        running = asyncio.create_task(listener.run(stop))
+        async with asyncio.timeout(30):
+            # Four renewals, one a second: twice as long as the message would be invisible without them.
+            while len(renewals) < 4:
+                await asyncio.sleep(0.05)
+        worker.may_end.set()
+        stop.set()
+        await running
+        assert listener.queue.get_queue_properties().approximate_message_count == 0  # deleted by the last pop receipt
+        return worker.invocations
+
+    assert asyncio.run(process()) == 1
+    assert renewals == [encoded("once")] * len(renewals)

@@ -1,108 +1,113 @@
 from __future__ import annotations
 
 import json
-import logging
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from local.host.logs import logger_levels
-from local.host.settings import ConfigurationError, HostSettings, QueueSettings, load, parse_timespan
+from local.host import storage
+from local.host.settings import ConfigurationError, HostSettings, QueueSettings, load
 
-if TYPE_CHECKING:
-    from pathlib import Path
+CONNECTION = (
+    "DefaultEndpointsProtocol=http;AccountName=a;AccountKey=c2VjcmV0;"
+    "BlobEndpoint=http://127.0.0.1:8/a;QueueEndpoint=http://127.0.0.1:9/a;"
+)
 
 
-def write(root: Path, host: dict[str, Any], values: dict[str, str] | None = None) -> Path:
-    (root / "host.json").write_text(json.dumps({"version": "2.0", **host}))
-    if values is not None:
-        (root / "local.settings.json").write_text(json.dumps({"IsEncrypted": False, "Values": values}))
+def write(root: Path, host_json: dict[str, Any]) -> Path:
+    (root / "host.json").write_text(json.dumps({"version": "2.0", **host_json}))
     return root
 
 
-def test_the_defaults_are_azures(tmp_path: Path) -> None:
+def test_defaults_are_those_of_azure(tmp_path: Path) -> None:
     settings = load(write(tmp_path, {}), {})
     assert settings.route_prefix == "api"
     assert settings.queues == QueueSettings(
-        batch_size=16, new_batch_threshold=8, visibility_timeout=timedelta(), max_dequeue_count=5, base64=True
+        batch_size=16, new_batch_threshold=None, visibility_timeout=timedelta(), max_dequeue_count=5
     )
 
 
 def test_host_json_is_read(tmp_path: Path) -> None:
-    queues = {"batchSize": 4, "visibilityTimeout": "00:00:30", "maxDequeueCount": 2, "messageEncoding": "none"}
-    root = write(tmp_path, {"extensions": {"http": {"routePrefix": ""}, "queues": queues}})
-    settings = load(root, {})
-    assert settings.route_prefix == ""
+    queues = {"batchSize": 4, "newBatchThreshold": 1, "visibilityTimeout": "01:02:03", "maxDequeueCount": 2}
+    extensions = {"http": {"routePrefix": "/a/b/"}, "queues": queues}
+    settings = load(write(tmp_path, {"extensions": extensions, "logging": {}}), {})
+    assert settings.route_prefix == "a/b"
     assert settings.queues == QueueSettings(
         batch_size=4,
-        new_batch_threshold=2,  # half of the batch
-        visibility_timeout=timedelta(seconds=30),
+        new_batch_threshold=1,
+        visibility_timeout=timedelta(hours=1, minutes=2, seconds=3),
         max_dequeue_count=2,
-        base64=False,
     )
 
 
-def test_the_environment_overrides_host_json(tmp_path: Path) -> None:
-    root = write(tmp_path, {"extensions": {"queues": {"batchSize": 4}}})
-    settings = load(root, {"AzureFunctionsJobHost__extensions__queues__batchSize": "1"})
-    assert settings.queues.batch_size == 1
-
-
-def test_the_environment_wins_over_local_settings(tmp_path: Path) -> None:
-    root = write(tmp_path, {}, {"A": "file", "B": "file"})
-    settings = load(root, {"A": "environment"})
-    assert (settings.environ["A"], settings.environ["B"]) == ("environment", "file")
-
-
 @pytest.mark.parametrize(
-    ("queues", "words"),
+    ("queues", "message"),
     [
-        ({"batchSize": 33}, "batchSize is 33, not 1 to 32"),
-        ({"visibilityTimeout": 30}, "'30' is not a time span"),
-        ({"messageEncoding": "hex"}, "messageEncoding is 'hex'"),
-        ({"maxDequeueCount": 0}, "maxDequeueCount is 0"),
+        ({"batchSize": 33}, "batchSize: Input should be less than or equal to 32"),
+        ({"visibilityTimeout": 30}, "visibilityTimeout: 30 is not a time span such as '00:00:30'"),
+        ({"visibilityTimeout": "30"}, "visibilityTimeout: '30' is not a time span such as '00:00:30'"),
+        ({"messageEncoding": "none"}, "messageEncoding: Input should be 'base64'"),
+        ({"maxDequeueCount": 0}, "maxDequeueCount: Input should be greater than or equal to 1"),
     ],
 )
-def test_a_bad_value_is_named(tmp_path: Path, queues: dict[str, Any], words: str) -> None:
-    with pytest.raises(ConfigurationError, match=words):
+def test_wrong_value_is_named(tmp_path: Path, queues: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
         load(write(tmp_path, {"extensions": {"queues": queues}}), {})
+    assert str(raised.value) == f"{tmp_path / 'host.json'}: extensions.queues.{message}"
+
+
+def test_override_of_host_json_is_not_supported(tmp_path: Path) -> None:
+    name = "AzureFunctionsJobHost__extensions__queues__batchSize"
+    with pytest.raises(ConfigurationError, match=f"does not support the setting {name}"):
+        load(write(tmp_path, {}), {name: "1"})
+
+
+def test_host_id_is_the_setting_or_one_per_folder(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    first, second = write(tmp_path, {}), write(tmp_path / "other", {})
+    assert load(first, {}).host_id == load(first, {}).host_id != load(second, {}).host_id
+    assert load(first, {"AzureFunctionsWebHost__hostid": "mine"}).host_id == "mine"
+
+
+def test_settings_in_percent_signs_are_resolved() -> None:
+    settings = HostSettings("id", {"A": "1", "B": "2"})
+    assert settings.resolve("%A%-%B%-plain", where="function f, binding b") == "1-2-plain"
+    with pytest.raises(ConfigurationError, match="function f, binding b: '%C%' needs the setting C"):
+        settings.resolve("%C%", where="function f, binding b")
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("00:00:30", 30), ("01:02:03", 3723), ("1.00:00:00", 86400), ("00:00:00.500", 0.5)]
-)
-def test_time_spans_are_dot_nets(text: str, seconds: float) -> None:
-    assert parse_timespan(text) == timedelta(seconds=seconds)
-
-
-def test_settings_in_percent_signs_are_resolved(tmp_path: Path) -> None:
-    settings = HostSettings(root=tmp_path, environ={"A": "1", "B": "2"})
-    assert settings.resolve("%A%-%B%-plain", function="f", binding="b") == "1-2-plain"
-    with pytest.raises(ConfigurationError, match="function f, binding b: setting C of '%C%' is not set"):
-        settings.resolve("%C%", function="f", binding="b")
-
-
-@pytest.mark.parametrize(
-    ("environ", "connection", "expected"),
+    "environ",
     [
-        ({"AzureWebJobsStorage": "x"}, "AzureWebJobsStorage", "x"),
-        ({"AzureWebJobsStorage": "x"}, "Storage", "x"),  # Azure finds it without the prefix too
-        ({"Mine": "y"}, "Mine", "y"),
-        ({"Mine": "UseDevelopmentStorage=true"}, "Mine", "QueueEndpoint=http://127.0.0.1:10001/devstoreaccount1"),
+        {},
+        {"AzureWebJobsStorage": ""},
+        {"AzureWebJobsStorage": "AccountKey=c2VjcmV0"},
+        {"AzureWebJobsStorage__queueServiceUri": "https://x"},
     ],
 )
-def test_connections_are_found(tmp_path: Path, environ: dict[str, str], connection: str, expected: str) -> None:
-    settings = HostSettings(root=tmp_path, environ=environ)
-    assert expected in settings.connection_string(connection, wanted_by="f")
+def test_storage_without_connection_string_is_named(environ: dict[str, str]) -> None:
+    with pytest.raises(ConfigurationError, match="AzureWebJobsStorage is not a connection string") as raised:
+        storage.hosts_container(environ)
+    assert "c2VjcmV0" not in str(raised.value)
+    with pytest.raises(ConfigurationError, match="AzureWebJobsStorage is not a connection string") as raised:
+        storage.queue(environ, "q")
+    assert "c2VjcmV0" not in str(raised.value)
 
 
-def test_log_levels_are_loggers() -> None:
-    levels = {"Azure": "Warning", "Function.start": "Debug", "default": "Error", "Host.Results": "None"}
-    assert logger_levels(levels) == {
-        "azure": logging.WARNING,
-        "": logging.DEBUG,  # the more special category, whatever the order
-        "local.host": logging.CRITICAL + 10,
-    }
-    with pytest.raises(ConfigurationError, match=r"logLevel\.default is 'Loud'"):
-        logger_levels({"default": "Loud"})
+@pytest.mark.parametrize(
+    ("connection", "blobs", "queues"),
+    [
+        (CONNECTION, "http://127.0.0.1:8/a", "http://127.0.0.1:9/a"),
+        (
+            "UseDevelopmentStorage=true",
+            "http://127.0.0.1:10000/devstoreaccount1",
+            "http://127.0.0.1:10001/devstoreaccount1",
+        ),
+    ],
+)
+def test_storage_with_connection_string_is_used(connection: str, blobs: str, queues: str) -> None:
+    environ = {"AzureWebJobsStorage": connection}
+    assert storage.hosts_container(environ).url == f"{blobs}/azure-webjobs-hosts"
+    assert storage.queue(environ, "q").url == f"{queues}/q"

@@ -1,31 +1,27 @@
+"""Timers in real hosts: leases, and the end of a host. test_schedules.py has the tests with a fake clock."""
+
 from __future__ import annotations
 
 import re
 import time
+from collections.abc import Generator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
-import requests
 from azure.core.exceptions import HttpResponseError
 from azure.storage.blob import BlobLeaseClient, ContainerClient
 
-from local.host.schedules import ScheduleStatus
-
-if TYPE_CHECKING:
-    from collections.abc import Generator
-
-    from local.azurite import Azurite
-    from local.processes import Child
-    from tests.host.conftest import RunHost
+from local.azurite import Azurite
+from local.processes import Child
+from tests.host.conftest import RunHost
 
 BEGINS = "tick begins"
 
 
 @pytest.fixture
 def env(azurite: Azurite) -> dict[str, str]:
-    """A host id of the test's own, so its locks and schedules are."""
+    """Each test has its own host id, and so its own leases and last runs."""
     return {
         "AzureWebJobsStorage": azurite.connection_string,
         "AzureFunctionsWebHost__hostid": uuid4().hex,
@@ -34,7 +30,7 @@ def env(azurite: Azurite) -> dict[str, str]:
 
 
 @pytest.fixture
-def hosts(azurite: Azurite) -> Generator[ContainerClient]:
+def container(azurite: Azurite) -> Generator[ContainerClient]:
     with ContainerClient.from_connection_string(azurite.connection_string, "azure-webjobs-hosts") as container:
         yield container
 
@@ -46,24 +42,21 @@ def until_ticks(child: Child, count: int, *, within: float = 20) -> None:
         time.sleep(0.05)
 
 
-def test_a_timer_runs_at_its_times_and_on_startup_if_it_says_so(run_host: RunHost, env: dict[str, str]) -> None:
+def test_timer_ticks_by_its_schedule(run_host: RunHost, env: dict[str, str]) -> None:
     with run_host("timers", **env) as (child, _):
         until_ticks(child, 2)
         child.wait_for(r"tick \(timer\) ok \d+ ms")
-        child.wait_for("yearly ran")
     assert "past due: True" not in child.output
 
 
-def test_a_timer_never_overlaps_itself(run_host: RunHost, env: dict[str, str]) -> None:
+def test_timer_does_not_overlap_itself(run_host: RunHost, env: dict[str, str]) -> None:
     with run_host("timers", **env, TICK_TAKES="1.5") as (child, _):
         until_ticks(child, 3)
     words = re.findall(r"tick (begins|ends)", child.output)
     assert words[:4] == ["begins", "ends", "begins", "ends"]
 
 
-def test_of_two_hosts_one_runs_the_timer_and_the_other_takes_over_from_a_killed_one(
-    run_host: RunHost, env: dict[str, str]
-) -> None:
+def test_second_host_ticks_after_first_is_killed(run_host: RunHost, env: dict[str, str]) -> None:
     with run_host("timers", **env) as (first, _):
         until_ticks(first, 1)
         with run_host("timers", **env) as (second, _):
@@ -73,60 +66,63 @@ def test_of_two_hosts_one_runs_the_timer_and_the_other_takes_over_from_a_killed_
             until_ticks(second, 1, within=30)
 
 
-def test_a_host_that_stops_hands_its_timers_over_at_once(run_host: RunHost, env: dict[str, str]) -> None:
+def test_stopping_host_hands_its_timers_over(run_host: RunHost, env: dict[str, str]) -> None:
     with run_host("timers", **env) as (first, _):
         until_ticks(first, 1)
         with run_host("timers", **env) as (second, _):
             until_ticks(first, 2)
             assert first.terminate() == 0
-            until_ticks(second, 1, within=8)  # well before the lease would have expired
+            until_ticks(second, 1, within=8)  # well before the lease would expire
 
 
-def test_a_timer_stops_when_its_lock_is_lost_and_goes_on_when_it_is_free(
-    run_host: RunHost, env: dict[str, str], hosts: ContainerClient
+def test_stopping_host_keeps_lease_while_function_runs(run_host: RunHost, env: dict[str, str]) -> None:
+    with run_host("timers", **env, TICK_TAKES="8") as (first, _):
+        until_ticks(first, 1)
+        with run_host("timers", **env) as (second, _):
+            first.process.terminate()
+            first.wait_for("tick ends")
+            assert BEGINS not in second.output
+            assert first.wait() == 0
+            until_ticks(second, 1, within=8)
+
+
+def test_timer_pauses_while_its_lease_is_lost(
+    run_host: RunHost, env: dict[str, str], container: ContainerClient
 ) -> None:
-    lock = hosts.get_blob_client(f"locks/{env['AzureFunctionsWebHost__hostid']}/Host.Functions.tick.Listener")
+    blob = container.get_blob_client(f"locks/{env['AzureFunctionsWebHost__hostid']}/Host.Functions.tick.Listener")
     with run_host("timers", **env) as (child, _):
         until_ticks(child, 1)
-        thief = BlobLeaseClient(lock)
-        thief.break_lease(lease_break_period=0)
-        thief.acquire(lease_duration=-1)
-        quiet_since = _until_quiet(child)
-        thief.release()
-        until_ticks(child, quiet_since + 1)
+        other = BlobLeaseClient(blob)
+        other.break_lease(lease_break_period=0)
+        other.acquire(lease_duration=-1)
+        ticks = _until_quiet(child)
+        other.release()
+        until_ticks(child, ticks + 1)
 
 
-def test_a_missed_occurrence_runs_at_once_and_is_past_due(
-    run_host: RunHost, env: dict[str, str], hosts: ContainerClient
+def test_missed_occurrence_ticks_at_start_as_past_due(
+    run_host: RunHost, env: dict[str, str], container: ContainerClient
 ) -> None:
-    env |= {"SCHEDULE": "0 0 * * * *"}
-    name = f"timers/{env['AzureFunctionsWebHost__hostid']}/Host.Functions.tick/status"
-    last = datetime(2020, 1, 1, tzinfo=UTC)
-    missed = ScheduleStatus(last=last, next=datetime(2020, 1, 1, 1, tzinfo=UTC), last_updated=last)
-    _create(hosts)
-    hosts.upload_blob(name, missed.to_json())
+    env |= {"SCHEDULE": "0 0 0 1 1 *"}
+    name = f"timers/{env['AzureFunctionsWebHost__hostid']}/Host.Functions.tick/last-run"
+    _create(container)
+    container.upload_blob(name, "2020-01-01T00:00:00+00:00")
+    started = datetime.now(UTC)
     with run_host("timers", **env) as (child, _):
         child.wait_for("tick begins, past due: True")
         child.wait_for(r"tick \(timer, past due\) ok")
         assert child.terminate() == 0
-    written = ScheduleStatus.from_json(hosts.download_blob(name).readall())
-    assert written.next > datetime.now(UTC)
+    last_run = datetime.fromisoformat(container.download_blob(name).readall().decode())
+    assert last_run > started
     assert child.output.count(BEGINS) == 1
 
 
-def test_a_timer_can_be_started_by_hand(run_host: RunHost, env: dict[str, str]) -> None:
-    with run_host("timers", **env | {"SCHEDULE": "0 0 0 1 1 *"}) as (child, base):
-        url = f"{base.removesuffix('/api')}/admin/functions/tick"
-        assert requests.post(url, json={"input": ""}, timeout=10).status_code == 202
-        child.wait_for(r"tick \(by hand\) ok")
-
-
 def _until_quiet(child: Child) -> int:
-    """Wait until there was no tick for three of its periods; the renewal that notices comes every 5 s."""
+    """Wait until the timer has paused for three of its periods. Return its ticks. A renewal comes every 5 s."""
     deadline = time.monotonic() + 20
     count, since = child.output.count(BEGINS), time.monotonic()
     while time.monotonic() - since < 3:
-        assert time.monotonic() < deadline, "the timer runs without its lock"
+        assert time.monotonic() < deadline, "the timer ticks without its lease"
         time.sleep(0.05)
         if child.output.count(BEGINS) != count:
             count, since = child.output.count(BEGINS), time.monotonic()
@@ -137,4 +133,4 @@ def _create(container: ContainerClient) -> None:
     try:
         container.create_container()
     except HttpResponseError as error:
-        assert error.status_code == 409  # noqa: PT017 - another test's host was first
+        assert error.status_code == 409  # noqa: PT017 - the host of another test has created it

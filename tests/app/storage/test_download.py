@@ -1,4 +1,4 @@
-"""Fetching from URLs that somebody else wrote, against a real server that misbehaves."""
+"""Downloads from untrusted URLs, against a real server that misbehaves."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ def refusal(source: Downloader, url: str) -> ImageUnusableError:
     ("reply", "length"),
     [
         (http(200, BODY), 10),
-        (http(200, BODY, content_length=None), None),  # it ends where the connection does
+        (http(200, BODY, content_length=None), None),  # ends with the connection
         (http(200, b"4\r\n0123\r\n6\r\n456789\r\n0\r\n\r\n", transfer_encoding="chunked"), None),
         (http(200, BODY, content_length="10 "), 10),
-        # Compressed although we asked for it not to be: that length is of something else.
+        # Compressed against the request: the length is that of the compressed bytes.
         (http(200, gzip.compress(BODY), content_encoding="gzip"), None),
-        # Digits to str.isdigit, no number to int: whatever it is, it is no length.
+        # Digits for str.isdigit, but not a valid length.
         (http(200, BODY, content_length="\xb2"), None),
         (http(200, BODY, content_length="9" * 5_000), None),
     ],
 )
-def test_the_bytes_come_as_they_were_sent_with_the_length_that_was_announced(
+def test_download_returns_the_bytes_and_the_announced_length(
     server: ScriptedServer, reply: bytes, length: int | None
 ) -> None:
     server.answers(reply)
@@ -64,39 +64,37 @@ def test_the_bytes_come_as_they_were_sent_with_the_length_that_was_announced(
     [
         (http(200, BODY, content_length="11"), True),
         (http(200, b"a\r\n01234", transfer_encoding="chunked"), True),
-        (http(200, b"5\r\n01234\r\n", transfer_encoding="chunked"), True),  # whole chunks, no end
+        (http(200, b"5\r\n01234\r\n", transfer_encoding="chunked"), True),  # no last chunk
         (http(200, b"xyz\r\n01234\r\n", transfer_encoding="chunked"), True),
         (http(200, b"no gzip", content_encoding="gzip"), True),
         (b"", True),
         (b"SSH-2.0-OpenSSH_9.6\r\n", True),
         (http(204), True),
         (http(206, BODY), True),
-        (http(403), True),  # a link expires: the next poll brings a new one
+        (http(403), True),  # an expired link; the next poll returns a new one
         (http(404), True),
         (http(429), True),
         (http(500), True),
         (http(304), True),
-        # Nothing that another try would change.
+        # A retry would not help.
         (http(400), False),
         (http(401), False),
         (http(410), False),
         (http(451), False),
     ],
 )
-def test_what_did_not_arrive_whole_is_no_image_and_says_whether_to_try_again(
-    server: ScriptedServer, reply: Reply, again: bool
-) -> None:
+def test_failed_download_says_whether_to_retry(server: ScriptedServer, reply: Reply, again: bool) -> None:
     server.answers(reply)
     error = refusal(downloader(endpoint=server.url), f"{server.url}/0.png?sig=s3cret")
     assert (error.code, error.again) == ("imageUnavailable", again)
 
 
-def test_a_server_that_drips_is_given_up_when_the_time_is_over(server: ScriptedServer) -> None:
+def test_dripping_server_ends_at_the_time_limit(server: ScriptedServer) -> None:
     over = threading.Event()
 
     def drip(connection: socket.socket) -> None:
         connection.sendall(http(200, b"0", content_length="1000000"))
-        over.wait(10)  # no more comes, and the connection stays: only the clock can end this
+        over.wait(10)  # the connection stays open, so only the clock ends the download
 
     times: Iterator[float] = iter([0.0, 31.0])
     server.answers(drip)
@@ -107,7 +105,7 @@ def test_a_server_that_drips_is_given_up_when_the_time_is_over(server: ScriptedS
     assert (error.message, error.again) == ("the image did not arrive within 30 s", True)
 
 
-def test_no_credential_goes_along(server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_credential_is_sent(server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text("default login somebody password else\n")
     monkeypatch.setenv("NETRC", str(netrc))
@@ -124,7 +122,7 @@ def test_no_credential_goes_along(server: ScriptedServer, tmp_path: Path, monkey
 # --- redirects
 
 
-def test_a_few_redirects_are_followed(server: ScriptedServer) -> None:
+def test_three_redirects_are_followed(server: ScriptedServer) -> None:
     server.answers(
         http(302, location="/1"), http(307, location=f"{server.url}/2"), http(301, location="3?b=2"), http(200, BODY)
     )
@@ -132,7 +130,7 @@ def test_a_few_redirects_are_followed(server: ScriptedServer) -> None:
     assert [seen.target for seen in server.seen] == ["/0", "/1", "/2", "/3?b=2"]
 
 
-def test_redirects_without_end_are_not(server: ScriptedServer) -> None:
+def test_endless_redirects_are_not_followed(server: ScriptedServer) -> None:
     server.answers(http(302, location="/again"))
     error = refusal(downloader(endpoint=server.url), server.url)
     assert (error.code, error.again) == ("imageUnavailable", False)
@@ -143,28 +141,28 @@ def test_redirects_without_end_are_not(server: ScriptedServer) -> None:
     ("target", "reason"),
     [
         ("http://169.254.169.254/metadata/identity/oauth2/token", "it is not https"),
-        ("https://169.254.169.254/", "its host has an address that is not public"),
-        ("https://localhost/", "its host has an address that is not public"),
-        ("https://[::1]/", "its host has an address that is not public"),
-        ("file:///etc/passwd", "it is no http or https URL"),
-        ("ftp://example.com/0.png", "it is no http or https URL"),
+        ("https://169.254.169.254/", "its host has a private address"),
+        ("https://localhost/", "its host has a private address"),
+        ("https://[::1]/", "its host has a private address"),
+        ("file:///etc/passwd", "it is not an http or https URL"),
+        ("ftp://example.com/0.png", "it is not an http or https URL"),
     ],
 )
-def test_a_redirect_is_judged_as_the_url_was(server: ScriptedServer, target: str, reason: str) -> None:
+def test_redirect_target_is_checked_like_the_url(server: ScriptedServer, target: str, reason: str) -> None:
     server.answers(http(302, location=target))
     error = refusal(downloader(endpoint=server.url), server.url)
     assert (error.code, error.again) == ("imageUrlNotAllowed", False)
     assert error.message.endswith(reason)
 
 
-# --- where images may come from
+# --- allowed hosts
 
 
 @pytest.mark.parametrize(
     ("allowed", "url", "expected"),
     [
         ("images.example.com", "https://images.example.com/", True),
-        ("images.example.com", "http://IMAGES.example.com:81/", True),  # what the list names is taken as it is
+        ("images.example.com", "http://IMAGES.example.com:81/", True),  # listed hosts may use http
         ("images.example.com", "https://x.images.example.com/", False),
         ("images.example.com", "https://images.example.com.evil.example/", False),
         ("images.example.com:8443", "https://images.example.com:8443/", True),
@@ -182,7 +180,7 @@ def test_a_redirect_is_judged_as_the_url_was(server: ScriptedServer, target: str
         ("[::1]:9", "http://[::1]:8/", False),
     ],
 )
-def test_a_list_admits_what_it_names_and_nothing_else(
+def test_list_allows_its_hosts_and_no_others(
     allowed: str, url: str, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connected = _refuse_connections(monkeypatch, "93.184.216.34")
@@ -198,11 +196,11 @@ def test_a_list_admits_what_it_names_and_nothing_else(
     [
         "127.0.0.1",
         "127.8.8.8",
-        "0.0.0.0",  # noqa: S104 - to be refused
+        "0.0.0.0",  # noqa: S104 - refused
         "10.0.0.1",
         "172.16.0.1",
         "192.168.1.1",
-        "169.254.169.254",  # where a machine's own tokens are handed out
+        "169.254.169.254",  # the metadata service, which issues tokens
         "100.64.0.1",
         "224.0.0.1",
         "255.255.255.255",
@@ -215,16 +213,14 @@ def test_a_list_admits_what_it_names_and_nothing_else(
         "64:ff9b::7f00:1",
     ],
 )
-def test_a_public_name_of_an_address_of_our_own_is_not_connected_to(
-    address: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_host_with_a_private_address_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     connected = _refuse_connections(monkeypatch, address)
     error = refusal(downloader(), f"{FAR}/0.png?sig=s3cret")
     assert (error.code, error.again) == ("imageUrlNotAllowed", False)
     assert connected == []
 
 
-def test_a_public_name_is_connected_to_at_the_very_address_that_was_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_connects_to_the_checked_address(monkeypatch: pytest.MonkeyPatch) -> None:
     connected = _refuse_connections(monkeypatch, "93.184.216.34")
     error = refusal(downloader(), f"{FAR}/0.png")
     assert (error.code, error.again) == ("imageUnavailable", True)
@@ -234,11 +230,11 @@ def test_a_public_name_is_connected_to_at_the_very_address_that_was_judged(monke
 @pytest.mark.parametrize(
     "url", ["http://images.example.com/", "http://127.0.0.1/", "//images.example.com/", "", "data:,x"]
 )
-def test_without_a_list_only_https_is_fetched(url: str) -> None:
+def test_without_a_list_only_https_is_allowed(url: str) -> None:
     assert refusal(downloader(), url).code == "imageUrlNotAllowed"
 
 
-def test_a_name_that_does_not_resolve_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unresolved_host_may_be_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
@@ -248,7 +244,7 @@ def test_a_name_that_does_not_resolve_is_tried_again(monkeypatch: pytest.MonkeyP
 
 
 def _refuse_connections(monkeypatch: pytest.MonkeyPatch, address: str) -> list[tuple[str, int]]:
-    """Every name has this address, and nobody listens anywhere. Returns where connections were tried."""
+    """Resolve every host to this address and refuse all connections. Returns the attempts."""
     connected: list[tuple[str, int]] = []
 
     def resolve(_host: str, port: int, *_: object, **__: object) -> list[tuple[Any, ...]]:

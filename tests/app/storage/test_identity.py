@@ -1,4 +1,4 @@
-"""Storage by identity, without a key: Azurite over https with Entra tokens."""
+"""Storage with an identity instead of a key: Azurite over https with Entra tokens."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from tests.pictures import picture
 from tests.scripted_server import http, scripted_server
 
 AUDIENCE = "https://storage.azure.com"
-SOMEBODY = "00000000-0000-0000-0000-000000000001"
+USER = "00000000-0000-0000-0000-000000000001"
 
 
 @dataclass
 class Identity:
-    """Gives tokens of the right form. Azurite checks audience, issuer and times, not the signature."""
+    """Issues tokens. Azurite checks their audience, issuer and times, but not the signature."""
 
     audience: str = AUDIENCE
     asked: int = 0
@@ -51,13 +51,13 @@ class Identity:
         now = int(time.time())
         claims = {
             "aud": self.audience,
-            "iss": f"https://sts.windows.net/{SOMEBODY}/",
+            "iss": f"https://sts.windows.net/{USER}/",
             "iat": now,
             "nbf": now - 60,
             "exp": now + 3_600,
-            "oid": SOMEBODY,
-            "tid": SOMEBODY,
-            "sub": SOMEBODY,
+            "oid": USER,
+            "tid": USER,
+            "sub": USER,
         }
         parts = [_encoded({"alg": "none", "typ": "JWT"}), _encoded(claims), "c2lnbmF0dXJl"]
         return AccessToken(".".join(parts), now + 3_600)
@@ -92,10 +92,10 @@ def service(secure: SecureStorage, monkeypatch: pytest.MonkeyPatch) -> BlobServi
 
 @pytest.fixture
 def signed_for_azurite(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Links of the newest version that Azurite 3.35 knows.
+    """Sign links with the newest version that Azurite 3.35 supports.
 
-    The SDK signs version 2026-10-06, which has two more lines (request headers and query) in what is signed; Azurite
-    checks every version from 2025-07-05 on by the rules of that one. All else stays as our code and the SDK made it.
+    The SDK signs version 2026-10-06, whose string to sign has two more lines (request headers and query). Azurite
+    checks every version since 2025-07-05 by the rules of that version. The rest is unchanged.
     """
     signing = "azure.storage.blob._shared_access_signature"
 
@@ -110,7 +110,7 @@ def signed_for_azurite(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sign_string(key: str, text: str) -> str:
-    """As https://learn.microsoft.com/rest/api/storageservices/create-user-delegation-sas says."""
+    """Source: https://learn.microsoft.com/rest/api/storageservices/create-user-delegation-sas."""
     return b64encode(hmac.new(b64decode(key), text.encode(), hashlib.sha256).digest()).decode()
 
 
@@ -128,27 +128,27 @@ def _service(secure: SecureStorage, identity: Identity, monkeypatch: pytest.Monk
     return open_storage(settings, connections=2, credential=identity)
 
 
-def test_records_are_written_and_read_without_a_key(service: BlobServiceClient) -> None:
-    store = BlobRecords(service, "records")
-    created = store.create(new())
+def test_records_are_written_and_read_with_an_identity(service: BlobServiceClient) -> None:
+    records = BlobRecords(service, "records")
+    created = records.create(new())
     assert created is not None
-    store.save(running(), created.etag)
-    assert store.read(ID) == running()
-    [entry] = store.list_active()
-    store.drop_active(ID, entry.etag)
-    assert store.read(ID) is None
+    records.save(running(), created.etag)
+    assert records.read(ID) == running()
+    [entry] = records.list_active()
+    records.drop_active(ID, entry.etag)
+    assert records.read(ID) is None
 
 
-@pytest.mark.xfail(reason="Azurite 3.35 knows links up to version 2025-07-05; when this passes, drop the patch above")
-def test_azurite_takes_a_link_as_the_sdk_signs_it(service: BlobServiceClient) -> None:
+@pytest.mark.xfail(
+    reason="Azurite 3.35 supports links up to version 2025-07-05; when this passes, remove the patch above"
+)
+def test_azurite_accepts_links_of_the_sdk_version(service: BlobServiceClient) -> None:
     images = _images(service)
     assert requests.get(images.link(_copy(images)), timeout=10).status_code == 200
 
 
 @pytest.mark.usefixtures("signed_for_azurite")
-def test_a_link_is_signed_without_a_key_and_one_key_signs_many(
-    service: BlobServiceClient, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_one_delegation_key_signs_many_links(service: BlobServiceClient, caplog: pytest.LogCaptureFixture) -> None:
     images = _images(service)
     image = _copy(images)
     with caplog.at_level(logging.INFO, "azure.core"):
@@ -162,15 +162,15 @@ def test_a_link_is_signed_without_a_key_and_one_key_signs_many(
 @pytest.mark.parametrize(
     ("found", "put"),
     [
-        ("sp=r", "sp=rwd"),  # more rights
-        ("se=20", "se=21"),  # for longer
+        ("sp=r", "sp=rwd"),  # more permissions
+        ("se=20", "se=21"),  # a later expiry
         (f"/{ID}/0.png?", f"/{ID}/1.png?"),  # another image
-        (f"skoid={SOMEBODY}", f"skoid={SOMEBODY[:-1]}2"),  # in another's name
+        (f"skoid={USER}", f"skoid={USER[:-1]}2"),  # another user
         ("&sig=", "&sig=A"),
     ],
 )
 @pytest.mark.usefixtures("signed_for_azurite")
-def test_a_link_that_was_changed_opens_nothing(service: BlobServiceClient, found: str, put: str) -> None:
+def test_changed_link_is_refused(service: BlobServiceClient, found: str, put: str) -> None:
     images = _images(service)
     _copy(images, index=1)
     link = images.link(_copy(images))
@@ -179,7 +179,7 @@ def test_a_link_that_was_changed_opens_nothing(service: BlobServiceClient, found
     assert requests.get(link.replace(found, put), timeout=10).status_code == 403
 
 
-def test_a_key_is_renewed_before_a_link_outlives_it(
+def test_delegation_key_is_renewed_before_a_link_outlives_it(
     service: BlobServiceClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = [datetime.now(UTC)]
@@ -192,9 +192,7 @@ def test_a_key_is_renewed_before_a_link_outlives_it(
     assert caplog.text.count("Request method: 'POST'") == 2
 
 
-def test_an_identity_that_storage_refuses_is_unavailable(
-    secure: SecureStorage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_refused_identity_is_unavailable(secure: SecureStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     service = _service(secure, Identity(audience="https://elsewhere.example.com"), monkeypatch)
     with pytest.raises(StorageUnavailableError):
         BlobRecords(service, "records").read(ID)

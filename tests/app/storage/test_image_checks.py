@@ -1,4 +1,4 @@
-"""What counts as an image."""
+"""Checks of image bytes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from imagegen.errors import ImageUnusableError
-from imagegen.storage.images import JPEG, PNG, WEBP, ImageType, check_image, image_type, is_complete
+from imagegen.storage.image_checks import JPEG, PNG, WEBP, ImageType, check_image, image_type, is_complete
 from tests.pictures import picture
 
 FORMS = {"PNG": PNG, "JPEG": JPEG, "WEBP": WEBP}
@@ -28,7 +28,7 @@ def chunked(content: bytes, size: int) -> Iterator[bytes]:
         (b"\xff\xd8\xff\xe1\x00\x10Exif", JPEG),
         (b"", None),
         (b"\x89PNG", None),
-        (b"\x89PNG\n\x1a\n\x00", None),  # mangled by a text-mode transfer, which this signature is made to show
+        (b"\x89PNG\n\x1a\n\x00", None),  # after a text-mode transfer, which this signature detects
         (b"\xff\xd8", None),
         (b"RIFF\x10\x00\x00\x00WAVE", None),
         (b"RIFF", None),
@@ -42,26 +42,26 @@ def chunked(content: bytes, size: int) -> Iterator[bytes]:
         (b" \x89PNG\r\n\x1a\n", None),
     ],
 )
-def test_the_first_bytes_say_what_it_is(head: bytes, expected: ImageType | None) -> None:
+def test_image_type_from_the_first_bytes(head: bytes, expected: ImageType | None) -> None:
     assert image_type(head) == expected
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("cut", "complete"), [(0, True), (1, False), (12, False), (200, False)])
-def test_an_image_of_no_stated_length_must_reach_its_own_end(form: str, cut: int, complete: bool) -> None:
+def test_image_without_announced_length_needs_its_end(form: str, cut: int, complete: bool) -> None:
     content = picture(form)[: len(picture(form)) - cut]
     assert is_complete(FORMS[form], head=content[:16], tail=content[-16:], length=len(content)) is complete
 
 
 @pytest.mark.parametrize("form", ["JPEG", "WEBP"])
-def test_a_few_bytes_of_padding_behind_the_end_do_no_harm(form: str) -> None:
+def test_padding_after_the_end_is_accepted(form: str) -> None:
     content = picture(form) + b"\x00\n"
     assert is_complete(FORMS[form], head=content[:16], tail=content[-16:], length=len(content))
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("size", [1, 7, 1 << 18])
-def test_it_is_hashed_and_kept_whole_however_it_comes(form: str, size: int) -> None:
+def test_chunks_of_any_size_give_the_same_image(form: str, size: int) -> None:
     content = picture(form, side=64)
     for length in (None, len(content)):
         with check_image(chunked(content, size), limit=LIMIT, length=length) as image:
@@ -84,28 +84,30 @@ GOOD = picture("PNG")
         (picture("WEBP")[:-1], None, LIMIT, "imageTruncated", True),
         (b"", None, LIMIT, "notAnImage", True),
         (b"", 0, LIMIT, "notAnImage", True),
-        (b"<html>Sign in</html>", 20, LIMIT, "notAnImage", True),  # a portal, which may be gone the next time
+        (b"<html>Sign in</html>", 20, LIMIT, "notAnImage", True),  # a sign-in page, which may be temporary
         (picture("GIF"), None, LIMIT, "notAnImage", True),
-        # It will be as large the next time.
+        # A retry returns the same size.
         (GOOD, None, len(GOOD) - 1, "imageTooLarge", False),
         (GOOD, len(GOOD), len(GOOD) - 1, "imageTooLarge", False),
     ],
 )
-def test_anything_else_is_no_image(content: bytes, length: int | None, limit: int, code: str, again: bool) -> None:
+def test_unusable_image_says_whether_to_retry(
+    content: bytes, length: int | None, limit: int, code: str, again: bool
+) -> None:
     with (
         pytest.raises(ImageUnusableError) as caught,
         check_image(chunked(content, 100), limit=limit, length=length),
     ):
-        pytest.fail("it was taken for an image")
+        pytest.fail("accepted as an image")
     assert (caught.value.code, caught.value.again) == (code, again)
 
 
-def test_exactly_the_limit_is_taken() -> None:
+def test_image_of_exactly_the_limit_is_accepted() -> None:
     with check_image([GOOD], limit=len(GOOD), length=None) as image:
         assert image.length == len(GOOD)
 
 
-def test_no_more_is_read_than_the_limit_takes() -> None:
+def test_reading_stops_at_the_limit() -> None:
     read: list[int] = []
 
     def endless() -> Iterator[bytes]:
@@ -114,5 +116,5 @@ def test_no_more_is_read_than_the_limit_takes() -> None:
             yield GOOD[:10]
 
     with pytest.raises(ImageUnusableError), check_image(endless(), limit=95, length=None):
-        pytest.fail("it has no end")
+        pytest.fail("accepted as an image")
     assert len(read) == 10

@@ -1,4 +1,4 @@
-"""Images from a real server to a real Azurite: what arrives, and what never becomes a blob."""
+"""Images from a real server, written to a real Azurite."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def service(azurite: Azurite) -> BlobServiceClient:
 
 @pytest.fixture
 def container(service: BlobServiceClient) -> ContainerClient:
-    """Named, not made."""
+    """A name; the container does not exist yet."""
     return service.get_container_client(f"i-{uuid4().hex}")
 
 
@@ -82,7 +82,7 @@ def copy(images: BlobImages, server: ScriptedServer, content: bytes, index: int 
     ("form", "content_type", "extension"),
     [("PNG", "image/png", "png"), ("JPEG", "image/jpeg", "jpg"), ("WEBP", "image/webp", "webp")],
 )
-def test_an_image_becomes_a_blob_that_says_all_about_itself(
+def test_blob_has_type_hashes_and_content(
     images: BlobImages, container: ContainerClient, server: ScriptedServer, form: str, content_type: str, extension: str
 ) -> None:
     content = picture(form)
@@ -91,7 +91,7 @@ def test_an_image_becomes_a_blob_that_says_all_about_itself(
     assert image == StoredImage(
         container=container.container_name,
         blob=f"{ID}/3.{extension}",
-        content_type=content_type,  # of its bytes, not as the server called it
+        content_type=content_type,  # from the bytes, not from the header
         content_length=len(content),
         sha256=sha256,
         revised_prompt="nicer",
@@ -105,21 +105,23 @@ def test_an_image_becomes_a_blob_that_says_all_about_itself(
     assert blob.download_blob().readall() == content
 
 
-def test_an_image_larger_than_one_request_arrives_whole(
+def test_image_larger_than_one_request_is_complete(
     images: BlobImages, container: ContainerClient, server: ScriptedServer
 ) -> None:
-    content = picture("BMP", side=2_400)  # 17 MB of noise, in PNG's clothes
+    content = picture("BMP", side=2_400)  # 17 MB of noise
     content = picture("PNG")[:16] + content
     image = copy(images, server, content)
     blob = container.get_blob_client(image.blob)
     assert hashlib.sha256(blob.download_blob().readall()).hexdigest() == image.sha256
     assert image.sha256 == hashlib.sha256(content).hexdigest()
-    # Of a blob that came in blocks nobody but we can know it.
+    # Azure computes no MD5 of a blob that was sent in blocks.
     md5 = hashlib.md5(content, usedforsecurity=False).digest()
     assert blob.get_blob_properties().content_settings.content_md5 == bytearray(md5)
 
 
-def test_writing_twice_is_harmless(images: BlobImages, container: ContainerClient, server: ScriptedServer) -> None:
+def test_second_write_replaces_the_first(
+    images: BlobImages, container: ContainerClient, server: ScriptedServer
+) -> None:
     assert copy(images, server, picture("PNG")) == copy(images, server, picture("PNG"))
     assert list(container.list_blob_names()) == [f"{ID}/0.png"]
 
@@ -142,7 +144,7 @@ GOOD = picture("PNG")
         (http(302, location="https://169.254.169.254/"), "imageUrlNotAllowed"),
     ],
 )
-def test_what_is_no_good_image_never_becomes_a_blob(
+def test_unusable_image_is_not_written(
     service: BlobServiceClient, container: ContainerClient, server: ScriptedServer, reply: bytes, code: str
 ) -> None:
     container.create_container()
@@ -155,7 +157,7 @@ def test_what_is_no_good_image_never_becomes_a_blob(
     assert list(container.list_blob_names()) == []
 
 
-def test_a_link_opens_one_image_for_reading_for_a_time(
+def test_link_reads_one_image_for_a_limited_time(
     service: BlobServiceClient, container: ContainerClient, images: BlobImages, server: ScriptedServer
 ) -> None:
     image, other = copy(images, server, GOOD, 0), copy(images, server, GOOD, 1)
@@ -177,7 +179,7 @@ def test_a_link_opens_one_image_for_reading_for_a_time(
     assert [answer.status_code for answer in refused] == [403] * 5
 
 
-def test_an_image_is_linked_where_it_was_written_whatever_the_settings_say_now(
+def test_link_uses_the_container_of_the_image(
     service: BlobServiceClient, images: BlobImages, server: ScriptedServer
 ) -> None:
     image = copy(images, server, GOOD)
@@ -185,10 +187,10 @@ def test_an_image_is_linked_where_it_was_written_whatever_the_settings_say_now(
     assert requests.get(renamed.link(image), timeout=10).status_code == 200
 
 
-def test_all_images_of_a_generation_go_and_no_others(
+def test_delete_all_deletes_the_images_of_one_generation(
     images: BlobImages, container: ContainerClient, server: ScriptedServer
 ) -> None:
-    images.delete_all(ID)  # not even a container
+    images.delete_all(ID)  # without a container
     copy(images, server, GOOD, 0)
     copy(images, server, GOOD, 1)
     container.upload_blob(f"{ID}0/0.png", GOOD)
@@ -197,15 +199,15 @@ def test_all_images_of_a_generation_go_and_no_others(
     assert list(container.list_blob_names()) == [f"{ID}0/0.png"]
 
 
-def test_storage_that_is_away_is_not_taken_for_a_bad_image(azurite: Azurite, server: ScriptedServer) -> None:
+def test_storage_error_is_not_an_unusable_image(azurite: Azurite, server: ScriptedServer) -> None:
     wrong = azurite.connection_string.replace("AccountKey=E", "AccountKey=F")
     images = blob_images(BlobServiceClient.from_connection_string(wrong), "images", server)
     with pytest.raises(StorageUnavailableError):
         copy(images, server, GOOD)
 
 
-@pytest.mark.parametrize(("side", "form"), [(16, "PNG"), (16, "JPEG"), (2_000, "PNG")])  # the last: 12 MB, in pieces
-def test_an_image_that_came_in_the_answer_is_checked_and_written_as_any_other(
+@pytest.mark.parametrize(("side", "form"), [(16, "PNG"), (16, "JPEG"), (2_000, "PNG")])  # the last has 12 MB
+def test_image_bytes_are_checked_and_written(
     images: BlobImages, container: ContainerClient, side: int, form: str
 ) -> None:
     content = picture(form, side=side)
@@ -216,14 +218,12 @@ def test_an_image_that_came_in_the_answer_is_checked_and_written_as_any_other(
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", picture("PNG")[:-20], picture("PNG")[:4]])
-def test_what_came_in_the_answer_and_is_no_image_is_not_written(
-    images: BlobImages, container: ContainerClient, content: bytes
-) -> None:
+def test_unusable_image_bytes_are_not_written(images: BlobImages, container: ContainerClient, content: bytes) -> None:
     with pytest.raises(ImageUnusableError):
         images.copy(ImageBytes(content), ID, 0)
     assert not container.exists()
 
 
-def test_the_place_of_a_refused_image_is_no_image(images: BlobImages) -> None:
+def test_refused_image_cannot_be_copied(images: BlobImages) -> None:
     with pytest.raises(TypeError):
         images.copy(ImageRefused(GenerationError(code="contentFilter", message="No.")), ID, 0)

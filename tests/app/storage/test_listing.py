@@ -1,4 +1,4 @@
-"""The list of all generations, on Azurite."""
+"""The list of all generations, on a real Azurite."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from local.azurite import Azurite
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 
-class House:
+class ListedApp:
     def __init__(self, azurite: Azurite, container: str) -> None:
         client = BlobServiceClient.from_connection_string(azurite.connection_string)
-        self.store = BlobRecords(client, container)
-        self.listing = BlobListing(client, container, self.store, threads=4)
+        self.records = BlobRecords(client, container)
+        self.listing = BlobListing(client, container, self.records, threads=4)
 
     def add(self, minute: float, status: Status = Status.SUCCEEDED) -> str:
-        """A generation that was started at this minute."""
+        """Add a generation that started at this minute."""
         now = NOON + timedelta(minutes=minute)
         generation = Generation(
             id=new_generation_id(now),
@@ -41,13 +41,13 @@ class House:
             request=GenerationRequest(prompt=f"minute {minute}"),
         )
         if status.is_terminal:
-            self.store.write_outcome(generation)
+            self.records.write_outcome(generation)
         else:
-            self.store.create(generation)
+            self.records.create(generation)
         return generation.id
 
     def pages(self, size: int, status: Status | None = None, *, between: Callable[[], object] = int) -> list[list[str]]:
-        """Every page's ids, from the first to the last."""
+        """The ids of every page."""
         pages, after = list[list[str]](), None
         while True:
             page = self.listing.page(size=size, status=status, after=after)
@@ -62,88 +62,88 @@ def flat(pages: list[list[str]]) -> list[str]:
 
 
 @pytest.fixture
-def house(azurite: Azurite, request: pytest.FixtureRequest) -> House:
-    return House(azurite, f"listing{abs(hash(request.node.nodeid)):x}"[:40])
+def app(azurite: Azurite, request: pytest.FixtureRequest) -> ListedApp:
+    return ListedApp(azurite, f"listing{abs(hash(request.node.nodeid)):x}"[:40])
 
 
-def test_an_app_that_never_started_one_has_an_empty_list(house: House) -> None:
-    assert house.pages(20) == [[]]
+def test_list_without_a_container_is_empty(app: ListedApp) -> None:
+    assert app.pages(20) == [[]]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
-def test_active_and_finished_come_newest_first_each_once(house: House, size: int) -> None:
+def test_active_and_finished_are_listed_once_newest_first(app: ListedApp, size: int) -> None:
     statuses = [Status.SUCCEEDED, Status.RUNNING, Status.FAILED, Status.NOT_RUNNING, Status.CANCELED] * 2
-    added = [house.add(minute, status) for minute, status in enumerate(statuses)]
+    added = [app.add(minute, status) for minute, status in enumerate(statuses)]
 
-    pages = house.pages(size)
+    pages = app.pages(size)
     assert flat(pages) == added[::-1]
     assert [len(page) for page in pages[:-1]] == [size] * (len(pages) - 1)
-    assert pages[-1], "the last page must not be an empty one"
+    assert pages[-1], "the last page must not be empty"
 
 
-def test_pages_stay_as_they_are_while_generations_arrive_and_finish(house: House) -> None:
-    added = [house.add(minute, Status.RUNNING if minute % 3 else Status.SUCCEEDED) for minute in range(12)]
+def test_pages_are_stable_while_generations_start_and_finish(app: ListedApp) -> None:
+    added = [app.add(minute, Status.RUNNING if minute % 3 else Status.SUCCEEDED) for minute in range(12)]
     minutes = iter(range(100, 200))
 
     def meanwhile() -> None:
-        house.add(next(minutes))
-        house.add(next(minutes), Status.RUNNING)
-        for entry in house.store.list_active()[:1]:
-            current = house.store.read_active(entry.id)
+        app.add(next(minutes))
+        app.add(next(minutes), Status.RUNNING)
+        for entry in app.records.list_active()[:1]:
+            current = app.records.read_active(entry.id)
             assert current is not None
-            house.store.write_outcome(current.generation.changed(status=Status.SUCCEEDED))
-            house.store.drop_active(entry.id, current.etag)
+            app.records.write_outcome(current.generation.changed(status=Status.SUCCEEDED))
+            app.records.drop_active(entry.id, current.etag)
 
-    assert flat(house.pages(3, between=meanwhile)) == added[::-1]
+    assert flat(app.pages(3, between=meanwhile)) == added[::-1]
 
 
 @pytest.mark.parametrize("status", list(Status))
-def test_a_status_shows_these_alone(house: House, status: Status) -> None:
-    added = {one: [house.add(10 * minute + place, one) for minute in range(3)] for place, one in enumerate(Status)}
+def test_status_filter(app: ListedApp, status: Status) -> None:
+    added = {one: [app.add(10 * minute + place, one) for minute in range(3)] for place, one in enumerate(Status)}
 
-    assert flat(house.pages(2, status)) == added[status][::-1]
+    assert flat(app.pages(2, status)) == added[status][::-1]
 
 
-def test_a_record_that_is_in_both_places_is_shown_once_as_it_ended(house: House) -> None:
-    running = house.add(1, Status.RUNNING)
-    current = house.store.read_active(running)
+def test_record_in_active_and_done_is_listed_once(app: ListedApp) -> None:
+    running = app.add(1, Status.RUNNING)
+    current = app.records.read_active(running)
     assert current is not None
-    house.store.write_outcome(current.generation.changed(status=Status.CANCELED))  # and here the process died
+    app.records.write_outcome(current.generation.changed(status=Status.CANCELED))  # and then the process crashes
 
-    page = house.listing.page(size=20, status=None, after=None)
+    page = app.listing.page(size=20, status=None, after=None)
     assert [(one.id, one.status) for one in page.generations] == [(running, Status.CANCELED)]
 
 
-def test_what_was_deleted_is_not_shown(house: House) -> None:
-    kept, deleted = house.add(1), house.add(2)
-    house.store.write_tombstone(deleted)
+def test_deleted_generation_is_not_listed(app: ListedApp) -> None:
+    kept, deleted = app.add(1), app.add(2)
+    app.records.write_tombstone(deleted)
 
-    assert house.pages(20) == [[kept]]
+    assert app.pages(20) == [[kept]]
 
 
-def test_a_long_scan_stops_and_says_where_to_go_on(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_scan_stops_with_a_link_to_the_next_page(app: ListedApp, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "_MOST_SCANNED", 4)
     monkeypatch.setattr(listing, "_LISTED_AT_ONCE", 3)
-    canceled = house.add(0, Status.CANCELED)
+    canceled = app.add(0, Status.CANCELED)
     for minute in range(1, 11):
-        house.add(minute)
+        app.add(minute)
 
-    pages = house.pages(2, Status.CANCELED)
+    pages = app.pages(2, Status.CANCELED)
     assert flat(pages) == [canceled]
     assert len(pages) > 1
 
 
 @pytest.mark.parametrize("after", ["", "x", "bm90IGpzb24", "W10", "WzEsMl0", "é", "W1tdLFtdXQ", "[" * 10_000])
-def test_a_position_that_is_not_ours_is_refused(house: House, after: str) -> None:
+def test_malformed_position_is_refused(app: ListedApp, after: str) -> None:
     with pytest.raises(RequestError) as refused:
-        house.listing.page(size=20, status=None, after=after)
+        app.listing.page(size=20, status=None, after=after)
     assert (as_http_error(refused.value).status, refused.value.problems[0].field) == (400, "after")
 
 
-def test_a_page_says_where_the_next_begins_only_if_there_is_one(house: House) -> None:
-    house.add(1)
-    house.add(2)
+def test_only_the_last_page_has_no_next(app: ListedApp) -> None:
+    app.add(1)
+    app.add(2)
 
-    assert isinstance(house.listing.page(size=2, status=None, after=None), Page)
-    assert house.listing.page(size=2, status=None, after=None).next is None
-    assert house.listing.page(size=1, status=None, after=None).next
+    assert isinstance(app.listing.page(size=2, status=None, after=None), Page)
+    assert app.listing.page(size=2, status=None, after=None).next is None
+    assert app.listing.page(size=1, status=None, after=None).next

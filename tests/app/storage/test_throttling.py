@@ -1,4 +1,4 @@
-"""The shared brake on a real Azurite: what one instance was told, none has to find out again."""
+"""Shared throttling on a real Azurite."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LATER = NOON + seconds(30)
 
 
 class Instances:
-    """Several instances of the app over one storage, with a clock that they share."""
+    """Several instances of the app with the same storage and clock."""
 
     def __init__(self, azurite: Azurite) -> None:
         self._service = BlobServiceClient.from_connection_string(azurite.connection_string)
@@ -37,15 +37,15 @@ class Instances:
 
 @pytest.fixture
 def instances(azurite: Azurite) -> Instances:
-    """Its container is named, not made."""
+    """Their container does not exist yet."""
     return Instances(azurite)
 
 
-def test_nobody_is_held_where_nobody_said_so_not_even_a_container(instances: Instances) -> None:
+def test_no_pause_without_a_container(instances: Instances) -> None:
     assert instances.new().paused_until("gpt") is None
 
 
-def test_what_one_instance_was_told_all_know(instances: Instances) -> None:
+def test_pause_of_one_instance_holds_for_all(instances: Instances) -> None:
     instances.new().pause("gpt", LATER)
     assert instances.new().paused_until("gpt") == LATER
     assert instances.new().paused_until("flux") is None
@@ -55,11 +55,11 @@ def test_what_one_instance_was_told_all_know(instances: Instances) -> None:
     ("first", "second", "expected"),
     [
         (LATER, LATER + seconds(5), LATER + seconds(5)),
-        (LATER + seconds(5), LATER, LATER + seconds(5)),  # the later word counts, whoever said it last
+        (LATER + seconds(5), LATER, LATER + seconds(5)),  # the later time counts, whichever came last
         (LATER, LATER, LATER),
     ],
 )
-def test_of_two_who_were_told_differently_the_later_word_counts(
+def test_later_of_two_pauses_counts(
     instances: Instances, first: datetime, second: datetime, expected: datetime
 ) -> None:
     one, other = instances.new(), instances.new()
@@ -68,7 +68,7 @@ def test_of_two_who_were_told_differently_the_later_word_counts(
     assert other.paused_until("gpt") == instances.new().paused_until("gpt") == expected
 
 
-def test_what_was_read_is_taken_as_true_for_two_seconds(instances: Instances) -> None:
+def test_value_is_cached_for_two_seconds(instances: Instances) -> None:
     one, other = instances.new(), instances.new()
     assert one.paused_until("gpt") is None
     other.pause("gpt", LATER)
@@ -78,7 +78,7 @@ def test_what_was_read_is_taken_as_true_for_two_seconds(instances: Instances) ->
     assert one.paused_until("gpt") == LATER
 
 
-def test_what_an_instance_was_told_itself_it_need_not_read(instances: Instances) -> None:
+def test_own_pause_is_cached(instances: Instances) -> None:
     one = instances.new()
     one.pause("gpt", LATER)
     instances.container.delete_container()
@@ -86,18 +86,16 @@ def test_what_an_instance_was_told_itself_it_need_not_read(instances: Instances)
 
 
 @pytest.mark.parametrize("name", ["FLUX.1-Kontext-pro", "our images/2?", "\u00fc", "a" * 128, "..", "."])
-def test_every_name_of_a_deployment_has_a_brake_of_its_own(instances: Instances, name: str) -> None:
+def test_deployments_of_any_name_are_paused_separately(instances: Instances, name: str) -> None:
     instances.new().pause(name, LATER)
     assert instances.new().paused_until(name) == LATER
     assert instances.new().paused_until("gpt") is None
     [blob] = instances.container.list_blob_names()
-    assert blob.startswith("throttling/")  # beside active/ and done/, where no listing looks
+    assert blob.startswith("throttling/")  # outside of active/ and done/
 
 
 @pytest.mark.parametrize("metadata", [{}, {"until": "soon"}, {"until": ""}])
-def test_a_brake_that_cannot_be_read_holds_nobody_and_can_be_pulled(
-    instances: Instances, metadata: dict[str, str]
-) -> None:
+def test_malformed_pause_is_ignored_and_replaced(instances: Instances, metadata: dict[str, str]) -> None:
     instances.new().pause("gpt", LATER)
     [blob] = instances.container.list_blob_names()
     instances.container.get_blob_client(blob).set_blob_metadata(metadata)
@@ -106,7 +104,7 @@ def test_a_brake_that_cannot_be_read_holds_nobody_and_can_be_pulled(
     assert instances.new().paused_until("gpt") == LATER
 
 
-def test_many_who_are_told_at_once_agree_in_the_end(instances: Instances) -> None:
+def test_parallel_pauses_agree_in_the_end(instances: Instances) -> None:
     all_at_once = Barrier(8)
 
     def pause(number: int) -> None:
@@ -117,19 +115,19 @@ def test_many_who_are_told_at_once_agree_in_the_end(instances: Instances) -> Non
         list(pool.map(pause, range(8)))
     found = instances.new().paused_until("gpt")
     assert found is not None
-    assert LATER <= found <= LATER + seconds(1)  # they were told nearly the same, and either is good enough
+    assert LATER <= found <= LATER + seconds(1)  # any of these nearly equal times is good enough
 
 
-def _until(throttling: Throttling) -> None:
+def _read(throttling: Throttling) -> None:
     throttling.paused_until("gpt")
 
 
-def _pull(throttling: Throttling) -> None:
+def _pause(throttling: Throttling) -> None:
     throttling.pause("gpt", LATER)
 
 
-@pytest.mark.parametrize("ask", [_until, _pull])
-def test_storage_that_is_away_is_said_to_be(ask: Callable[[Throttling], None]) -> None:
+@pytest.mark.parametrize("use", [_read, _pause])
+def test_unreachable_storage_is_unavailable(use: Callable[[Throttling], None]) -> None:
     service = BlobServiceClient("http://127.0.0.1:1/a", credential="c2VjcmV0", retry_total=0)
     with pytest.raises(StorageUnavailableError):
-        ask(Throttling(service, "b"))
+        use(Throttling(service, "b"))

@@ -1,4 +1,4 @@
-"""The queue of long work on a real Azurite: what goes in, and what the host makes of it."""
+"""The work queue on a real Azurite."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def settings(connection_string: str) -> Settings:
 
 @pytest.fixture
 def raw(azurite: Azurite) -> Generator[QueueClient]:
-    """The queue as it is, without any decoding; it is not there yet."""
+    """The queue without decoding. It does not exist yet."""
     client = QueueClient.from_connection_string(azurite.connection_string, QUEUE)
     with suppress(ResourceNotFoundError):
         client.delete_queue()
@@ -39,16 +39,16 @@ def raw(azurite: Azurite) -> Generator[QueueClient]:
     client.close()
 
 
-def test_a_message_is_base64_of_json_as_the_host_reads_it(azurite: Azurite, raw: QueueClient) -> None:
+def test_message_is_base64_of_json(azurite: Azurite, raw: QueueClient) -> None:
     WorkQueue(settings(azurite.connection_string), connections=1).send([ID, "another"])
     message = raw.receive_message()
     assert message is not None
     content = b64decode(message.content, validate=True)
     assert json.loads(content) == {"ids": [ID, "another"]}
-    assert read_ids(content) == [ID, "another"]  # bytes are what the worker hands over
+    assert read_ids(content) == [ID, "another"]  # the Functions worker passes bytes
 
 
-def test_a_queue_that_is_not_there_is_made_once(azurite: Azurite, raw: QueueClient) -> None:
+def test_missing_queue_is_created(azurite: Azurite, raw: QueueClient) -> None:
     queue = WorkQueue(settings(azurite.connection_string), connections=1)
     for number in range(3):
         queue.send([str(number)])
@@ -56,37 +56,35 @@ def test_a_queue_that_is_not_there_is_made_once(azurite: Azurite, raw: QueueClie
     assert sorted(found) == [["0"], ["1"], ["2"]]
 
 
-def test_a_message_is_small_enough_for_the_largest_batch(azurite: Azurite, raw: QueueClient) -> None:
+def test_largest_batch_fits_into_a_message(azurite: Azurite, raw: QueueClient) -> None:
     WorkQueue(settings(azurite.connection_string), connections=1).send([ID] * 200)
-    assert raw.receive_message() is not None  # 64 KiB are the limit, in base64
+    assert raw.receive_message() is not None  # the limit is 64 KiB of base64
 
 
-def test_no_log_line_holds_a_generation_or_the_account(
-    azurite: Azurite, raw: QueueClient, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_log_holds_no_id_and_no_account(azurite: Azurite, raw: QueueClient, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", "imagegen"):
         WorkQueue(settings(azurite.connection_string), connections=1).send([ID])
     assert [record.getMessage() for record in caplog.records if record.name == "imagegen"] == ["work.queued ids=1"]
 
 
-def test_a_queue_that_is_away_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_queue_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     def without_retries(_: int) -> dict[str, int]:
         return {"retry_total": 0}
 
     monkeypatch.setattr(work_queue, "client_options", without_retries)
-    away = "DefaultEndpointsProtocol=http;AccountName=a;AccountKey=c2VjcmV0;QueueEndpoint=http://127.0.0.1:1/a;"
+    unreachable = "DefaultEndpointsProtocol=http;AccountName=a;AccountKey=c2VjcmV0;QueueEndpoint=http://127.0.0.1:1/a;"
     with pytest.raises(StorageUnavailableError, match=r"^send message$"):
-        WorkQueue(settings(away), connections=1).send([ID])
+        WorkQueue(settings(unreachable), connections=1).send([ID])
 
 
-def test_a_connection_string_that_is_none_is_named_and_not_shown() -> None:
+def test_invalid_connection_string_is_named_but_not_shown() -> None:
     with pytest.raises(SettingsError, match=r"^AzureWebJobsStorage: ") as caught:
         WorkQueue(settings("s3cret"), connections=1)
     assert "s3cret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", ['{"ids": ["a", "b"]}', b'{"ids": ["a", "b"]}', '{"ids": ["a", "b"], "later": 1}'])
-def test_what_we_sent_is_read(content: str | bytes) -> None:
+def test_read_ids(content: str | bytes) -> None:
     assert read_ids(content) == ["a", "b"]
 
 
@@ -101,14 +99,14 @@ def test_what_we_sent_is_read(content: str | bytes) -> None:
         (b'"ids"', "must be"),
         (b"{}", "must be"),
         (b'{"ids": null}', "must be"),
-        (b'{"ids": "abc"}', "must be"),  # a text is not its letters
+        (b'{"ids": "abc"}', "must be"),  # text instead of a list
         (b'{"ids": {"a": 1}}', "must be"),
         (b'{"ids": [1]}', "must be"),
         (b'{"ids": ["a", null]}', "must be"),
-        (b'{"prompt": "x"}', "must be"),  # somebody else's message
+        (b'{"prompt": "x"}', "must be"),  # a message of another app
     ],
 )
-def test_what_is_none_of_ours_ends_among_the_poisoned(content: bytes, reason: str) -> None:
+def test_malformed_message_is_refused(content: bytes, reason: str) -> None:
     with pytest.raises(ValueError, match=reason) as caught:
         read_ids(content)
     assert "prompt" not in str(caught.value)

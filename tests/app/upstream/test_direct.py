@@ -1,4 +1,4 @@
-"""One call, and the images are in its answer: against a real server that says every right and wrong thing there is."""
+"""Direct upstreams, against a real server with valid and malformed responses."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def upstream(
     endpoint: str, *, api: ImageApi = ImageApi.IMAGES, key: str | None = KEY, most: int = 1 << 20
 ) -> DirectUpstream:
     where = deployment(endpoint, api=api, key=key)
-    dialect = {ImageApi.IMAGES: openai_images, ImageApi.FLUX: flux, ImageApi.MAI: mai}[api](where)
-    return DirectUpstream(where, dialect, connections=2, most_bytes=most)
+    direct_api = {ImageApi.IMAGES: openai_images, ImageApi.FLUX: flux, ImageApi.MAI: mai}[api](where)
+    return DirectUpstream(where, direct_api, connections=2, most_bytes=most)
 
 
 def generate(server: ScriptedServer, reply: Reply, **options: Any) -> Outcome:
@@ -89,7 +89,7 @@ def hang_up(connection: socket.socket) -> None:
     connection.close()
 
 
-# --- what is asked
+# --- the request
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def hang_up(connection: socket.socket) -> None:
         (ImageApi.MAI, "/mai/v1/images/generations", ("api-key", KEY)),
     ],
 )
-def test_each_api_is_called_once_at_its_route_with_its_own_header(
+def test_one_call_with_the_route_and_header_of_the_api(
     server: ScriptedServer, api: ImageApi, target: str, header: tuple[str, str]
 ) -> None:
     assert images(generate(server, http(200, {"data": [{"url": SAS}]}), api=api)) == [ImageUrl(SAS)]
@@ -113,13 +113,13 @@ def test_each_api_is_called_once_at_its_route_with_its_own_header(
     assert (header[0], seen.headers[header[0]]) == header
     assert len({"api-key", "authorization"} & seen.headers.keys()) == 1
     assert seen.headers["content-type"] == "application/json"
-    assert int(seen.headers["content-length"]) == len(seen.body)  # FLUX wants it
+    assert int(seen.headers["content-length"]) == len(seen.body)  # FLUX requires it
     assert seen.headers["x-ms-client-request-id"] == ID
     assert json.loads(seen.body)["prompt"] == PROMPT
 
 
 @pytest.mark.parametrize("api", [ImageApi.IMAGES, ImageApi.FLUX, ImageApi.MAI])
-def test_without_a_key_a_token_of_the_scope_goes_as_bearer(
+def test_call_without_a_key_sends_an_entra_token(
     server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, api: ImageApi
 ) -> None:
     class Credential:
@@ -134,11 +134,11 @@ def test_without_a_key_a_token_of_the_scope_goes_as_bearer(
     assert "api-key" not in seen.headers
 
 
-def test_the_request_says_which_model_was_meant(server: ScriptedServer) -> None:
+def test_completed_request_names_the_deployment(server: ScriptedServer) -> None:
     assert upstream(server.url).complete(GenerationRequest(prompt="x")).model == "ours"
 
 
-# --- what came
+# --- images
 
 
 ANOTHER = {"error": {"code": "contentFilter", "message": "No."}}
@@ -150,24 +150,24 @@ ANOTHER = {"error": {"code": "contentFilter", "message": "No."}}
         ([{"b64_json": b64(b"abc")}], [ImageBytes(b"abc")]),
         ([{"b64_json": b64(b"abc"), "revised_prompt": "nicer"}], [ImageBytes(b"abc", "nicer")]),
         ([{"revised_prompt": "nicer", "b64_json": b64(b"abc")}], [ImageBytes(b"abc", "nicer")]),
-        ([{"url": SAS}], [ImageUrl(SAS)]),  # byte for byte
+        ([{"url": SAS}], [ImageUrl(SAS)]),  # verbatim
         ([{"url": SAS, "revised_prompt": "nicer"}], [ImageUrl(SAS, "nicer")]),
         ([{"b64_json": None, "url": SAS}], [ImageUrl(SAS)]),  # gateways send both
         ([{"b64_json": "", "url": SAS}], [ImageUrl(SAS)]),
-        ([{"b64_json": b64(b"abc"), "url": SAS}], [ImageBytes(b"abc")]),  # no need to fetch what is here
+        ([{"b64_json": b64(b"abc"), "url": SAS}], [ImageBytes(b"abc")]),  # the image itself, not its URL
         ([{"b64_json": b64(b"0")}, {"url": SAS}, ANOTHER], [ImageBytes(b"0"), ImageUrl(SAS), "contentFilter"]),
         ([{"b64_json": b64(bytes([number]))} for number in range(10)], [ImageBytes(bytes([n])) for n in range(10)]),
         ([{"b64_json": b64(b"0"), "revised_prompt": 7}], [ImageBytes(b"0")]),
-        # One that cannot be read does not cost the others.
+        # An unreadable image does not cost the others.
         ([{"b64_json": "not base64!"}, {"b64_json": b64(b"1")}], ["notAnImage", ImageBytes(b"1")]),
         ([{"b64_json": "\u00fc"}, {"b64_json": b64(b"1")}], ["notAnImage", ImageBytes(b"1")]),
-        ([{"b64_json": "AAA"}], ["notAnImage"]),  # cut short
+        ([{"b64_json": "AAA"}], ["notAnImage"]),  # incomplete
         ([{"b64_json": 7}, {}, {"url": ""}, {"url": 7}], ["noImage"] * 4),
         ([{"b64_json": b64(b"0")}, "text", None, 7, ["x"]], [ImageBytes(b"0"), *["noImage"] * 4]),
         ([{"b64_json": b64(b"0"), "n": 1.5e300, "deep": {"er": [{"est": 1}]}}], [ImageBytes(b"0")]),
     ],
 )
-def test_every_image_of_the_answer_is_taken_in_its_place(
+def test_every_image_keeps_its_index(
     server: ScriptedServer, data: list[Any], expected: list[ImageSource | str]
 ) -> None:
     found = images(generate(server, http(200, {"created": 1, "data": data})))
@@ -175,7 +175,7 @@ def test_every_image_of_the_answer_is_taken_in_its_place(
 
 
 @pytest.mark.parametrize("answer", [{}, {"data": []}, {"data": None}, {"created": 1, "data": {}}, [], None, 7, "text"])
-def test_an_answer_without_any_image_says_so(server: ScriptedServer, answer: Any) -> None:
+def test_response_without_images_is_one_refused_image(server: ScriptedServer, answer: Any) -> None:
     [refused] = images(generate(server, http(200, answer)))
     assert isinstance(refused, ImageRefused)
     assert (refused.error.code, refused.error.is_refusal) == ("noImages", False)
@@ -192,7 +192,7 @@ def test_an_answer_without_any_image_says_so(server: ScriptedServer, answer: Any
     ],
 )
 @pytest.mark.parametrize("first", [True, False])
-def test_the_tokens_are_kept_wherever_they_stand(
+def test_token_usage_before_or_after_the_images(
     server: ScriptedServer, usage: Any, expected: dict[str, int] | None, first: bool
 ) -> None:
     data = {"data": [{"b64_json": b64(b"0")}]}
@@ -203,13 +203,13 @@ def test_the_tokens_are_kept_wherever_they_stand(
     assert list(outcome.images) == [ImageBytes(b"0")]
 
 
-def test_an_answer_that_comes_in_chunks_is_read_to_its_end(server: ScriptedServer) -> None:
+def test_chunked_response(server: ScriptedServer) -> None:
     body = json.dumps({"data": [{"b64_json": b64(b"0" * 9)}]}).encode()
     chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
     assert images(generate(server, http(200, chunks, transfer_encoding="chunked"))) == [ImageBytes(b"0" * 9)]
 
 
-# --- what did not come: lost, because it may be billed
+# --- lost calls, which may be billed
 
 
 WHOLE = json.dumps({"data": [{"b64_json": b64(b"0" * 90)}]}).encode()
@@ -218,30 +218,33 @@ WHOLE = json.dumps({"data": [{"b64_json": b64(b"0" * 90)}]}).encode()
 @pytest.mark.parametrize(
     ("reply", "reason"),
     [
-        (hang_up, "no answer (ConnectionError)"),
-        (b"not HTTP at all\r\n\r\n", "no answer (ConnectionError)"),
-        (http(200, WHOLE[:50], content_length=str(len(WHOLE))), "no answer (ProtocolError)"),  # the connection broke
-        (http(200, WHOLE[:50]), "status 200 with a body that is not the JSON of an answer"),  # the service did
-        (http(200, WHOLE[:-1]), "status 200 with a body that is not the JSON of an answer"),
-        (http(200, b"<html>a proxy's words</html>"), "status 200 with a body that is not the JSON of an answer"),
-        (http(200, b""), "status 200 with a body that is not the JSON of an answer"),
-        (http(200, WHOLE + WHOLE), "status 200 with a body that is not the JSON of an answer"),
-        (http(200, b'{"data": [{"b64_json": "\xff"}]}'), "status 200 with a body that is not the JSON of an answer"),
-        # Both of these end the process, or the thread, where numbers are read exactly.
-        (http(200, b'{"created": 1%s}' % (b"0" * 5_000)), "status 200 with a body that is not the JSON of an answer"),
-        (http(200, b'{"created": 1e99999999999999999999}'), "status 200 with a body that is not the JSON of an answer"),
-        # Somebody on the way gave up waiting: the service itself may have gone on.
+        (hang_up, "no response (ConnectionError)"),
+        (b"not HTTP at all\r\n\r\n", "no response (ConnectionError)"),
+        (
+            http(200, WHOLE[:50], content_length=str(len(WHOLE))),
+            "no response (ProtocolError)",
+        ),  # the connection closed early
+        (http(200, WHOLE[:50]), "status 200 with a body that is not complete JSON"),  # the service sent incomplete JSON
+        (http(200, WHOLE[:-1]), "status 200 with a body that is not complete JSON"),
+        (http(200, b"<html>a proxy's words</html>"), "status 200 with a body that is not complete JSON"),
+        (http(200, b""), "status 200 with a body that is not complete JSON"),
+        (http(200, WHOLE + WHOLE), "status 200 with a body that is not complete JSON"),
+        (http(200, b'{"data": [{"b64_json": "\xff"}]}'), "status 200 with a body that is not complete JSON"),
+        # With exact numbers, each of these would crash the process or the thread.
+        (http(200, b'{"created": 1%s}' % (b"0" * 5_000)), "status 200 with a body that is not complete JSON"),
+        (http(200, b'{"created": 1e99999999999999999999}'), "status 200 with a body that is not complete JSON"),
+        # A proxy timed out. The service may have continued.
         (http(408, {"error": {"code": "Timeout"}}), "status 408"),
         (http(502, b"<html>bad gateway</html>"), "status 502"),
         (http(504), "status 504"),
     ],
 )
-def test_an_answer_that_may_have_been_paid_for_is_lost(server: ScriptedServer, reply: Reply, reason: str) -> None:
+def test_call_that_may_be_billed_is_lost(server: ScriptedServer, reply: Reply, reason: str) -> None:
     assert generate(server, reply) == Lost(reason)
-    assert len(server.seen) == 1  # and nothing in here asks again
+    assert len(server.seen) == 1  # no retry
 
 
-def test_an_answer_that_is_too_long_is_not_paid_for_again(server: ScriptedServer) -> None:
+def test_response_too_long_ends_without_a_second_call(server: ScriptedServer) -> None:
     outcome = generate(server, http(200, b" " * 2_000_000))
     assert isinstance(outcome, Ended)
     assert outcome.error is not None
@@ -249,37 +252,37 @@ def test_an_answer_that_is_too_long_is_not_paid_for_again(server: ScriptedServer
     assert "MAX_IMAGE_BYTES" in outcome.error.message
 
 
-def test_a_service_that_is_silent_for_too_long_is_lost(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_timeout_is_lost(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     def silent(connection: socket.socket) -> None:
-        connection.recv(1)  # until the client hangs up
+        connection.recv(1)  # until the client disconnects
 
     monkeypatch.setattr(direct, "READ_SECONDS", 0.2)
-    assert generate(server, silent) == Lost("no answer (ReadTimeout)")
+    assert generate(server, silent) == Lost("no response (ReadTimeout)")
 
 
-def test_minutes_of_silence_are_waited_for() -> None:
+def test_read_timeout_allows_minutes_of_silence() -> None:
     assert direct.READ_SECONDS >= 250  # seen for large images
 
 
-# --- what surely did nothing
+# --- calls without effect
 
 
-def test_a_connection_that_is_refused_did_nothing() -> None:
+def test_refused_connection_is_unavailable() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    assert upstream(url).generate(ASKED) == Unavailable("no answer (ConnectionError)")
+    assert upstream(url).generate(ASKED) == Unavailable("no response (ConnectionError)")
 
 
-def test_a_host_that_has_no_address_did_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_host_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: Any, **__: Any) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "no such host")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     outcome = upstream("https://images.example.com").generate(ASKED)
-    assert outcome == Unavailable("no answer (ConnectionError)")
+    assert outcome == Unavailable("no response (ConnectionError)")
 
 
-def test_a_certificate_that_is_not_trusted_did_nothing(tmp_path: Path) -> None:
+def test_untrusted_certificate_is_unavailable(tmp_path: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)  # pyright: ignore[reportUnknownMemberType]
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -293,10 +296,10 @@ def test_a_certificate_that_is_not_trusted_did_nothing(tmp_path: Path) -> None:
         thread.start()
         outcome = upstream(f"https://127.0.0.1:{listening.getsockname()[1]}").generate(ASKED)
         thread.join()
-    assert outcome == Unavailable("no answer (SSLError)")
+    assert outcome == Unavailable("no response (SSLError)")
 
 
-def test_a_token_that_cannot_be_had_did_nothing(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_call_without_a_token_is_unavailable(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     from azure.identity import CredentialUnavailableError
 
     class Credential:
@@ -305,7 +308,7 @@ def test_a_token_that_cannot_be_had_did_nothing(server: ScriptedServer, monkeypa
 
     monkeypatch.setattr("azure.identity.DefaultAzureCredential", Credential)
     outcome = generate(server, http(200), key=None)
-    assert (outcome, server.seen) == (Unavailable("no answer (CredentialUnavailableError)"), [])
+    assert (outcome, server.seen) == (Unavailable("no response (CredentialUnavailableError)"), [])
 
 
 @pytest.mark.parametrize(
@@ -318,30 +321,32 @@ def test_a_token_that_cannot_be_had_did_nothing(server: ScriptedServer, monkeypa
         (http(503), Unavailable("status 503")),
         (http(503, retry_after="20"), Unavailable("status 503", 20.0)),
         (http(503, retry_after="soon"), Unavailable("status 503")),
-        # Over a quota: everybody's business, not this generation's alone.
+        # A quota concerns the deployment, not this generation alone.
         (http(429), Throttled("status 429")),
         (http(429, retry_after="17"), Throttled("status 429", 17.0)),
         (http(429, retry_after_ms="1500"), Throttled("status 429", 1.5)),
-        (http(429, retry_after_ms="1500", retry_after="2"), Throttled("status 429", 1.5)),  # the finer word
+        (http(429, retry_after_ms="1500", retry_after="2"), Throttled("status 429", 1.5)),  # milliseconds win
         (http(429, retry_after_ms="x", retry_after="2"), Throttled("status 429", 2.0)),
         (http(429, {"error": {"code": "429", "message": "Rate limit"}}, retry_after="0"), Throttled("status 429", 0.0)),
         (http(403, {"error": {"code": "403", "message": "Your resource has been temporarily blocked because …"}}),
-            Throttled("temporarily blocked", 300.0)),  # each call now would prolong it
+            Throttled("temporarily blocked", 300.0)),  # every call would extend the block
     ],
 )  # fmt: skip
-def test_what_did_nothing_is_tried_again_later(server: ScriptedServer, reply: bytes, expected: Outcome) -> None:
+def test_call_without_effect_is_unavailable_or_throttled(
+    server: ScriptedServer, reply: bytes, expected: Outcome
+) -> None:
     assert generate(server, reply) == expected
     assert len(server.seen) == 1
 
 
-def test_a_date_to_retry_after_is_understood(server: ScriptedServer) -> None:
+def test_retry_after_with_a_date(server: ScriptedServer) -> None:
     later = datetime.now(UTC) + timedelta(seconds=40)
     outcome = generate(server, http(429, retry_after=format_datetime(later, usegmt=True)))
     assert isinstance(outcome, Throttled)
     assert outcome.retry_after == pytest.approx(40, abs=3)
 
 
-# --- what ends
+# --- failures
 
 
 def stated(code: str, message: str = "because", **more: Any) -> dict[str, Any]:
@@ -351,25 +356,30 @@ def stated(code: str, message: str = "because", **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("reply", "code", "inner", "is_refusal"),
     [
-        # The three spellings of a filter, and the two of its details.
+        # Three codes for a content filter, and two names for its details.
         (http(400, stated("contentFilter")), "contentFilter", "contentFilter", True),
         (http(400, stated("content_policy_violation", inner_error={"code": "i"})), "contentFilter", "i", True),
         (http(400, stated("moderation_blocked", innererror={"code": "i"})), "contentFilter", "i", True),
         (http(400, stated("invalid_value")), "invalidPayload", "invalid_value", True),
-        (http(400, stated("Bad Code!")), "invalidPayload", "http400", True),  # it would go into a header of ours
+        (http(400, stated("Bad Code!")), "invalidPayload", "http400", True),  # the app sends the code as a header
         (http(400), "invalidPayload", "http400", True),
-        # What an operator must mend, with the hint how.
+        # For the operator, with a hint.
         (http(401, stated("401")), "upstreamUnauthorized", "401", False),
         (http(403, stated("Forbidden")), "upstreamForbidden", "Forbidden", False),
         (http(404, stated("DeploymentNotFound")), "upstreamNotFound", "DeploymentNotFound", False),
         (http(404, b"<html>"), "upstreamNotFound", "http404", False),
         (http(405), "http405", None, False),
         (http(413, stated("tooLarge")), "tooLarge", None, False),
-        (http(307, location="https://evil.example/"), "http307", None, False),  # never followed: a key goes along
-        (http(202, {"id": "1"}), "http202", None, False),  # an API that we do not speak
+        (
+            http(307, location="https://evil.example/"),
+            "http307",
+            None,
+            False,
+        ),  # never followed: it would forward the key
+        (http(202, {"id": "1"}), "http202", None, False),  # another API
     ],
 )
-def test_a_verdict_ends_it_with_a_reason_that_tells_what_to_mend(
+def test_refused_call_ends_with_a_code_and_a_hint(
     server: ScriptedServer, reply: bytes, code: str, inner: str | None, is_refusal: bool
 ) -> None:
     outcome = generate(server, reply)
@@ -387,7 +397,7 @@ def test_a_verdict_ends_it_with_a_reason_that_tells_what_to_mend(
 # --- memory
 
 
-def test_images_are_decoded_one_at_a_time(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_decoded_one_by_one(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     alive = weakref.WeakSet[Any]()
     decode = base64.b64decode
 
@@ -409,7 +419,7 @@ def test_images_are_decoded_one_at_a_time(server: ScriptedServer, monkeypatch: p
     monkeypatch.setattr("base64.b64decode", note)
     outcome = generate(server, http(200, {"data": [{"b64_json": b64(b"0")}] * 10}))
     assert isinstance(outcome, Answered)
-    assert decoded == []  # nothing before it is asked for
+    assert decoded == []  # nothing is decoded before the iteration
     at_once: list[int] = []
     for _ in outcome.images:
         gc.collect()
@@ -419,7 +429,7 @@ def test_images_are_decoded_one_at_a_time(server: ScriptedServer, monkeypatch: p
     assert max(decoded) <= 1
 
 
-def test_a_large_answer_is_not_held_in_memory(server: ScriptedServer) -> None:
+def test_large_response_is_not_held_in_memory(server: ScriptedServer) -> None:
     each, count = 4 << 20, 8
     body = json.dumps({"data": [{"b64_json": b64(bytes(each))}] * count}).encode()
     server.answers(http(200, body))
@@ -435,7 +445,7 @@ def test_a_large_answer_is_not_held_in_memory(server: ScriptedServer) -> None:
     finally:
         tracemalloc.stop()
     assert lengths == [each] * count
-    # An image, the one before it, and the base64 of one, with what the parser has of it: not the 43 MB of the answer.
+    # Two images, and the base64 of one in the parser; the response has 43 MB.
     assert read < 5 * each
     assert peak < 6 * each
 
@@ -453,7 +463,7 @@ def _length(source: ImageSource) -> int:
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 429, 500])
-def test_neither_prompt_nor_key_nor_image_is_logged(
+def test_log_holds_no_prompt_key_or_image(
     server: ScriptedServer, caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -470,17 +480,15 @@ def test_neither_prompt_nor_key_nor_image_is_logged(
     ("reply", "problem"),
     [
         (http(200, {"data": []}), None),
-        (http(404), None),  # FLUX and MAI hosts have no such list: they are there, and took the key
+        (http(404), None),  # hosts of FLUX and MAI have no such list
         (http(429), None),
         (http(401), "the service answered 401. Check the key"),
-        (http(403), "the service answered 403. Check the role"),
+        (http(403), "the service answered 403. Check the role of the app's identity"),
         (http(500), "the service answered 500"),
-        (hang_up, "the endpoint of the 'images' API is out of reach"),
+        (hang_up, "the 'images' API is out of reach: no response (ConnectionError). Check its endpoint"),
     ],
 )
-def test_a_check_spends_nothing_and_tells_what_to_mend(
-    server: ScriptedServer, reply: Reply, problem: str | None
-) -> None:
+def test_health_check_is_free_and_names_the_problem(server: ScriptedServer, reply: Reply, problem: str | None) -> None:
     server.answers(reply)
     found = upstream(server.url).check()
     assert found is None if problem is None else (found or "").startswith(problem)
@@ -489,7 +497,7 @@ def test_a_check_spends_nothing_and_tells_what_to_mend(
     assert KEY not in (found or "")
 
 
-def test_two_calls_at_once_do_not_wait_for_each_other() -> None:
+def test_calls_run_in_parallel() -> None:
     with scripted_server() as running:
         both = threading.Barrier(2, timeout=10)
 

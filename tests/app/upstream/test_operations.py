@@ -1,4 +1,4 @@
-"""The asynchronous API, against a real server that says every right and wrong thing there is."""
+"""The asynchronous API, against a real server with valid and malformed responses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from pydantic import SecretStr
 from imagegen.deployments import Deployment, ImageApi
 from imagegen.errors import RequestError
 from imagegen.generation import Generation, GenerationError, GenerationRequest, Status
-from imagegen.upstream.http import NoAnswerError, UpstreamSession, read_error
 from imagegen.upstream.operations import NOT_VISIBLE_YET, OperationsUpstream
 from imagegen.upstream.protocol import (
     Accepted,
@@ -29,6 +28,8 @@ from imagegen.upstream.protocol import (
     Unavailable,
     Working,
 )
+from imagegen.upstream.response import NoResponseError, read_error
+from imagegen.upstream.session import UpstreamSession
 from imagegen.web.http import as_http_error
 from tests.app.generations import ID, NOON, PROMPT, TOKEN, new, running, seconds
 from tests.scripted_server import Reply, ScriptedServer, http, scripted_server
@@ -74,7 +75,7 @@ def hang_up(connection: socket.socket) -> None:
 # --- submit
 
 
-def test_a_submit_is_what_the_api_reference_asks_for(server: ScriptedServer) -> None:
+def test_submit_request_follows_the_api_reference(server: ScriptedServer) -> None:
     submit(server, http(202, {"id": "1", "status": "notRunning"}, operation_location=f"{server.url}/o/1"))
     [seen] = server.seen
     assert (seen.method, seen.target) == ("POST", f"/openai/images/generations:submit?api-version={VERSION}")
@@ -84,14 +85,14 @@ def test_a_submit_is_what_the_api_reference_asks_for(server: ScriptedServer) -> 
     assert json.loads(seen.body) == {"prompt": PROMPT, "n": 1, "size": "1024x1024"}
 
 
-def test_the_end_user_goes_along(server: ScriptedServer) -> None:
+def test_submit_sends_the_user_field(server: ScriptedServer) -> None:
     server.answers(http(429))
     request = GenerationRequest(prompt="x", n=5, size="256x256", user="someone")
     upstream(server.url).submit(new(request=request))
     assert json.loads(server.seen[0].body) == {"prompt": "x", "n": 5, "size": "256x256", "user": "someone"}
 
 
-def test_without_a_key_an_entra_token_goes_along(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_submit_without_a_key_sends_an_entra_token(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     class Credential:
         def get_token(self, *scopes: str, **_: Any) -> AccessToken:
             return AccessToken(f"token-for-{scopes[0]}", 4_000_000_000)
@@ -103,9 +104,7 @@ def test_without_a_key_an_entra_token_goes_along(server: ScriptedServer, monkeyp
     assert "api-key" not in server.seen[0].headers
 
 
-def test_an_identity_that_gets_no_token_decides_nothing(
-    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_submit_without_a_token_is_unavailable(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     from azure.identity import CredentialUnavailableError
 
     class Credential:
@@ -113,7 +112,7 @@ def test_an_identity_that_gets_no_token_decides_nothing(
             raise CredentialUnavailableError("no identity here")
 
     monkeypatch.setattr("azure.identity.DefaultAzureCredential", Credential)
-    assert upstream(server.url, key=None).submit(new()) == Unavailable("no answer (CredentialUnavailableError)")
+    assert upstream(server.url, key=None).submit(new()) == Unavailable("no response (CredentialUnavailableError)")
     assert server.seen == []
 
 
@@ -121,19 +120,19 @@ def test_an_identity_that_gets_no_token_decides_nothing(
     ("reply", "reason", "retry_after"),
     [
         (http(408, {"error": {"code": "Timeout"}}), "status 408", None),
-        (http(409), "status 409", None),  # the same Operation-Id is being worked on
+        (http(409), "status 409", None),  # the service works on this Operation-Id already
         (http(425), "status 425", None),
         (http(500), "status 500", None),
         (http(502, b"<html>bad gateway</html>"), "status 502", None),
         (http(503, retry_after="garbage"), "status 503", None),
-        (hang_up, "no answer (ConnectionError)", None),
-        (b"not HTTP at all\r\n\r\n", "no answer (ConnectionError)", None),
-        # Whether it was accepted is in a body that never came: the repeat with the same id finds out.
-        (http(202, b"{", content_length="500", operation_location="/o/1"), "no answer (ProtocolError)", None),
-        (http(202, b" " * (2**20 + 1), operation_location="/o/1"), "an answer of more than 1048576 bytes", None),
+        (hang_up, "no response (ConnectionError)", None),
+        (b"not HTTP at all\r\n\r\n", "no response (ConnectionError)", None),
+        # The body is incomplete. The next submit has the same Operation-Id and gets the same operation.
+        (http(202, b"{", content_length="500", operation_location="/o/1"), "no response (ProtocolError)", None),
+        (http(202, b" " * (2**20 + 1), operation_location="/o/1"), "a response of more than 1,048,576 bytes", None),
     ],
 )
-def test_a_submit_without_a_verdict_is_tried_again(
+def test_inconclusive_submit_is_unavailable(
     server: ScriptedServer, reply: Reply, reason: str, retry_after: float | None
 ) -> None:
     outcome = submit(server, reply)
@@ -150,36 +149,34 @@ def test_a_submit_without_a_verdict_is_tried_again(
         (http(429), None),
     ],
 )
-def test_a_quota_that_is_used_up_is_everybodys_business(
-    server: ScriptedServer, reply: bytes, retry_after: float | None
-) -> None:
+def test_submit_with_status_429_is_throttled(server: ScriptedServer, reply: bytes, retry_after: float | None) -> None:
     assert submit(server, reply) == Throttled("status 429", retry_after)
 
 
 @pytest.mark.parametrize(
     ("reply", "code", "message"),
     [
-        # Only a 202 has an operation: the status decides, not the header.
+        # Only a 202 has an operation, whatever the headers are.
         (http(200, {"id": "1"}, operation_location="/o/1"), "http200", "no reason"),
         (http(201, operation_location="/o/1"), "http201", "no reason"),
         (http(302, location="/elsewhere"), "http302", "no reason"),
         (http(202, {"id": "1"}), "operationLocationMissing", "AZURE_OPENAI_ENDPOINT"),
         (http(202, operation_location=" "), "operationLocationMissing", "AZURE_OPENAI_ENDPOINT"),
-        # What the caller can mend.
+        # For the caller.
         (http(400, {"error": {"code": "contentFilter", "message": "No."}}), "contentFilter", "No."),
         (http(400, {"error": {"code": "invalidPayload", "message": "Bad."}}), "invalidPayload", "Bad."),
         (http(400), "invalidPayload", "no reason"),
         (http(400, b"<html>nope</html>"), "invalidPayload", "no reason"),
         (http(400, {"error": "prompt is bad"}), "invalidPayload", "prompt is bad"),
         (http(413, {"error": {"code": 413, "message": "Long."}}), "413", "Long."),
-        # What the operator can mend: the settings are named.
+        # For the operator: the message names the settings.
         (http(401, {"error": {"code": "401", "message": "x"}}), "upstreamUnauthorized", "AZURE_OPENAI_API_KEY"),
         (http(401), "upstreamUnauthorized", "(http401)"),
-        (http(403, {"error": {"code": "forbidden"}}), "upstreamForbidden", "role on the image service"),
+        (http(403, {"error": {"code": "forbidden"}}), "upstreamForbidden", "Check the role of the app's identity"),
         (http(404, b"<html>no such page</html>"), "upstreamNotFound", "AZURE_OPENAI_API_VERSION"),
     ],
 )
-def test_a_refused_submit_fails_with_a_code_and_says_what_to_mend(
+def test_refused_submit_ends_with_a_code_and_a_hint(
     server: ScriptedServer, reply: Reply, code: str, message: str
 ) -> None:
     outcome = submit(server, reply)
@@ -189,10 +186,10 @@ def test_a_refused_submit_fails_with_a_code_and_says_what_to_mend(
     assert outcome.error.code == code
     assert message in outcome.error.message
     assert KEY not in str(outcome)
-    assert len(server.seen) == 1  # no redirect was followed, nothing was repeated
+    assert len(server.seen) == 1  # no redirect, no retry
 
 
-# --- where the key may go
+# --- which hosts may receive the key
 
 ELSEWHERE = "https://elsewhere.example.com:443"
 
@@ -201,7 +198,7 @@ ELSEWHERE = "https://elsewhere.example.com:443"
     ("location", "origin"),
     [
         ("https://evil.example.com/o/1", "https://evil.example.com:443"),
-        ("http://elsewhere.example.com/o/1", "http://elsewhere.example.com:80"),  # the key in clear
+        ("http://elsewhere.example.com/o/1", "http://elsewhere.example.com:80"),  # plain http
         ("https://elsewhere.example.com:8443/o/1", "https://elsewhere.example.com:8443"),
         ("https://elsewhere.example.com:0/o/1", "https://elsewhere.example.com:0"),
         ("https://elsewhere.example.com.evil.example.com/", "https://elsewhere.example.com.evil.example.com:443"),
@@ -212,7 +209,7 @@ ELSEWHERE = "https://elsewhere.example.com:443"
         ("http://[::1]/o/1", "http://[::1]:80"),
     ],
 )
-def test_an_operation_elsewhere_is_refused_before_the_key_goes_there(
+def test_operation_at_another_origin_is_refused_without_a_poll(
     server: ScriptedServer, location: str, origin: str
 ) -> None:
     server.answers(http(202, operation_location=location.format(host=server.host)))
@@ -220,14 +217,14 @@ def test_an_operation_elsewhere_is_refused_before_the_key_goes_there(
     assert isinstance(outcome, Ended)
     assert outcome.error is not None
     assert outcome.error.code == "operationLocationNotAllowed"
-    assert f"asked us to poll {origin.format(host=server.host)}, " in outcome.error.message
+    assert f" is at {origin.format(host=server.host)}, " in outcome.error.message
     assert "OPERATION_LOCATION_ALLOWED_ORIGINS" in outcome.error.message
 
 
 @pytest.mark.parametrize(
     "location",
     [
-        # Who checks and who connects could read another host in these.
+        # URL parsers disagree about the host of these.
         "http://{host}@evil.example.com/o/1",
         "http://{host}\\@evil.example.com/",
         "http://evil.example.com\\@{host}/",
@@ -239,7 +236,7 @@ def test_an_operation_elsewhere_is_refused_before_the_key_goes_there(
         "urn:o:1",
     ],
 )
-def test_an_operation_location_that_is_no_url_is_a_clear_failure(server: ScriptedServer, location: str) -> None:
+def test_operation_location_that_is_not_a_url_fails(server: ScriptedServer, location: str) -> None:
     outcome = submit(server, http(202, operation_location=location.format(host=server.host)))
     assert isinstance(outcome, Ended)
     assert outcome.error is not None
@@ -252,20 +249,18 @@ def test_an_operation_location_that_is_no_url_is_a_clear_failure(server: Scripte
         ("http://{host}/o/1?a=%2f&b=2", "http://{host}/o/1?a=%2f&b=2"),
         ("HTTP://{host}/o/1", "HTTP://{host}/o/1"),
         ("  http://{host}/o/1  ", "http://{host}/o/1"),
-        ("/o/1?a=%2f&b=2", "http://{host}/o/1?a=%2f&b=2"),  # relative: against the URL that it answers
+        ("/o/1?a=%2f&b=2", "http://{host}/o/1?a=%2f&b=2"),  # relative to the request URL
         ("https://elsewhere.example.com/o/1", "https://elsewhere.example.com/o/1"),
-        ("https://elsewhere.example.com:443/o/1", "https://elsewhere.example.com:443/o/1"),  # default port said aloud
+        ("https://elsewhere.example.com:443/o/1", "https://elsewhere.example.com:443/o/1"),  # explicit default port
         ("https://ELSEWHERE.example.COM/o/1", "https://ELSEWHERE.example.COM/o/1"),
     ],
 )
-def test_an_operation_at_home_or_on_the_list_is_kept_as_it_was_given(
-    server: ScriptedServer, location: str, expected: str
-) -> None:
+def test_allowed_operation_location_is_kept_verbatim(server: ScriptedServer, location: str, expected: str) -> None:
     server.answers(http(202, operation_location=location.format(host=server.host), retry_after="3"))
     assert upstream(server.url, ELSEWHERE).submit(new()) == Accepted(expected.format(host=server.host), 3.0)
 
 
-def test_a_redirected_poll_does_not_take_the_key_elsewhere(server: ScriptedServer) -> None:
+def test_poll_does_not_follow_redirects(server: ScriptedServer) -> None:
     with scripted_server() as elsewhere:
         elsewhere.answers(http(200, {"status": "succeeded"}))
         outcome = poll(server, http(307, location=f"{elsewhere.url}/o/1"))
@@ -273,9 +268,7 @@ def test_a_redirected_poll_does_not_take_the_key_elsewhere(server: ScriptedServe
         assert elsewhere.seen == []
 
 
-def test_a_key_from_a_netrc_or_a_cookie_goes_nowhere(
-    server: ScriptedServer, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_netrc_and_cookies_are_not_sent(server: ScriptedServer, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login somebody password else\n")
     monkeypatch.setenv("NETRC", str(netrc))
@@ -294,13 +287,13 @@ def test_a_key_from_a_netrc_or_a_cookie_goes_nowhere(
     [
         "/openai/dalle/operations/images/1?api-version=2023-06-01-preview",
         "/o/1?a=1&b=2&a=3",
-        "/o/a%2fb%2Bc?sig=ab%2bcd%3d",  # escapes in lower case: a signature may be over them
+        "/o/a%2fb%2Bc?sig=ab%2bcd%3d",  # lower-case escapes, which a signature may cover
         "/o/1?empty=&x",
         "/o/../1/./2",
         "/o/1?q=[x]|{y}",
     ],
 )
-def test_the_operation_is_polled_at_its_url_byte_for_byte(server: ScriptedServer, target: str) -> None:
+def test_poll_sends_the_url_byte_for_byte(server: ScriptedServer, target: str) -> None:
     server.answers(http(200, {"status": "running"}))
     assert upstream(server.url).poll(running(operation_location=server.url + target), NOON) == Working(None)
     assert server.seen[0].target == target
@@ -313,7 +306,7 @@ def test_the_operation_is_polled_at_its_url_byte_for_byte(server: ScriptedServer
         ({"status": "notRunning"}, Working(None)),
         ({"status": "running"}, Working(None)),
         ({"status": "RUNNING"}, Working(None)),
-        ({"status": "postProcessing"}, Working(None)),  # a word of a later version has not ended in any way we know
+        ({"status": "postProcessing"}, Working(None)),  # a status of a later API version
         ({"status": None}, Working(None)),
         ({}, Working(None)),
         ({"status": "canceled"}, Ended(Status.CANCELED)),
@@ -332,11 +325,11 @@ def test_the_operation_is_polled_at_its_url_byte_for_byte(server: ScriptedServer
             {"status": "succeeded", "result": {"data": [{"url": SAS, "revised_prompt": "nicer"}, {"url": "b"}]}},
             Produced((ImageUrl(SAS, "nicer"), ImageUrl("b"))),
         ),
-        # Not what was agreed, and no reason to lose an image that is there.
+        # A malformed revised_prompt does not cost the image.
         ({"status": "succeeded", "result": {"data": [{"url": SAS, "revised_prompt": 7}]}}, Produced((ImageUrl(SAS),))),
     ],
 )
-def test_the_word_of_the_operation_decides(
+def test_status_of_the_operation_is_the_outcome(
     server: ScriptedServer, operation: dict[str, Any], expected: Working | Produced | Ended
 ) -> None:
     assert poll(server, http(200, operation)) == expected
@@ -356,9 +349,7 @@ def test_the_word_of_the_operation_decides(
         (None, "noImage"),
     ],
 )
-def test_an_image_that_was_not_made_keeps_its_place_and_its_reason(
-    server: ScriptedServer, item: object, code: str
-) -> None:
+def test_missing_image_keeps_its_index_and_reason(server: ScriptedServer, item: object, code: str) -> None:
     outcome = poll(server, http(200, {"status": "succeeded", "result": {"data": [{"url": SAS}, item]}}))
     assert isinstance(outcome, Produced)
     first, second = outcome.images
@@ -370,14 +361,14 @@ def test_an_image_that_was_not_made_keeps_its_place_and_its_reason(
 @pytest.mark.parametrize(
     "result", [None, {}, [], "text", {"data": None}, {"data": []}, {"data": {"url": SAS}}, {"data": SAS}]
 )
-def test_a_success_that_lists_no_image_is_a_failure(server: ScriptedServer, result: object) -> None:
+def test_success_without_images_fails(server: ScriptedServer, result: object) -> None:
     outcome = poll(server, http(200, {"status": "succeeded", "result": result}))
     assert isinstance(outcome, Ended)
     assert outcome.error is not None
     assert (outcome.status, outcome.error.code) == (Status.FAILED, "noImages")
 
 
-def test_an_operation_that_was_deleted_upstream_fails(server: ScriptedServer) -> None:
+def test_operation_deleted_upstream_fails(server: ScriptedServer) -> None:
     outcome = poll(server, http(200, {"status": "deleted"}))
     assert isinstance(outcome, Ended)
     assert outcome.error is not None
@@ -389,7 +380,7 @@ def test_an_operation_that_was_deleted_upstream_fails(server: ScriptedServer) ->
     [
         ("1686762999", datetime(2023, 6, 14, 17, 16, 39, tzinfo=UTC)),
         ("1686762999.5", datetime(2023, 6, 14, 17, 16, 39, 500_000, tzinfo=UTC)),
-        # Nothing to go by, and nothing to fall over.
+        # Invalid, and ignored.
         ("null", None),
         ('"1686762999"', None),
         ("true", None),
@@ -402,9 +393,7 @@ def test_an_operation_that_was_deleted_upstream_fails(server: ScriptedServer) ->
         ("1686762999000", None),  # milliseconds
     ],
 )
-def test_upstream_says_when_it_throws_the_images_away(
-    server: ScriptedServer, expires: str, expected: datetime | None
-) -> None:
+def test_expiry_time_of_the_images(server: ScriptedServer, expires: str, expected: datetime | None) -> None:
     body = f'{{"status": "succeeded", "expires": {expires}, "result": {{"data": [{{"url": "u"}}]}}}}'
     assert poll(server, http(200, body.encode())) == Produced((ImageUrl("u"),), expected)
 
@@ -421,9 +410,9 @@ DATE = "Mon, 23 Nov 2026 12:00:{:02d} GMT"
         ({"retry_after": "1.5"}, 1.5),
         ({"retry_after": DATE.format(9)}, 9.0),
         ({"retry_after": DATE.format(9).removeprefix("Mon, ")}, 9.0),
-        ({"retry_after": "Sun, 06 Nov 1994 08:49:37 GMT"}, 0.0),  # passed
-        ({"retry_after": "Sunday, 06-Nov-94 08:49:37 GMT"}, 0.0),  # the oldest spelling that RFC 9110 knows
-        ({"retry_after": "Mon, 23 Nov 2026 12:00:09 -0000"}, 9.0),  # a zone that Python takes for none
+        ({"retry_after": "Sun, 06 Nov 1994 08:49:37 GMT"}, 0.0),  # in the past
+        ({"retry_after": "Sunday, 06-Nov-94 08:49:37 GMT"}, 0.0),  # the obsolete form of RFC 9110
+        ({"retry_after": "Mon, 23 Nov 2026 12:00:09 -0000"}, 9.0),  # Python reads -0000 as no zone
         ({"retry_after": ""}, None),
         ({"retry_after": "soon"}, None),
         ({"retry_after": "-5"}, None),
@@ -431,14 +420,14 @@ DATE = "Mon, 23 Nov 2026 12:00:{:02d} GMT"
         ({"retry_after": "inf"}, None),
         ({"retry_after": "nan"}, None),
         ({"retry_after": "1e3"}, None),
-        ({"retry_after": "\xb2"}, None),  # a digit, says str.isdigit
-        ({"retry_after": "9" * 400}, float("inf")),  # moves holds it to a minute
-        # Dates that no datetime can hold.
+        ({"retry_after": "\xb2"}, None),  # a digit for str.isdigit
+        ({"retry_after": "9" * 400}, float("inf")),  # the state machine limits it
+        # Dates outside the range of datetime.
         ({"retry_after": f"Mon, 01 Jan {'9' * 20} 00:00:00 GMT"}, None),
         ({"retry_after": f"Mon, 01 Jan 2026 {'9' * 20}:00:00 GMT"}, None),
         ({"retry_after": f"Mon, 01 Jan 2026 00:00:00 +{'9' * 23}"}, None),
         ({"retry_after": "Mon, 01 Jan 0001 00:00:00 +2359"}, 0.0),
-        # Milliseconds say it more exactly, where they are milliseconds.
+        # Valid milliseconds take precedence.
         ({"retry_after_ms": "250", "retry_after": "9"}, 0.25),
         ({"retry_after_ms": "soon", "retry_after": "9"}, 9.0),
         ({"retry_after_ms": "\xb2", "retry_after": "9"}, 9.0),
@@ -446,9 +435,7 @@ DATE = "Mon, 23 Nov 2026 12:00:{:02d} GMT"
         ({"retry_after_ms": "9" * 5_000}, float("inf")),
     ],
 )
-def test_retry_after_is_understood_in_every_spelling_and_never_fatal(
-    server: ScriptedServer, headers: dict[str, str], expected: float | None
-) -> None:
+def test_retry_after_in_every_form(server: ScriptedServer, headers: dict[str, str], expected: float | None) -> None:
     assert poll(server, http(200, {"status": "running"}, **headers)) == Working(expected)
     assert poll(server, http(503, **headers)) == Unavailable("status 503", expected)
 
@@ -456,18 +443,18 @@ def test_retry_after_is_understood_in_every_spelling_and_never_fatal(
 @pytest.mark.parametrize(
     ("reply", "reason"),
     [
-        # They say nothing of the operation, which is running and paid for.
+        # None of these says anything about the operation, which is running and billed.
         (http(400), "status 400"),
-        (http(401), "status 401"),  # a key that is being rotated will work again
+        (http(401), "status 401"),  # during a key rotation
         (http(403), "status 403"),
         (http(410), "status 410"),
         (http(429), "status 429"),
         (http(500), "status 500"),
         (http(204), "status 204"),
         (http(302, location="/login"), "status 302"),
-        (hang_up, "no answer (ConnectionError)"),
-        (http(200, b"{", content_length="99"), "no answer (ProtocolError)"),
-        (http(200, b"5\r\n{", transfer_encoding="chunked"), "no answer (ProtocolError)"),
+        (hang_up, "no response (ConnectionError)"),
+        (http(200, b"{", content_length="99"), "no response (ProtocolError)"),
+        (http(200, b"5\r\n{", transfer_encoding="chunked"), "no response (ProtocolError)"),
         (http(200, b""), "status 200 with a body that is not a JSON object"),
         (http(200, b"<html>maintenance</html>"), "status 200 with a body that is not a JSON object"),
         (http(200, [{"status": "succeeded"}]), "status 200 with a body that is not a JSON object"),
@@ -475,25 +462,25 @@ def test_retry_after_is_understood_in_every_spelling_and_never_fatal(
         (http(200, b"\xff\xfe{}"), "status 200 with a body that is not a JSON object"),
         (http(200, b'{"a":' * 100_000), "status 200 with a body that is not a JSON object"),
         (http(200, b'{"a":' * 300 + b"1" + b"}" * 300), "status 200 with a body that is not a JSON object"),
-        # It could be read, but the record that holds it could never be written.
+        # A lone surrogate can be parsed, but a record with it cannot be written.
         (
             http(200, b'{"status": "failed", "error": {"code": "x", "message": "\\ud83d"}}'),
             "status 200 with a body that is not a JSON object",
         ),
-        (http(200, b'{"status":"running"}' + b" " * 2**20), "an answer of more than 1048576 bytes"),
-        (http(200, b" " * 2**21, content_length=None), "an answer of more than 1048576 bytes"),
+        (http(200, b'{"status":"running"}' + b" " * 2**20), "a response of more than 1,048,576 bytes"),
+        (http(200, b" " * 2**21, content_length=None), "a response of more than 1,048,576 bytes"),
     ],
 )
-def test_a_poll_that_failed_never_ends_a_generation(server: ScriptedServer, reply: Reply, reason: str) -> None:
+def test_failed_poll_never_ends_a_generation(server: ScriptedServer, reply: Reply, reason: str) -> None:
     late = NOON + timedelta(hours=1)
     assert poll(server, reply, now=late) == Unavailable(reason)
 
 
-def test_a_server_that_is_not_there_never_ends_a_generation() -> None:
+def test_refused_connection_never_ends_a_generation() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     assert upstream(url).poll(running(operation_location=f"{url}/o/1"), NOON) == Unavailable(
-        "no answer (ConnectionError)"
+        "no response (ConnectionError)"
     )
 
 
@@ -504,10 +491,10 @@ def test_a_server_that_is_not_there_never_ends_a_generation() -> None:
         (NOON, NOT_VISIBLE_YET - seconds(1), Unavailable("status 404")),  # not visible yet
         (NOON, NOT_VISIBLE_YET, "operationNotFound"),
         (NOON, timedelta(days=2), "operationNotFound"),  # expired
-        (None, timedelta(days=2), Unavailable("status 404")),  # who knows when
+        (None, timedelta(days=2), Unavailable("status 404")),  # unknown time
     ],
 )
-def test_a_404_means_not_yet_at_first_and_gone_later(
+def test_404_means_not_visible_yet_then_gone(
     server: ScriptedServer, submitted: datetime | None, age: timedelta, expected: Unavailable | str
 ) -> None:
     generation = running().changed(submitted=submitted)
@@ -519,18 +506,18 @@ def test_a_404_means_not_yet_at_first_and_gone_later(
         assert outcome == expected
 
 
-def test_an_answer_that_drips_is_given_up_when_the_time_is_over(server: ScriptedServer) -> None:
+def test_dripping_response_ends_at_the_deadline(server: ScriptedServer) -> None:
     over = threading.Event()
 
     def drip(connection: socket.socket) -> None:
         connection.sendall(http(200, b"{", content_length="1000"))
-        over.wait(10)  # no more comes, and the connection stays: only the clock can end this
+        over.wait(10)  # the connection stays open, so only the clock ends the request
 
     times = iter([0.0, 41.0])
     server.answers(drip)
     session = UpstreamSession(deployment(server.url), connections=1, monotonic=lambda: next(times))
     try:
-        with pytest.raises(NoAnswerError, match="does not end"):
+        with pytest.raises(NoResponseError, match="does not end"):
             session.send("GET", server.url, event="test", generation_id=ID)
     finally:
         over.set()
@@ -539,17 +526,15 @@ def test_an_answer_that_drips_is_given_up_when_the_time_is_over(server: Scripted
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [
-        (http(404, {"error": {"code": "notFound"}}), None),  # it knows us, and that there is no such operation
+        (http(404, {"error": {"code": "notFound"}}), None),  # the credential was accepted
         (http(200), None),
         (http(401), "AZURE_OPENAI_API_KEY"),
-        (http(403), "role on the image service"),
+        (http(403), "role of the app's identity"),
         (http(500), "answered 500"),
-        (hang_up, "AZURE_OPENAI_ENDPOINT is out of reach"),
+        (hang_up, "the 'operations' API is out of reach"),
     ],
 )
-def test_a_check_spends_nothing_and_names_what_to_mend(
-    server: ScriptedServer, reply: Reply, expected: str | None
-) -> None:
+def test_health_check_is_free_and_names_the_problem(server: ScriptedServer, reply: Reply, expected: str | None) -> None:
     server.answers(reply)
     problem = upstream(server.url).check()
     assert [seen.method for seen in server.seen] == ["GET"]
@@ -581,7 +566,7 @@ def test_a_check_spends_nothing_and_names_what_to_mend(
         ({"message": "m" * 5_000}, GenerationError(code="upstreamFailure", message="m" * 2_000)),
     ],
 )
-def test_an_error_is_read_in_every_spelling(stated: object, expected: GenerationError | dict[str, Any]) -> None:
+def test_read_error_in_every_form(stated: object, expected: GenerationError | dict[str, Any]) -> None:
     error = read_error(stated)
     if isinstance(expected, dict):
         assert (error.code, error.innererror, error.is_refusal) == ("contentFilter", expected, True)
@@ -590,7 +575,7 @@ def test_an_error_is_read_in_every_spelling(stated: object, expected: Generation
         assert error == expected.model_copy(update={"message": expected.message.replace("@", silent)})
 
 
-# --- what the caller may ask for
+# --- limits
 
 
 @pytest.mark.parametrize(
@@ -603,10 +588,10 @@ def test_an_error_is_read_in_every_spelling(stated: object, expected: Generation
         ({"quality": "hd"}, ["quality"]),
         ({"style": "vivid", "background": "opaque"}, ["background", "style"]),
         ({"output_format": "png", "output_compression": 0}, ["output_format", "output_compression"]),
-        ({"prompt": "x" * 1_001, "n": 10, "size": "1x1"}, ["prompt", "n", "size"]),  # all of them at once
+        ({"prompt": "x" * 1_001, "n": 10, "size": "1x1"}, ["prompt", "n", "size"]),  # every problem at once
     ],
 )
-def test_what_this_api_cannot_do_is_named_before_it_is_billed(fields: dict[str, Any], named: list[str]) -> None:
+def test_invalid_fields_are_refused_before_the_submit(fields: dict[str, Any], named: list[str]) -> None:
     request = GenerationRequest.model_validate({"prompt": "x"}).model_copy(update=fields)
     with pytest.raises(RequestError) as caught:
         upstream("https://images.example.com").complete(request)
@@ -615,7 +600,7 @@ def test_what_this_api_cannot_do_is_named_before_it_is_billed(fields: dict[str, 
 
 
 @pytest.mark.parametrize("size", ["256x256", "512x512", "1024x1024", None])
-def test_what_was_left_out_is_filled_in(size: str | None) -> None:
+def test_default_size_is_the_largest(size: str | None) -> None:
     complete = upstream("https://images.example.com").complete(GenerationRequest(prompt="x" * 1_000, n=5, size=size))
     assert complete == GenerationRequest(prompt="x" * 1_000, n=5, size=size or "1024x1024", model="dalle")
 
@@ -623,7 +608,7 @@ def test_what_was_left_out_is_filled_in(size: str | None) -> None:
 # --- the log
 
 
-def test_the_log_has_ids_and_times_and_no_secret(server: ScriptedServer, caplog: pytest.LogCaptureFixture) -> None:
+def test_log_has_ids_and_no_secret(server: ScriptedServer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "imagegen")
     caplog.set_level(logging.INFO)
     location = f"{server.url}/o/1?sig=s3cret"
@@ -632,7 +617,7 @@ def test_the_log_has_ids_and_times_and_no_secret(server: ScriptedServer, caplog:
     submit(server, hang_up)
     poll(server, http(200, {"status": "succeeded", "result": {"data": [{"url": SAS}]}}))
     poll(server, http(500))
-    # Headers that are broken make urllib3 warn, with the URL.
+    # urllib3 logs a warning with the URL on broken headers.
     server.answers(b"HTTP/1.1 200 OK\r\nBroken header line\r\n\r\n")
     upstream(server.url).poll(running(operation_location=location), NOON)
 

@@ -1,4 +1,4 @@
-"""Is the app able to work? Asked by anybody, as often as he likes."""
+"""``GET /health``: what it reports, and what it hides and caches."""
 
 from __future__ import annotations
 
@@ -25,33 +25,34 @@ ENVIRONMENT = {
         [{"name": "s3cret-a", "api": "images"}, {"name": "b", "api": "mai"}, {"name": "c", "api": "images"}]
     ),
 }
+NO_STORAGE = "does not answer or refuses access; the app's log has the reason"
 GET = Request("GET", "http://localhost/api/health", {}, {}, {}, b"")
 
 
 @dataclass
-class Checked:
-    """An upstream that only tells how it is."""
+class FakeUpstream:
+    """An upstream that supports only the health check."""
 
     problem: str | None = None
-    asked: int = 0
+    checks: int = 0
     limits: Limits = ANY
-    together: threading.Barrier | None = None
+    barrier: threading.Barrier | None = None
 
     def complete(self, request: GenerationRequest) -> GenerationRequest:
         raise NotImplementedError
 
     def check(self) -> str | None:
-        self.asked += 1
-        if self.together:
-            self.together.wait()
+        self.checks += 1
+        if self.barrier:
+            self.barrier.wait()
         return self.problem
 
 
 @dataclass
 class Harness:
     now: float = 0.0
-    storage_away: bool = False
-    upstreams: dict[str, Checked] = field(default_factory=lambda: {name: Checked() for name in "abc"})
+    storage_down: bool = False
+    upstreams: dict[str, FakeUpstream] = field(default_factory=lambda: {name: FakeUpstream() for name in "abc"})
 
     def __post_init__(self) -> None:
         self.health = HealthRoute(
@@ -62,7 +63,7 @@ class Harness:
         )
 
     def check(self) -> None:
-        if self.storage_away:
+        if self.storage_down:
             raise StorageUnavailableError("s3cret")
 
     def get(self) -> Response:
@@ -74,7 +75,7 @@ def body(response: Response) -> dict[str, object]:
     return json.loads(response.content())
 
 
-def test_an_app_that_is_able_to_work_says_how_it_is_set_up_and_no_more() -> None:
+def test_healthy_answer_has_configuration_and_no_secret() -> None:
     response = Harness().get()
     assert (response.status, dict(response.headers)) == (200, {})
     assert body(response) == {
@@ -91,45 +92,45 @@ def test_an_app_that_is_able_to_work_says_how_it_is_set_up_and_no_more() -> None
 
 
 @pytest.mark.parametrize(
-    ("problems", "storage_away", "upstream", "storage"),
+    ("problems", "storage_down", "upstream", "storage"),
     [
-        ({"b": "answered 401"}, False, "answered 401", None),  # one is enough, whichever it is
+        ({"b": "answered 401"}, False, "answered 401", None),  # one failed check is enough
         ({"a": "answered 401", "c": "out of reach"}, False, "answered 401; out of reach", None),
-        ({}, True, None, "does not answer, or refuses the app; its log says which"),
-        ({"c": "out of reach"}, True, "out of reach", "does not answer, or refuses the app; its log says which"),
+        ({}, True, None, NO_STORAGE),
+        ({"c": "out of reach"}, True, "out of reach", NO_STORAGE),
     ],
 )
-def test_everything_that_is_wrong_is_said_at_once(
-    problems: dict[str, str], storage_away: bool, upstream: str | None, storage: str | None
+def test_unhealthy_answer_names_every_problem(
+    problems: dict[str, str], storage_down: bool, upstream: str | None, storage: str | None
 ) -> None:
-    harness = Harness(storage_away=storage_away)
+    harness = Harness(storage_down=storage_down)
     for name, problem in problems.items():
         harness.upstreams[name].problem = problem
     response = harness.get()
     assert (response.status, response.headers["Retry-After"]) == (503, "30")
-    said = body(response)
-    assert said["status"] == "unhealthy"
-    assert said["checks"] == {
+    found = body(response)
+    assert found["status"] == "unhealthy"
+    assert found["checks"] == {
         name: {"status": "failed", "message": problem} if problem else {"status": "ok"}
         for name, problem in (("storage", storage), ("upstream", upstream))
     }
 
 
 @pytest.mark.parametrize("problem", [None, "answered 401"])
-def test_an_answer_is_given_again_for_15_seconds_whatever_it_was(problem: str | None) -> None:
+def test_answer_is_cached_for_15_seconds(problem: str | None) -> None:
     harness = Harness()
     harness.upstreams["a"].problem = problem
     first = harness.get()
     harness.upstreams["a"].problem = None if problem else "answered 401"
     for harness.now in (0.0, 7.5, 15.0):
         assert harness.get() is first
-    assert [upstream.asked for upstream in harness.upstreams.values()] == [1, 1, 1]
+    assert [upstream.checks for upstream in harness.upstreams.values()] == [1, 1, 1]
     harness.now = 15.1
     assert harness.get().status != first.status
-    assert [upstream.asked for upstream in harness.upstreams.values()] == [2, 2, 2]
+    assert [upstream.checks for upstream in harness.upstreams.values()] == [2, 2, 2]
 
 
-def test_one_that_is_slow_does_not_keep_the_others_waiting() -> None:
-    together = threading.Barrier(3, timeout=10)
-    harness = Harness(upstreams={name: Checked(together=together) for name in "abc"})
+def test_upstreams_are_checked_in_parallel() -> None:
+    barrier = threading.Barrier(3, timeout=10)
+    harness = Harness(upstreams={name: FakeUpstream(barrier=barrier) for name in "abc"})
     assert harness.get().status == 200

@@ -1,4 +1,4 @@
-"""What every answer has, whatever the route did."""
+"""What ``answer`` adds to the result of every route."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def raising(error: Exception) -> Callable[[Request], Response]:
     return handle
 
 
-def test_every_answer_has_an_id_of_its_own_and_is_not_kept() -> None:
+def test_every_answer_has_a_request_id_and_no_store() -> None:
     first, second = (ask(lambda _: Response(200, {"a": "\u00fc"})) for _ in range(2))
     assert first.headers["x-ms-request-id"] != second.headers["x-ms-request-id"]
     assert first.headers["Cache-Control"] == "no-store"
@@ -49,7 +49,7 @@ def test_every_answer_has_an_id_of_its_own_and_is_not_kept() -> None:
         (KeyError(SECRET), 500, "internalError", None),
     ],
 )
-def test_every_error_has_its_code_twice_and_no_secret(
+def test_error_has_its_code_in_body_and_header_and_no_secret(
     error: Exception, status: int, code: str, retry_after: str | None
 ) -> None:
     response = ask(raising(error))
@@ -61,14 +61,14 @@ def test_every_error_has_its_code_twice_and_no_secret(
     assert TOKEN not in str(body)
 
 
-def test_an_error_that_nobody_foresaw_is_found_in_the_log_by_its_id(caplog: pytest.LogCaptureFixture) -> None:
+def test_unexpected_error_is_logged_with_its_request_id(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         response = ask(raising(ZeroDivisionError("x")))
     assert f"request.failed x_ms_request_id={response.headers['x-ms-request-id']}" in caplog.text
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_a_record_that_cannot_be_read_does_not_show_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_unreadable_record_is_not_written_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
     record = json.dumps({"id": ID, "token": [TOKEN], "request": {"prompt": [PROMPT]}})
     with caplog.at_level(logging.INFO):
         response = ask(lambda _: Response(200, Generation.model_validate_json(record).to_json()))
@@ -78,13 +78,13 @@ def test_a_record_that_cannot_be_read_does_not_show_in_the_log(caplog: pytest.Lo
     assert TOKEN not in caplog.text
 
 
-def test_several_problems_are_listed_and_the_first_is_the_target() -> None:
+def test_every_problem_is_listed_and_the_first_is_the_target() -> None:
     problems = [FieldProblem("a", "is wrong"), FieldProblem("b", "is missing")]
     body = json.loads(ask(raising(RequestError.for_fields(problems))).content())
     assert body == {
         "error": {
             "code": "invalidPayload",
-            "message": "a: is wrong; b: is missing",
+            "message": "a: is wrong. b: is missing.",
             "target": "a",
             "details": [
                 {"code": "invalidPayload", "message": "is wrong", "target": "a"},
@@ -95,7 +95,7 @@ def test_several_problems_are_listed_and_the_first_is_the_target() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "echoed"),
+    ("sent", "returned"),
     [
         ("c-1", "c-1"),
         ("x" * 128, "x" * 128),
@@ -106,12 +106,12 @@ def test_several_problems_are_listed_and_the_first_is_the_target() -> None:
         ("\u00fc", None),
     ],
 )
-def test_the_callers_id_comes_back_if_it_is_fit_for_a_header(sent: str, echoed: str | None) -> None:
+def test_client_request_id_is_returned_if_it_is_safe(sent: str, returned: str | None) -> None:
     response = ask(lambda _: Response(204), x_ms_client_request_id=sent)
-    assert response.headers.get("x-ms-client-request-id") == echoed
+    assert response.headers.get("x-ms-client-request-id") == returned
 
 
-def test_every_answer_is_one_line_in_the_log_with_the_ids_that_callers_know(
+def test_every_answer_logs_one_line_with_the_ids_of_the_caller(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     ids = {"x_ms_workflow_run_id": "run-1", "x_ms_action_tracking_id": "action\n1", "x_ms_client_request_id": "c-1"}
@@ -133,12 +133,12 @@ def test_every_answer_is_one_line_in_the_log_with_the_ids_that_callers_know(
         ("GET", f"generations/{ID}/cancel", 405, "POST"),
         ("DELETE", "health", 405, "GET"),
         ("GET", "openai/images/generations:submit", 405, "POST"),
-        ("GET", "openapi_json", 404, None),  # the dot is a dot
+        ("GET", "openapi_json", 404, None),  # the dot in "openapi.json" matches only a dot
         ("GET", "generations/a/b", 404, None),
         ("GET", "", 404, None),
     ],
 )
-def test_a_wrong_method_is_told_the_right_ones(method: str, path: str, status: int, allow: str | None) -> None:
+def test_unknown_route_is_404_and_wrong_method_is_405(method: str, path: str, status: int, allow: str | None) -> None:
     response = answer(Request(method, "http://localhost/", {}, {}, {"path": path}, b""), unknown_route)
     assert (response.status, response.headers.get("Allow")) == (status, allow)
     assert response.headers["x-ms-error-code"] == ("methodNotAllowed" if allow else "notFound")

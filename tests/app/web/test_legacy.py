@@ -1,4 +1,4 @@
-"""The retired API over the models of today: what its clients ask for is fitted to what there is."""
+"""The retired API: its requests and answers, over the models of today."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HEADERS = {"api-key": "second-key"}
 
 @dataclass
 class Harness:
-    """The old API over played records."""
+    """The retired API over fake records and a fake state machine."""
 
     api: str = "images"
     record: Generation | None = None
@@ -86,61 +86,61 @@ class Harness:
         request = Request("POST", "https://x", sent, {"api-version": VERSION}, {}, json.dumps(body).encode())
         return answer(request, self.legacy.submit)
 
-    def get(self, id: str = ID, **query: str) -> Response:  # noqa: A002 - as the route calls it
+    def get(self, id: str = ID, **query: str) -> Response:  # noqa: A002 - the name in the route
         request = Request("GET", "https://x", HEADERS, {"api-version": VERSION} | query, {"id": id}, b"")
         return answer(request, self.legacy.get_operation)
 
 
 @pytest.mark.parametrize(
-    ("api", "asked", "taken"),
+    ("api", "asked", "used"),
     [
-        # The models that live make nothing below 1024, and what they make otherwise no old client has asked for.
+        # Today's models make no image below 1024 pixels.
         ("images", None, "1024x1024"),
         ("images", "256x256", "1024x1024"),
         ("images", "512x512", "1024x1024"),
         ("images", "1024x1024", "1024x1024"),
         ("flux", "256x256", "1024x1024"),
         ("mai", "512x512", "1024x1024"),
-        # Whoever still speaks the old API itself is asked for what was asked for.
+        # A deployment that speaks the retired API gets the size unchanged.
         ("operations", None, None),
         ("operations", "256x256", "256x256"),
         ("operations", "512x512", "512x512"),
     ],
 )
-def test_a_size_is_fitted_to_the_model_of_today(api: str, asked: str | None, taken: str | None) -> None:
+def test_size_is_adapted_to_the_model(api: str, asked: str | None, used: str | None) -> None:
     harness = Harness(api)
     response = harness.submit({"prompt": "x", "n": 2, "user": "someone"} | ({"size": asked} if asked else {}))
     assert response.status == 202
     [request] = harness.asked
-    assert (request.size, request.n, request.user, request.model) == (taken, 2, "someone", None)
+    assert (request.size, request.n, request.user, request.model) == (used, 2, "someone", None)
 
 
 @pytest.mark.parametrize(
     ("body", "target"),
     [
-        ({"prompt": "x", "size": "1024x1536"}, "size"),  # fits the model of today, and was no size of that API
+        ({"prompt": "x", "size": "1024x1536"}, "size"),  # valid for today's models, not for the retired API
         ({"prompt": "x", "size": "auto"}, "size"),
         ({"prompt": "x", "n": 6}, "n"),
         ({"prompt": "x" * 1_001}, "prompt"),
         ({"prompt": "x", "quality": "high"}, "quality"),
         ({"prompt": "x", "model": "other"}, "model"),
-        ({"prompt": "x", "timeoutSeconds": 60}, "timeout_seconds"),
+        ({"prompt": "x", "timeoutSeconds": 60}, "timeoutSeconds"),
         ({"n": 1}, "prompt"),
     ],
 )
 @pytest.mark.parametrize("api", ["images", "operations"])
-def test_what_the_old_api_did_not_take_is_refused_as_ever(api: str, body: dict[str, Any], target: str) -> None:
+def test_request_outside_the_retired_api_is_400(api: str, body: dict[str, Any], target: str) -> None:
     harness = Harness(api)
     response = harness.submit(body)
     assert (response.status, json.loads(response.content())["error"]["target"]) == (400, target)
     assert harness.asked == []
 
 
-def test_an_accepted_request_looks_as_it_did_then() -> None:
+def test_submit_answers_as_the_retired_service_did() -> None:
     harness = Harness()
     operation_id = str(UUID(int=7))
-    response = harness.submit({"prompt": "x"}, operation_id=operation_id, idempotency_key="not of that API")
-    assert json.loads(response.content()) == {"id": ID, "status": "notRunning"}  # whatever has happened since
+    response = harness.submit({"prompt": "x"}, operation_id=operation_id, idempotency_key="ignored")
+    assert json.loads(response.content()) == {"id": ID, "status": "notRunning"}  # although it runs already
     location = f"https://images.example.com/api/openai/operations/images/{ID}?api-version={VERSION}"
     assert response.headers["operation-location"] == location
     assert harness.key == IdempotencyKey("operation-id", operation_id)
@@ -176,18 +176,18 @@ def test_an_accepted_request_looks_as_it_did_then() -> None:
         (running(status=Status.CANCELED), {"status": "canceled", "expires": int(NOON.timestamp()) + 86_400}),
     ],
 )
-def test_an_operation_looks_as_it_did_then(record: Generation, expected: dict[str, Any]) -> None:
+def test_operation_has_the_shape_of_the_retired_service(record: Generation, expected: dict[str, Any]) -> None:
     response = Harness(record=record).get()
     assert json.loads(response.content()) == {"id": ID, "created": int(NOON.timestamp()), **expected}
     assert ("Retry-After" in response.headers) is not record.status.is_terminal
 
 
-def test_an_id_is_taken_in_either_case() -> None:
+def test_id_is_case_insensitive() -> None:
     assert Harness(record=running()).get(ID.upper()).status == 200
 
 
 @pytest.mark.parametrize("id", ["", "x", str(UUID(int=7)), "../keys/1", ID.replace("-", ""), f"{{{ID}}}"])
-def test_an_unknown_operation_is_404(id: str) -> None:  # noqa: A002
+def test_unknown_operation_is_404(id: str) -> None:  # noqa: A002
     assert Harness(record=running()).get(id).status == 404
 
 
@@ -196,7 +196,7 @@ def test_an_unknown_operation_is_404(id: str) -> None:  # noqa: A002
     [
         ("2023-06-01-preview", "first-key", 200),
         ("2023-10-01-preview", "second-key", 200),
-        ("2024-10-21", "first-key", 404),  # it has no such route
+        ("2024-10-21", "first-key", 404),  # not a version of the retired API
         ("", "first-key", 404),
         (VERSION, "", 401),
         (VERSION, "first-ke", 401),
@@ -204,13 +204,13 @@ def test_an_unknown_operation_is_404(id: str) -> None:  # noqa: A002
         (VERSION, "\u00fc", 401),
     ],
 )
-def test_only_who_has_a_key_is_let_in(version: str, key: str, status: int) -> None:
+def test_key_and_api_version_are_checked(version: str, key: str, status: int) -> None:
     harness = Harness(record=running())
     request = Request("GET", "https://x", {"api-key": key}, {"api-version": version}, {"id": ID}, b"")
     assert answer(request, harness.legacy.get_operation).status == status
 
 
-def test_without_keys_there_is_no_old_api() -> None:
+def test_without_configured_keys_the_route_is_404() -> None:
     harness = Harness(record=running())
     settings = read_settings(SETTINGS | {"COMPAT_API_KEYS": ""})
     legacy = LegacyRoutes(
@@ -225,7 +225,7 @@ def test_without_keys_there_is_no_old_api() -> None:
     assert answer(request, legacy.get_operation).status == 404
 
 
-def test_a_delete_is_204_a_second_time_too() -> None:
+def test_repeated_delete_is_204() -> None:
     harness = Harness(record=running())
     for _ in range(2):
         request = Request("DELETE", "https://x", HEADERS, {"api-version": VERSION}, {"id": ID}, b"")

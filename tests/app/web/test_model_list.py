@@ -1,4 +1,4 @@
-"""`GET /models`: what a connector can offer."""
+"""``GET /models``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from imagegen.web.http import Request
 STORAGE = "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=c2VjcmV0;EndpointSuffix=core.windows.net"
 
 
-def test_the_list_says_what_each_model_takes_and_nothing_of_where_it_is() -> None:
+def test_list_has_limits_of_each_model_and_no_address() -> None:
     deployments = [
         {"name": "fine", "api": "images", "deployment": "s3cret-gpt-image-2"},
         {"name": "fast", "api": "images", "deployment": "gpt-image-1-mini"},

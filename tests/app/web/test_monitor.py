@@ -1,28 +1,33 @@
-"""When a caller is told to come back: soon while something moves, later the longer the queue is."""
+"""The monitor: every declared field is filled; ``Retry-After`` follows the state and the backlog."""
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from imagegen.generation import Generation, Status, StoredImage
-from imagegen.web.monitor import Monitors
-from tests.app.generations import NOON, new, running, seconds
+from imagegen.generation import Generation, JsonModel, Status
+from imagegen.web.monitor import Monitor, MonitorImage, MonitorUrls
+from tests.app.generations import NOON, failed, new, running, seconds, stored
+from tests.app.web.monitors import BASE, monitors
 
 
-class NoLinks:
-    def link(self, image: StoredImage) -> str:
-        raise NotImplementedError
-
-    def blob_url(self, image: StoredImage) -> str:
-        raise NotImplementedError
+def declared(model: type[JsonModel]) -> set[str | None]:
+    return {field.serialization_alias for field in model.model_fields.values()}
 
 
-def told(generation: Generation, backlog: int = 0) -> str | None:
-    monitors = Monitors(links=NoLinks(), retention=timedelta(days=30), clock=lambda: NOON, backlog=lambda: backlog)
-    return monitors.retry_after(generation).get("Retry-After")
+def test_every_declared_field_is_filled() -> None:
+    """A field that is declared, but that no state of a generation fills, is forgotten in ``Monitors.build``."""
+    succeeded = running(status=Status.SUCCEEDED, images=(stored(), failed("contentFilter")))
+    ended = running(status=Status.FAILED, error=failed("outcomeUnknown").error)
+    shown = [monitors().build(record, BASE).to_json() for record in (new(), succeeded, ended)]
+    assert {name for monitor in shown for name in monitor} == declared(Monitor)
+    assert shown[0]["urls"].keys() == declared(MonitorUrls)
+    assert shown[1]["result"]["data"][0].keys() == declared(MonitorImage)
+
+
+def retry_after(generation: Generation, backlog: int = 0) -> str | None:
+    return monitors(backlog).retry_after(generation).get("Retry-After")
 
 
 @pytest.mark.parametrize(
@@ -30,36 +35,38 @@ def told(generation: Generation, backlog: int = 0) -> str | None:
     [
         (0, "5"),
         (3, "5"),
-        (4, "6"),  # a second for each four that are in the queue
+        (4, "6"),  # one second for each four active generations
         (40, "15"),
         (200, "55"),  # the burst of 200
         (220, "60"),
-        (100_000, "60"),  # a minute at most: whoever waits longer thinks that it is dead
+        (100_000, "60"),  # one minute at most, or callers assume a failure
     ],
 )
-def test_what_waits_in_the_queue_is_asked_for_the_more_seldom_the_longer_it_is(backlog: int, expected: str) -> None:
-    assert told(new(queued=True, due=NOON + seconds(600)), backlog) == expected  # its due is for a lost message
+def test_retry_after_of_queued_generation_grows_with_backlog(backlog: int, expected: str) -> None:
+    assert (
+        retry_after(new(queued=True, due=NOON + seconds(600)), backlog) == expected
+    )  # due counts only if the message is lost
 
 
 @pytest.mark.parametrize(
     ("changes", "backlog", "expected"),
     [
-        ({"due": NOON + seconds(30)}, 0, "30"),  # braked: nobody looks at it before
+        ({"due": NOON + seconds(30)}, 0, "30"),  # throttled until then
         ({"due": NOON + seconds(30)}, 200, "55"),
         ({"due": NOON + seconds(17.4)}, 0, "17"),
         ({"due": NOON - seconds(100)}, 0, "5"),  # overdue
         ({"due": NOON + seconds(3_600)}, 0, "60"),
     ],
 )
-def test_what_was_told_to_wait_is_asked_for_after_it(changes: dict[str, Any], backlog: int, expected: str) -> None:
-    assert told(new(**changes), backlog) == expected
+def test_retry_after_reaches_due(changes: dict[str, Any], backlog: int, expected: str) -> None:
+    assert retry_after(new(**changes), backlog) == expected
 
 
 @pytest.mark.parametrize("backlog", [0, 1_000])
-def test_what_upstream_works_on_does_not_wait_in_our_queue(backlog: int) -> None:
-    assert told(running(due=NOON + seconds(40)), backlog) == "5"
+def test_retry_after_of_running_generation_ignores_backlog(backlog: int) -> None:
+    assert retry_after(running(due=NOON + seconds(40)), backlog) == "5"
 
 
 @pytest.mark.parametrize("status", [Status.SUCCEEDED, Status.FAILED, Status.CANCELED])
-def test_what_is_finished_is_not_asked_for_again(status: Status) -> None:
-    assert told(running(status=status), 1_000) is None
+def test_ended_generation_has_no_retry_after(status: Status) -> None:
+    assert retry_after(running(status=status), 1_000) is None

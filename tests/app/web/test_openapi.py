@@ -1,11 +1,11 @@
-"""The description of the contract: of every route, valid, and true of what the app answers."""
+"""``/openapi.json``: it has every route of the app, is valid, and matches the answers of the app."""
 
 from __future__ import annotations
 
 import json
 import re
+import runpy
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import Any, cast
 
 import pytest
@@ -14,13 +14,14 @@ from jsonschema.exceptions import ValidationError
 
 from imagegen.app import build
 from imagegen.errors import FieldProblem, RequestError
-from imagegen.generation import Generation, GenerationError, Status, StoredImage
+from imagegen.generation import Generation, GenerationError, Status
 from imagegen.settings import read_settings
 from imagegen.web.http import HttpError, Request, error_response
-from imagegen.web.monitor import Monitors, monitor_urls
 from imagegen.web.openapi import OpenApiRoute, description
-from imagegen.web.routes import ROUTES
-from tests.app.generations import NOON, failed, new, running, stored
+from imagegen.web.route_table import ROUTES, Route
+from local.stack import ROOT
+from tests.app.generations import failed, new, running, stored
+from tests.app.web.monitors import BASE, monitors
 
 SETTINGS = read_settings(
     {
@@ -33,11 +34,6 @@ SETTINGS = read_settings(
 )
 GET = Request("GET", "https://app.example.com/api/openapi.json", {}, {}, {}, b"")
 WHOLE: dict[str, Any] = json.loads(OpenApiRoute(SETTINGS).get(GET).content())
-OPERATIONS = [(route, method) for route, methods in ROUTES.items() for method in methods]
-
-
-def operation(route: str, method: str) -> dict[str, Any]:
-    return WHOLE["paths"][f"/{route}"][method.lower()]
 
 
 def check(schema: str, value: Any) -> None:
@@ -55,58 +51,72 @@ def nodes(value: Any) -> Iterator[dict[str, Any]]:
             yield from nodes(inner)
 
 
-def test_it_is_json_of_the_version_that_it_says_and_names_this_app() -> None:
+@pytest.fixture(scope="module")
+def triggers() -> dict[str, dict[str, Any]]:
+    """The HTTP trigger of each function in function_app.py."""
+    # A new app object: the host's own, once imported, lists its functions only once.
+    functions = runpy.run_path(str(ROOT / "function_app.py"))["app"].get_functions()
+    bindings = {one.get_function_name(): json.loads(one.get_function_json())["bindings"] for one in functions}
+    return {name: first for name, [first, *_] in bindings.items() if first["type"] == "httpTrigger"}
+
+
+def test_table_matches_the_triggers(triggers: dict[str, dict[str, Any]]) -> None:
+    declared = {
+        (trigger["route"], tuple(trigger["methods"]), trigger["authLevel"])
+        for name, trigger in triggers.items()
+        if name != "unknown_route"
+    }
+    assert declared == {
+        (route.path, (route.method,), "FUNCTION" if route.auth == "functionKey" else "ANONYMOUS") for route in ROUTES
+    }
+    assert len(triggers) == len(ROUTES) + 1
+
+
+def test_catch_all_is_the_last_function(triggers: dict[str, dict[str, Any]]) -> None:
+    # Azure tries routes in the alphabetical order of the function names.
+    assert max(triggers) == "unknown_route"
+    assert triggers["unknown_route"]["route"] == "{*path}"
+
+
+def test_description_has_its_version_and_this_server() -> None:
     assert WHOLE["openapi"] == "3.1.0"
     assert WHOLE["servers"] == [{"url": "https://app.example.com/api"}]
-    assert "servers" not in description()  # which is shared by all requests
+    assert "servers" not in description()  # which all requests share
 
 
-def test_it_has_every_route_and_method_and_no_other() -> None:
-    described = [
-        (path.lstrip("/"), method.upper())
-        for path, item in WHOLE["paths"].items()
-        for method in item
-        if method != "parameters"
-    ]
-    assert sorted(described) == sorted(OPERATIONS)
-    ids = [operation(*one)["operationId"] for one in OPERATIONS]
-    assert len(set(ids)) == len(ids)
+def test_description_has_exactly_the_routes_of_the_app() -> None:
+    described = [(path.lstrip("/"), method.upper()) for path, item in WHOLE["paths"].items() for method in item]
+    assert sorted(described) == sorted((route.path, route.method) for route in ROUTES)
+    assert len({route.operation_id for route in ROUTES}) == len(ROUTES)
 
 
-@pytest.mark.parametrize(("route", "method"), OPERATIONS)
-def test_every_operation_is_described_to_its_end(route: str, method: str) -> None:
-    found = operation(route, method)
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.operation_id)
+def test_every_operation_is_complete(route: Route) -> None:
+    found = WHOLE["paths"][f"/{route.path}"][route.method.lower()]
+    assert found["operationId"] == route.operation_id
     assert found["summary"]
     assert all(scheme in WHOLE["components"]["securitySchemes"] for one in found["security"] for scheme in one)
-    parameters = [*WHOLE["paths"][f"/{route}"].get("parameters", []), *found.get("parameters", [])]
+    parameters = found.get("parameters", [])
     in_path = {one["name"] for one in parameters if one["in"] == "path"}
-    assert in_path == set(re.findall(r"{(\w+)}", route))
+    assert in_path == set(re.findall(r"{(\w+)}", route.path))
     assert all(one["required"] for one in parameters if one["in"] == "path")
     for one in parameters:
         Draft202012Validator.check_schema(one["schema"])
-    assert ("requestBody" in found) is (method == "POST" and "cancel" not in route)
-    assert "503" in found["responses"]  # storage may be away, whatever is asked
+    assert ("requestBody" in found) is (route.method == "POST" and "cancel" not in route.path)
+    assert "503" in found["responses"]  # every route needs storage or settings
     for status, response in found["responses"].items():
         assert re.fullmatch(r"[2-5]\d\d", status)
         assert response["description"]
         assert ("content" in response) is (status != "204")
 
 
-def test_every_schema_is_one_and_every_reference_leads_somewhere() -> None:
+def test_every_schema_is_valid_and_used() -> None:
     for schema in WHOLE["components"]["schemas"].values():
         Draft202012Validator.check_schema(schema)
     references = {node["$ref"] for node in nodes(WHOLE) if "$ref" in node}
     named = {f"#/components/schemas/{name}" for name in WHOLE["components"]["schemas"]}
     assert references <= named
-    assert named <= references  # nothing in it that nobody uses
-
-
-class Links:
-    def link(self, image: StoredImage) -> str:
-        return f"https://a.blob.core.windows.net/{image.blob}?sig=1"
-
-    def blob_url(self, image: StoredImage) -> str:
-        return f"https://a.blob.core.windows.net/{image.blob}"
+    assert named <= references  # no unused schema
 
 
 @pytest.mark.parametrize(
@@ -120,14 +130,13 @@ class Links:
         running(status=Status.CANCELED),
     ],
 )
-def test_every_monitor_is_as_it_is_described(record: Generation) -> None:
-    monitors = Monitors(links=Links(), retention=timedelta(days=30), clock=lambda: NOON, backlog=lambda: 0)
-    monitor = json.loads(json.dumps(monitors.to_json(record, monitor_urls(record, "https://app.example.com/api"))))
+def test_monitors_match_the_description(record: Generation) -> None:
+    monitor = monitors().build(record, BASE).to_json()
     check("Monitor", monitor)
     check("MonitorList", {"value": [monitor]})
 
 
-def test_other_answers_are_as_they_are_described() -> None:
+def test_other_answers_match_the_description() -> None:
     service = build(SETTINGS)
     check("ModelList", json.loads(service.models.get(GET).content()))
     problems = [FieldProblem("n", "is 0"), FieldProblem("size", "is big")]
@@ -135,7 +144,7 @@ def test_other_answers_are_as_they_are_described() -> None:
     check("ErrorBody", json.loads(error_response(HttpError(404, "c", "m")).content()))
 
 
-def test_a_check_of_these_can_fail() -> None:
+def test_check_fails_on_a_wrong_answer() -> None:
     with pytest.raises(ValidationError):
         check("ModelList", {"value": [{"name": "a"}]})
     with pytest.raises(ValidationError):

@@ -1,4 +1,4 @@
-"""The routes: what goes in, what comes out, and nothing that a caller can send breaks it."""
+"""The routes under ``/generations``: requests, answers and invalid input."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ type Handle = Callable[[Routes, Request], Response]
 
 @dataclass
 class Harness:
-    """The API over played records and a played state machine."""
+    """The routes over fake records and a fake state machine."""
 
     record: Generation | None = None
     settings: dict[str, str] = field(default_factory=dict[str, str])
@@ -48,7 +48,7 @@ class Harness:
     pages: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     next: str | None = None
 
-    def api(self) -> Routes:
+    def routes(self) -> Routes:
         return Routes(
             settings=read_settings(SETTINGS | self.settings),
             generations=self,
@@ -106,18 +106,18 @@ class Harness:
         self, body: object = None, *, url: str = f"{BASE}/generations", headers: dict[str, str] | None = None
     ) -> Response:
         content = body if isinstance(body, bytes) else json.dumps(body or {"prompt": "x"}).encode()
-        return answer(Request("POST", url, headers or {}, {}, {}, content), self.api().start_generation)
+        return answer(Request("POST", url, headers or {}, {}, {}, content), self.routes().start_generation)
 
     def ask(
         self,
         handle: Handle,
         *,
-        id: str = ID,  # noqa: A002 - as the route calls it
+        id: str = ID,  # noqa: A002 - the name in the route
         token: str | None = TOKEN,
     ) -> Response:
         query = {} if token is None else {"token": token}
         request = Request("GET", f"{BASE}/generations/{id}", {}, query, {"id": id}, b"")
-        return answer(request, partial(handle, self.api()))
+        return answer(request, partial(handle, self.routes()))
 
 
 MONITOR, RESULT = Routes.get_generation, Routes.get_generation_result
@@ -130,7 +130,7 @@ def harness() -> Harness:
 
 
 def error_of(response: Response) -> dict[str, Any]:
-    """Its error, which is built as the guidelines want it, whatever it says."""
+    """The error of the answer, after a check of the parts that every error has."""
     error = json.loads(response.content())["error"]
     assert response.headers["x-ms-error-code"] == error["code"]
     assert response.headers["x-ms-request-id"]
@@ -141,7 +141,7 @@ def error_of(response: Response) -> dict[str, Any]:
 # --- POST /generations
 
 
-def test_a_start_says_where_to_look_and_when(harness: Harness) -> None:
+def test_start_returns_monitor_urls_and_retry_after(harness: Harness) -> None:
     response = harness.post({"prompt": PROMPT, "metadata": {"order": "1"}, "timeoutSeconds": 90})
     monitor = f"{BASE}/generations/{ID}?token={TOKEN}"
     result = f"{BASE}/generations/{ID}/result?token={TOKEN}"
@@ -165,7 +165,7 @@ def test_a_start_says_where_to_look_and_when(harness: Harness) -> None:
     assert harness.options == {"metadata": {"order": "1"}, "timeout": seconds(90), "key": None}
 
 
-def test_what_is_left_out_has_the_default_of_the_settings(harness: Harness) -> None:
+def test_default_timeout_is_the_setting(harness: Harness) -> None:
     harness.settings = {"GENERATION_TIMEOUT_SECONDS": "77"}
     harness.post({"prompt": "x"})
     assert harness.asked == [GenerationRequest(prompt="x")]
@@ -192,10 +192,10 @@ def test_what_is_left_out_has_the_default_of_the_settings(harness: Harness) -> N
         {"prompt": "x", "metadata": {str(number): "" for number in range(16)}},
     ],
 )
-def test_everything_that_the_contract_allows_is_taken(harness: Harness, body: dict[str, Any]) -> None:
+def test_every_field_of_the_contract_is_accepted(harness: Harness, body: dict[str, Any]) -> None:
     assert harness.post(body).status == 202
-    taken = {name: value for name, value in body.items() if name not in ("metadata", "timeoutSeconds")}
-    assert harness.asked[0].model_dump(exclude_unset=True) == taken
+    expected = {name: value for name, value in body.items() if name not in ("metadata", "timeoutSeconds")}
+    assert harness.asked[0].model_dump(exclude_unset=True) == expected
 
 
 @pytest.mark.parametrize(
@@ -210,16 +210,16 @@ def test_everything_that_the_contract_allows_is_taken(harness: Harness, body: di
         ({"prompt": "x" * 32_001}, "prompt", "at most 32000 characters"),
         ({"prompt": "x", "n": 0}, "n", "greater than or equal to 1"),
         ({"prompt": "x", "n": 11}, "n", "less than or equal to 10"),
-        ({"prompt": "x", "n": "1"}, "n", "valid integer"),  # no guessing at what was meant
+        ({"prompt": "x", "n": "1"}, "n", "valid integer"),  # no conversion of types
         ({"prompt": "x", "n": True}, "n", "valid integer"),
-        ({"prompt": "x", "n": 1.5}, "n", "valid integer"),  # 1.0 is 1: JSON has one kind of number
+        ({"prompt": "x", "n": 1.5}, "n", "valid integer"),  # but 1.0 is 1
         ({"prompt": "x", "n": 10**300}, "n", "less than or equal to 10"),
         ({"prompt": "x", "n": -(10**30)}, "n", "greater than or equal to 1"),
         ({"prompt": "x", "size": "big"}, "size", "'auto' or WIDTHxHEIGHT"),
         ({"prompt": "x", "size": "1024X1024"}, "size", "'auto' or WIDTHxHEIGHT"),
         ({"prompt": "x", "size": "0x1024"}, "size", "'auto' or WIDTHxHEIGHT"),
         ({"prompt": "x", "size": "1024x1024\n"}, "size", "'auto' or WIDTHxHEIGHT"),
-        ({"prompt": "x", "size": "\u0661024x1024"}, "size", "'auto' or WIDTHxHEIGHT"),  # a digit elsewhere
+        ({"prompt": "x", "size": "\u0661024x1024"}, "size", "'auto' or WIDTHxHEIGHT"),  # an Arabic-Indic digit
         ({"prompt": "x", "size": 1024}, "size", "valid string"),
         ({"prompt": "x", "quality": ""}, "quality", "at least 1 character"),
         ({"prompt": "x", "output_compression": 101}, "output_compression", "less than or equal to 100"),
@@ -233,17 +233,15 @@ def test_everything_that_the_contract_allows_is_taken(harness: Harness, body: di
         ({"prompt": "x", "metadata": {"k" * 65: ""}}, f"metadata.{'k' * 65}", "at most 64"),
         ({"prompt": "x", "metadata": {"": ""}}, "metadata.", "at least 1"),
         ({"prompt": "x", "metadata": {str(n): "" for n in range(17)}}, "metadata", "at most 16"),
-        # A typo must not be billed: it is named, and so is what there is.
-        ({"prompt": "x", "Prompt": "y"}, "Prompt", "is not a field of this API; it takes prompt, n, size"),
+        # A typo must not be billed: the message names it and lists the valid fields.
+        ({"prompt": "x", "Prompt": "y"}, "Prompt", "is not a field of this API. Use only prompt, n, size"),
         ({"prompt": "x", "timeout_seconds": 60}, "timeout_seconds", "is not a field"),
         ({"prompt": "x", "outputFormat": "png"}, "outputFormat", "is not a field"),
         ({"prompt": "x", "response_format": "url"}, "response_format", "is not a field"),
         ({"prompt": "x", "f" * 5_000: 1}, "f" * 100, "is not a field"),
     ],
 )
-def test_what_is_wrong_with_a_field_is_said_by_its_name(
-    harness: Harness, body: dict[str, Any], target: str, message: str
-) -> None:
+def test_wrong_field_is_400_and_named(harness: Harness, body: dict[str, Any], target: str, message: str) -> None:
     response = harness.post(json.dumps(body).encode())
     error = error_of(response)
     assert (response.status, error["code"], error["target"]) == (400, "invalidPayload", target)
@@ -251,7 +249,7 @@ def test_what_is_wrong_with_a_field_is_said_by_its_name(
     assert harness.asked == []
 
 
-def test_every_wrong_field_is_named_at_once(harness: Harness) -> None:
+def test_every_wrong_field_is_named(harness: Harness) -> None:
     error = error_of(harness.post({"n": 0, "metadata": {"k": 1}, "sise": "1x1"}))
     assert [detail["target"] for detail in error["details"]] == ["prompt", "n", "metadata.k", "sise"]
 
@@ -268,7 +266,7 @@ def test_every_wrong_field_is_named_at_once(harness: Harness) -> None:
         b'\xef\xbb\xbf{"prompt": "x"}',  # RFC 8259, 8.1: a byte order mark is not JSON
         '{"prompt": "x"}'.encode("utf-16"),
         b'{"prompt": "\xe9"}',  # Latin-1
-        b'{"prompt": "\\ud83d"}',  # half a character: it could never be written
+        b'{"prompt": "\\ud83d"}',  # half of a surrogate pair: UTF-8 cannot encode it
         b'{"prompt": "x", "n": NaN}',
         b'{"prompt": "x", "n": Infinity}',
         b'{"prompt": "x", "n": ' + b"9" * 5_000 + b"}",
@@ -276,19 +274,19 @@ def test_every_wrong_field_is_named_at_once(harness: Harness) -> None:
         b"[" * 100_000,
     ],
 )
-def test_what_is_not_json_is_400_and_not_a_crash(harness: Harness, body: bytes) -> None:
+def test_invalid_json_is_400(harness: Harness, body: bytes) -> None:
     response = harness.post(body)
     assert (response.status, error_of(response)["code"]) == (400, "invalidJson")
 
 
 @pytest.mark.parametrize("body", [b"[]", b'[{"prompt": "x"}]', b'"x"', b"1", b"null", b"true"])
-def test_json_that_is_no_object_is_told_what_to_send(harness: Harness, body: bytes) -> None:
+def test_json_that_is_not_an_object_is_400(harness: Harness, body: bytes) -> None:
     response = harness.post(body)
     assert (response.status, error_of(response)["code"]) == (400, "invalidPayload")
     assert '{"prompt": ' in error_of(response)["message"]
 
 
-def test_of_a_name_that_comes_twice_the_last_one_counts(harness: Harness) -> None:
+def test_last_value_of_a_duplicate_field_counts(harness: Harness) -> None:
     harness.post(b'{"prompt": "first", "prompt": "last"}')
     assert harness.asked[0].prompt == "last"
 
@@ -308,7 +306,7 @@ def test_of_a_name_that_comes_twice_the_last_one_counts(harness: Harness) -> Non
         ("multipart/form-data; boundary=application/json", 415),
     ],
 )
-def test_only_json_is_taken(harness: Harness, content_type: str | None, status: int) -> None:
+def test_content_type_must_be_json(harness: Harness, content_type: str | None, status: int) -> None:
     response = harness.post(headers={} if content_type is None else {"content-type": content_type})
     assert response.status == status
     if status == 415:
@@ -316,7 +314,7 @@ def test_only_json_is_taken(harness: Harness, content_type: str | None, status: 
 
 
 @pytest.mark.parametrize(("size", "status"), [(LONGEST_BODY, 202), (LONGEST_BODY + 1, 413)])
-def test_a_body_of_more_than_256_kib_is_not_even_parsed(harness: Harness, size: int, status: int) -> None:
+def test_body_over_256_kib_is_413(harness: Harness, size: int, status: int) -> None:
     body = b'{"prompt": "x"}'.ljust(size)
     response = harness.post(body)
     assert response.status == status
@@ -325,19 +323,19 @@ def test_a_body_of_more_than_256_kib_is_not_even_parsed(harness: Harness, size: 
 
 
 @pytest.mark.parametrize(
-    ("headers", "key", "echo"),
+    ("headers", "key", "result"),
     [
         ({"idempotency-key": '"a b"'}, IdempotencyKey("idempotency-key", "a b"), None),
         ({"repeatability-request-id": "r"}, IdempotencyKey("repeatability-request-id", "r"), "accepted"),
         ({"operation-id": ID.upper()}, IdempotencyKey("operation-id", ID), None),
     ],
 )
-def test_a_key_goes_along_and_repeatability_is_answered(
-    harness: Harness, headers: dict[str, str], key: IdempotencyKey, echo: str | None
+def test_idempotency_key_is_passed_on(
+    harness: Harness, headers: dict[str, str], key: IdempotencyKey, result: str | None
 ) -> None:
     response = harness.post(headers=headers)
     assert harness.options["key"] == key
-    assert response.headers.get("Repeatability-Result") == echo
+    assert response.headers.get("Repeatability-Result") == result
 
 
 @pytest.mark.parametrize(
@@ -347,7 +345,7 @@ def test_a_key_goes_along_and_repeatability_is_answered(
         ("respond-async, wait=10", 10),
         ('wait="7"', 7),
         ("WAIT = 3 ; x=1", 3),
-        ("wait=999", 50),  # callers give up after a minute
+        ("wait=999", 50),  # some callers time out after 60
         ("wait=0", 0),
         ("wait=-1", 0),
         ("wait=soon", 0),
@@ -356,7 +354,7 @@ def test_a_key_goes_along_and_repeatability_is_answered(
         ("", 0),
     ],
 )
-def test_a_preference_to_wait_is_kept_or_ignored(harness: Harness, prefer: str, waits: int) -> None:
+def test_prefer_wait_is_applied_or_ignored(harness: Harness, prefer: str, waits: int) -> None:
     response = harness.post(headers={"prefer": prefer})
     assert response.status == 202
     assert harness.waited == (NOON + seconds(waits) if waits else None)
@@ -364,22 +362,56 @@ def test_a_preference_to_wait_is_kept_or_ignored(harness: Harness, prefer: str, 
 
 
 @pytest.mark.parametrize("status", [Status.SUCCEEDED, Status.FAILED, Status.CANCELED])
-def test_who_waited_long_enough_gets_the_finished_monitor(harness: Harness, status: Status) -> None:
+def test_ended_generation_after_wait_is_200(harness: Harness, status: Status) -> None:
     harness.record = running(status=status, images=(stored(),))
     response = harness.post(headers={"prefer": "wait=10"})
     assert (response.status, json.loads(response.content())["status"]) == (200, status)
     assert "Retry-After" not in response.headers
 
 
-def test_a_repeated_start_of_what_is_finished_is_202_all_the_same(
-    harness: Harness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fifth_request_does_not_wait(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    routes = harness.routes()
+    request = Request("POST", BASE, {"prefer": "wait=10"}, {}, {}, b'{"prompt": "x"}')
+    responses: list[Response] = []
+
+    def wait(generation: Generation, until: datetime) -> Generation:
+        responses.append(answer(request, routes.start_generation))  # the next request, while this one waits
+        return generation
+
+    monkeypatch.setattr(harness, "wait", wait)
+    responses.append(answer(request, routes.start_generation))
+    assert [response.headers.get("Preference-Applied") for response in responses] == [None, *["wait=10"] * 4]
+    assert {response.status for response in responses} == {202}
+
+
+def test_storage_error_during_the_wait_is_202(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wait(*_: object) -> Generation:
+        raise StorageUnavailableError("read record")
+
+    monkeypatch.setattr(harness, "wait", wait)
+    response = harness.post(headers={"prefer": "wait=10"})
+    assert (response.status, "Preference-Applied" in response.headers) == (202, False)
+
+
+def test_start_without_signed_links_is_202_running(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(_: StoredImage) -> str:
+        raise StorageUnavailableError("sign link")
+
+    monkeypatch.setattr(harness, "link", link)
+    harness.record = running(status=Status.SUCCEEDED, images=(stored(),))
+    response = harness.post(headers={"prefer": "wait=10"})
+    body = json.loads(response.content())
+    assert (response.status, body["status"], "result" in body) == (202, "running", False)
+    assert response.headers["Retry-After"].isdigit()
+
+
+def test_repeated_start_of_ended_generation_is_202(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     def start(*_: object, **__: object) -> Generation:
         return running(status=Status.SUCCEEDED, images=(stored(),))
 
     monkeypatch.setattr(harness, "start", start)
     response = harness.post(headers={"idempotency-key": "k"})
-    assert response.status == 202  # Logic Apps polls nothing else
+    assert response.status == 202  # Logic Apps polls only after a 202
     assert response.headers["Retry-After"] == "1"
 
 
@@ -391,7 +423,7 @@ def test_a_repeated_start_of_what_is_finished_is_202_all_the_same(
         (RuntimeError(PROMPT), 500, "internalError", None),
     ],
 )
-def test_a_start_that_fails_says_whose_turn_it_is(
+def test_failed_start_has_status_code_and_retry_after(
     harness: Harness, failure: Exception, status: int, code: str, retry_after: str | None
 ) -> None:
     harness.failure = failure
@@ -408,7 +440,7 @@ FILTERED = running(status=Status.FAILED, error=GenerationError(code="contentFilt
 CANCELED = running(status=Status.CANCELED)
 
 
-def test_a_success_lists_every_image_in_its_place(harness: Harness) -> None:
+def test_monitor_lists_images_in_order(harness: Harness) -> None:
     harness.record = SUCCEEDED
     body = json.loads(harness.ask(MONITOR).content())
     assert body["result"]["data"] == [
@@ -428,7 +460,7 @@ def test_a_success_lists_every_image_in_its_place(harness: Harness) -> None:
 
 
 @pytest.mark.parametrize("record", [new(), running(), SUCCEEDED, FILTERED, CANCELED])
-def test_the_monitor_is_always_200_and_tells_when_to_come_back(harness: Harness, record: Generation) -> None:
+def test_monitor_is_200_in_every_status(harness: Harness, record: Generation) -> None:
     harness.record = record
     response = harness.ask(MONITOR)
     body = json.loads(response.content())
@@ -448,9 +480,9 @@ def ended(code: str) -> Generation:
         (new(), 202, None),
         (running(), 202, None),
         (SUCCEEDED, 200, None),
-        (ended("contentFilter"), 422, "contentFilter"),  # the caller's own input
+        (ended("contentFilter"), 422, "contentFilter"),  # the input was refused
         (ended("invalidPayload"), 422, "invalidPayload"),
-        # 424: never 408, 429 or 5xx, which Logic Apps would try again four times.
+        # 424: Logic Apps would retry a 408, 429 or 5xx four times.
         (ended("deadlineExceeded"), 424, "deadlineExceeded"),
         (ended("tooManyRequests"), 424, "tooManyRequests"),
         (ended("internalFailure"), 424, "internalFailure"),
@@ -458,7 +490,7 @@ def ended(code: str) -> Generation:
         (CANCELED, 410, "canceled"),
     ],
 )
-def test_the_result_url_turns_the_state_into_a_status(
+def test_result_status_follows_the_generation(
     harness: Harness, record: Generation, status: int, code: str | None
 ) -> None:
     harness.record = record
@@ -481,14 +513,14 @@ def test_the_result_url_turns_the_state_into_a_status(
     ("faults", "due", "expected"),
     [(0, 1, "5"), (0, 600, "5"), (3, 4, "5"), (3, 17.4, "17"), (3, 60, "60"), (9, 3_600, "60")],
 )
-def test_retry_after_is_whole_seconds_and_follows_upstream_trouble(
+def test_retry_after_is_whole_seconds_and_follows_back_off(
     harness: Harness, faults: int, due: float, expected: str
 ) -> None:
     harness.record = running(faults=faults, due=NOON + seconds(due))
     assert harness.ask(MONITOR).headers["Retry-After"] == expected
 
 
-def test_a_cancel_of_what_was_deleted_meanwhile_is_404(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cancel_of_deleted_generation_is_404(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(_: Generation) -> None:
         return None
 
@@ -498,7 +530,7 @@ def test_a_cancel_of_what_was_deleted_meanwhile_is_404(harness: Harness, monkeyp
     assert (response.status, error_of(response)["code"]) == (404, "notFound")
 
 
-def test_cancel_and_delete_answer_with_what_became_of_it(harness: Harness) -> None:
+def test_cancel_is_200_and_delete_is_204(harness: Harness) -> None:
     harness.record = running()
     response = harness.ask(CANCEL)
     assert (response.status, json.loads(response.content())["status"]) == (200, "canceled")
@@ -508,7 +540,7 @@ def test_cancel_and_delete_answer_with_what_became_of_it(harness: Harness) -> No
     assert harness.record is None
 
 
-# --- whose generation it is
+# --- token and id
 
 
 @pytest.mark.parametrize("handle", [MONITOR, RESULT, CANCEL])
@@ -516,7 +548,7 @@ def test_cancel_and_delete_answer_with_what_became_of_it(harness: Harness) -> No
     "token",
     [None, "", "wrong", TOKEN[:-1], f"{TOKEN} ", TOKEN.upper(), "\u00fc" * 22, "\ud800", "x" * 100_000, "\x00"],
 )
-def test_a_wrong_token_looks_like_an_unknown_id(harness: Harness, handle: Handle, token: str | None) -> None:
+def test_wrong_token_is_answered_like_an_unknown_id(harness: Harness, handle: Handle, token: str | None) -> None:
     unknown = error_of(harness.ask(handle))
     harness.record = SUCCEEDED
     response = harness.ask(handle, token=token)
@@ -525,7 +557,7 @@ def test_a_wrong_token_looks_like_an_unknown_id(harness: Harness, handle: Handle
     assert harness.record is SUCCEEDED
 
 
-def test_a_delete_with_a_wrong_token_deletes_nothing_and_tells_nothing(harness: Harness) -> None:
+def test_delete_with_wrong_token_is_204_and_deletes_nothing(harness: Harness) -> None:
     harness.record = SUCCEEDED
     assert harness.ask(DELETE, token="wrong").status == 204
     assert harness.record is SUCCEEDED
@@ -544,24 +576,24 @@ def test_a_delete_with_a_wrong_token_deletes_nothing_and_tells_nothing(harness: 
         f"urn:uuid:{ID}",
         f"{ID}/",
         f"{ID}\n",
-        "f508bcf2-e651-4b4b-85a7-58ad77981ffa",  # a UUID, but none that we make
+        "f508bcf2-e651-4b4b-85a7-58ad77981ffa",  # a UUID, but not of version 7
         "\u0660" * 36,
         "x" * 10_000,
     ],
 )
-def test_an_id_that_is_not_ours_never_reaches_storage(harness: Harness, id: str) -> None:  # noqa: A002
+def test_invalid_id_does_not_reach_storage(harness: Harness, id: str) -> None:  # noqa: A002
     assert harness.ask(MONITOR, id=id).status == 404
     assert harness.read_ids == []
 
 
-def test_storage_that_is_away_is_503_and_not_404(harness: Harness) -> None:
+def test_unavailable_storage_is_503(harness: Harness) -> None:
     harness.failure = StorageUnavailableError("read record")
     response = harness.ask(RESULT)
     assert (response.status, error_of(response)["code"]) == (503, "storageUnavailable")
     assert response.headers["Retry-After"] == "30"
 
 
-def test_a_delete_is_not_done_while_storage_is_away(harness: Harness) -> None:
+def test_delete_without_storage_is_503(harness: Harness) -> None:
     harness.failure = StorageUnavailableError("read record")
     assert harness.ask(DELETE).status == 503
 
@@ -577,11 +609,9 @@ def test_a_delete_is_not_done_while_storage_is_away(harness: Harness) -> None:
         ({"maxpagesize": "100", "status": "failed", "after": "x"}, {"size": 100, "status": "failed", "after": "x"}),
     ],
 )
-def test_a_list_takes_its_page_from_the_query(
-    harness: Harness, query: dict[str, str], expected: dict[str, Any]
-) -> None:
+def test_list_reads_its_page_from_the_query(harness: Harness, query: dict[str, str], expected: dict[str, Any]) -> None:
     harness.record, harness.next = SUCCEEDED, "a b/c"
-    response = answer(Request("GET", BASE, {}, query, {}, b""), harness.api().list_generations)
+    response = answer(Request("GET", BASE, {}, query, {}, b""), harness.routes().list_generations)
     body = json.loads(response.content())
     assert (response.status, harness.pages) == (200, [expected])
     assert [found["id"] for found in body["value"]] == [ID]
@@ -590,8 +620,8 @@ def test_a_list_takes_its_page_from_the_query(
     assert ("&status=failed&" in body["nextLink"]) is (expected["status"] is not None)
 
 
-def test_the_last_page_has_no_next_link(harness: Harness) -> None:
-    response = answer(Request("GET", BASE, {}, {}, {}, b""), harness.api().list_generations)
+def test_last_page_has_no_next_link(harness: Harness) -> None:
+    response = answer(Request("GET", BASE, {}, {}, {}, b""), harness.routes().list_generations)
     assert json.loads(response.content()) == {"value": []}
 
 
@@ -609,12 +639,12 @@ def test_the_last_page_has_no_next_link(harness: Harness) -> None:
         ({"status": "Succeeded"}, "status"),
     ],
 )
-def test_a_wrong_query_is_named(harness: Harness, query: dict[str, str], target: str) -> None:
-    response = answer(Request("GET", BASE, {}, query, {}, b""), harness.api().list_generations)
+def test_wrong_query_parameter_is_400_and_named(harness: Harness, query: dict[str, str], target: str) -> None:
+    response = answer(Request("GET", BASE, {}, query, {}, b""), harness.routes().list_generations)
     assert (response.status, error_of(response)["target"]) == (400, target)
 
 
-# --- where clients reach us
+# --- base URL
 
 
 @pytest.mark.parametrize(
@@ -631,9 +661,7 @@ def test_a_wrong_query_is_named(harness: Harness, query: dict[str, str], target:
         ({"PUBLIC_BASE_URL": ""}, "http://127.0.0.1:7071/api/generations", "http://127.0.0.1:7071/api"),
     ],
 )
-def test_the_urls_that_we_hand_out_are_our_own(
-    harness: Harness, settings: dict[str, str], url: str, expected: str
-) -> None:
+def test_urls_use_the_base_of_the_app(harness: Harness, settings: dict[str, str], url: str, expected: str) -> None:
     harness.settings = settings
     foreign = {"host": "evil.example", "x-forwarded-host": "evil.example", "x-forwarded-proto": "gopher"}
     response = harness.post(url=url, headers=foreign)
@@ -650,7 +678,7 @@ def test_the_urls_that_we_hand_out_are_our_own(
         "",
     ],
 )
-def test_a_host_that_nobody_vouches_for_is_refused_before_anything_is_billed(harness: Harness, url: str) -> None:
+def test_untrusted_host_is_503_and_starts_nothing(harness: Harness, url: str) -> None:
     harness.settings = {"PUBLIC_BASE_URL": ""}
     response = harness.post(url=url)
     assert (response.status, error_of(response)["code"]) == (503, "configurationInvalid")

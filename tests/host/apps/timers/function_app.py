@@ -1,4 +1,4 @@
-"""Timers, for the tests of local.host."""
+"""A timer, for the tests of local.host."""
 
 from __future__ import annotations
 
@@ -17,8 +17,3 @@ def tick(timer: func.TimerRequest) -> None:
     log.info("tick begins, past due: %s", timer.past_due)
     time.sleep(float(os.environ.get("TICK_TAKES", "0")))
     log.info("tick ends")
-
-
-@app.timer_trigger(arg_name="timer", schedule="0 0 0 1 1 *", run_on_startup=True)
-def yearly(timer: func.TimerRequest) -> None:
-    log.info("yearly ran")

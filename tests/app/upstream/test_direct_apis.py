@@ -1,4 +1,4 @@
-"""What each of the live APIs is sent, byte for byte, and what it is never sent."""
+"""Routes, request bodies and limits of each direct API."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ import pytest
 from imagegen.deployments import Deployment, ImageApi
 from imagegen.errors import RequestError
 from imagegen.generation import GenerationRequest
-from imagegen.upstream.direct import Dialect
+from imagegen.upstream.direct import DirectApi, DirectUpstream
 from imagegen.upstream.flux import flux
 from imagegen.upstream.mai import mai
 from imagegen.upstream.openai_images import openai_images
 from imagegen.web.http import as_http_error
 
 E = "https://images.example.com"
+MODEL = "ours"
 
 
 def deployment(api: ImageApi, name: str, version: str | None, path: str | None = None, endpoint: str = E) -> Deployment:
     return Deployment(
-        name="ours",
+        name=MODEL,
         api=api,
         endpoint=endpoint,
         deployment=name,
@@ -42,7 +43,7 @@ EVERY = {"v1": V1, "small": SMALL, "preview": PREVIEW, "dated": DATED, "dalle": 
 
 
 @pytest.mark.parametrize(
-    ("dialect", "url"),
+    ("api", "url"),
     [
         (V1, f"{E}/openai/v1/images/generations"),
         (PREVIEW, f"{E}/openai/v1/images/generations?api-version=preview"),
@@ -52,26 +53,31 @@ EVERY = {"v1": V1, "small": SMALL, "preview": PREVIEW, "dated": DATED, "dalle": 
         ),
         (DATED, f"{E}/openai/deployments/gpt-image-2/images/generations?api-version=2025-04-01-preview"),
         (DALLE, f"{E}/openai/deployments/dall-e-3/images/generations?api-version=2024-10-21"),
-        # The name is part of a path: it must not become another one, or a query.
+        # A deployment name cannot change the path or add a query.
         (
             openai_images(deployment(ImageApi.IMAGES, "our images/2?", "2025-04-01-preview")),
             f"{E}/openai/deployments/our%20images%2F2%3F/images/generations?api-version=2025-04-01-preview",
         ),
         (FLUX, f"{E}/providers/blackforestlabs/v1/flux-2-pro?api-version=preview"),
         (MAI, f"{E}/mai/v1/images/generations"),
-        # A gateway's path stays before it.
+        # The path of a gateway comes first.
         (
             openai_images(deployment(ImageApi.IMAGES, "a", None, endpoint=f"{E}/gateway")),
             f"{E}/gateway/openai/v1/images/generations",
         ),
     ],
 )
-def test_each_route_is_that_of_the_api_reference(dialect: Dialect, url: str) -> None:
-    assert dialect.url == url
+def test_route(api: DirectApi, url: str) -> None:
+    assert api.url == url
 
 
-def sent(dialect: Dialect, **fields: Any) -> dict[str, Any]:
-    return dialect.body(dialect.complete(GenerationRequest(prompt="x", **fields)))
+def complete(api: DirectApi, **fields: Any) -> GenerationRequest:
+    upstream = DirectUpstream(deployment(ImageApi.IMAGES, "any", None), api, connections=1, most_bytes=1)
+    return upstream.complete(GenerationRequest.model_validate({"prompt": "x"} | fields))
+
+
+def body(api: DirectApi, **fields: Any) -> dict[str, Any]:
+    return api.body(complete(api, **fields))
 
 
 ALL_OF_GPT = {
@@ -86,17 +92,17 @@ ALL_OF_GPT = {
 
 
 @pytest.mark.parametrize(
-    ("dialect", "fields", "body"),
+    ("api", "fields", "expected"),
     [
-        # Quality always: left out, the service takes its most expensive.
+        # Always with quality: the default of the service may be its most expensive.
         (V1, {}, {"model": "gpt-image-2", "prompt": "x", "n": 1, "size": "auto", "quality": "auto"}),
         (PREVIEW, {}, {"model": "gpt-image-2", "prompt": "x", "n": 1, "size": "auto", "quality": "auto"}),
-        (DATED, {}, {"prompt": "x", "n": 1, "size": "auto", "quality": "auto"}),  # its route names the model
+        (DATED, {}, {"prompt": "x", "n": 1, "size": "auto", "quality": "auto"}),  # the route names the model
         (V1, ALL_OF_GPT, {"model": "gpt-image-2", "prompt": "x", **ALL_OF_GPT}),
         (DATED, ALL_OF_GPT, {"prompt": "x", **ALL_OF_GPT}),
         (V1, {"output_compression": 0, "output_format": "jpeg", "size": "1024x1024", "quality": "low"},
             {"model": "gpt-image-2", "prompt": "x", "n": 1, "size": "1024x1024", "quality": "low",
-             "output_format": "jpeg", "output_compression": 0}),  # nought is a value
+             "output_format": "jpeg", "output_compression": 0}),  # zero is a value
         (DALLE, {}, {"prompt": "x", "n": 1, "size": "1024x1024"}),
         (DALLE, {"size": "1792x1024", "quality": "hd", "style": "natural", "user": "someone"},
             {"prompt": "x", "n": 1, "size": "1792x1024", "quality": "hd", "style": "natural", "user": "someone"}),
@@ -104,8 +110,8 @@ ALL_OF_GPT = {
         (FLUX, {"n": 4, "size": "1024x1536", "output_format": "png"},
             {"model": "FLUX.2-pro", "prompt": "x", "num_images": 4, "width": 1024, "height": 1536,
              "output_format": "png"}),
-        (FLUX, {"size": "auto"}, {"model": "FLUX.2-pro", "prompt": "x", "num_images": 1}),  # it chooses
-        # The end user's id is no field of theirs, and no reason to refuse.
+        (FLUX, {"size": "auto"}, {"model": "FLUX.2-pro", "prompt": "x", "num_images": 1}),  # the model chooses
+        # FLUX and MAI have no `user`. It is left out, not refused.
         (FLUX, {"user": "someone", "size": "auto"}, {"model": "FLUX.2-pro", "prompt": "x", "num_images": 1}),
         (MAI, {}, {"model": "MAI-Image-2.5", "prompt": "x", "width": 1024, "height": 1024}),
         (MAI, {"size": "768x1365", "user": "someone"},
@@ -113,20 +119,19 @@ ALL_OF_GPT = {
         (MAI, {"size": "auto"}, {"model": "MAI-Image-2.5", "prompt": "x"}),
     ],
 )  # fmt: skip
-def test_exactly_this_is_sent(dialect: Dialect, fields: dict[str, Any], body: dict[str, Any]) -> None:
-    assert sent(dialect, **fields) == body
+def test_request_body(api: DirectApi, fields: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert body(api, **fields) == expected
 
 
-@pytest.mark.parametrize("dialect", EVERY.values(), ids=EVERY)
-def test_what_the_apis_answer_with_400_is_never_sent(dialect: Dialect) -> None:
-    body = sent(dialect, user="someone")
-    assert not {"response_format", "stream", "partial_images", "moderation", "metadata"} & body.keys()
-    assert None not in body.values()
-    assert ("style" in body) is False
+@pytest.mark.parametrize("api", EVERY.values(), ids=EVERY)
+def test_body_has_no_field_that_an_api_answers_with_400(api: DirectApi) -> None:
+    sent = body(api, user="someone")
+    assert not {"response_format", "stream", "partial_images", "moderation", "metadata", "style"} & sent.keys()
+    assert None not in sent.values()
 
 
 @pytest.mark.parametrize(
-    ("dialect", "fields"),
+    ("api", "fields"),
     [
         (V1, {"size": "3840x2160"}),  # multiples of 16 up to 3840
         (V1, {"size": "16x16"}),
@@ -142,27 +147,25 @@ def test_what_the_apis_answer_with_400_is_never_sent(dialect: Dialect) -> None:
         (MAI, {"size": "1000x777"}),
     ],
 )
-def test_what_a_model_can_do_is_taken(dialect: Dialect, fields: dict[str, Any]) -> None:
-    request = GenerationRequest.model_validate({"prompt": "x"} | fields)
-    completed = dialect.complete(request)
-    assert completed.model_dump(include=set(fields)) == fields
+def test_valid_request_is_accepted_unchanged(api: DirectApi, fields: dict[str, Any]) -> None:
+    assert complete(api, **fields).model_dump(include=set(fields)) == fields
 
 
 @pytest.mark.parametrize(
-    ("dialect", "fields", "wrong"),
+    ("api", "fields", "wrong"),
     [
-        (V1, {"style": "vivid"}, ["style"]),  # DALL·E's own
+        (V1, {"style": "vivid"}, ["style"]),  # DALL·E 3 only
         (V1, {"quality": "hd"}, ["quality"]),
         (V1, {"quality": "standard"}, ["quality"]),
         (V1, {"output_format": "webp"}, ["output_format"]),  # not on Azure
         (V1, {"background": "red"}, ["background"]),
-        (V1, {"output_compression": 50}, ["output_compression"]),  # png is not compressed with loss
+        (V1, {"output_compression": 50}, ["output_compression"]),  # PNG has no lossy compression
         (V1, {"output_compression": 50, "output_format": "png"}, ["output_compression"]),
-        (V1, {"background": "transparent", "output_format": "jpeg"}, ["background"]),  # it has no transparency
+        (V1, {"background": "transparent", "output_format": "jpeg"}, ["background"]),  # JPEG has no transparency
         (V1, {"size": "1024x1025"}, ["size"]),
-        (V1, {"size": "3856x1024"}, ["size"]),  # too long an edge, and a multiple of 16
+        (V1, {"size": "3856x1024"}, ["size"]),  # a multiple of 16, but too long
         (V1, {"size": "1024x3856"}, ["size"]),
-        (SMALL, {"size": "512x512"}, ["size"]),  # the first ones know three sizes
+        (SMALL, {"size": "512x512"}, ["size"]),  # the first models have three sizes
         (SMALL, {"size": "2048x2048"}, ["size"]),
         (DATED, {"style": "vivid", "quality": "hd", "size": "17x17"}, ["style", "quality", "size"]),  # all at once
         (DALLE, {"n": 2}, ["n"]),
@@ -183,19 +186,38 @@ def test_what_a_model_can_do_is_taken(dialect: Dialect, fields: dict[str, Any]) 
                "style": "vivid"}, ["quality", "output_format", "output_compression", "background", "style"]),
     ],
 )  # fmt: skip
-def test_what_a_model_cannot_do_is_refused_by_name_before_it_costs(
-    dialect: Dialect, fields: dict[str, Any], wrong: list[str]
-) -> None:
+def test_invalid_fields_are_refused_before_the_call(api: DirectApi, fields: dict[str, Any], wrong: list[str]) -> None:
     with pytest.raises(RequestError) as caught:
-        dialect.complete(GenerationRequest.model_validate({"prompt": "x"} | fields))
+        complete(api, **fields)
     assert as_http_error(caught.value).status == 400
     assert [problem.field for problem in caught.value.problems] == wrong
-    assert all("'ours'" in problem.message or "alone" in problem.message or "does not go" in problem.message
-               for problem in caught.value.problems)  # fmt: skip
+    assert all(problem.message.endswith(".") for problem in caught.value.problems)
 
 
 @pytest.mark.parametrize(
-    ("dialect", "sizes", "any_size_to", "most_images", "fields"),
+    ("api", "fields", "message"),
+    [
+        (V1, {"style": "vivid"}, "style: 'ours' does not have this field. Leave it out."),
+        (DALLE, {"prompt": "x" * 4_001}, "prompt: 4,001 characters; 'ours' accepts 4,000. Shorten it."),
+        (FLUX, {"n": 5}, "n: 5 images; 'ours' accepts at most 4. Lower it."),
+        (DALLE, {"quality": "high"}, "quality: 'ours' accepts standard, hd. Use one of these."),
+        (DALLE, {"size": "auto"}, "size: 'ours' accepts 1024x1024, 1792x1024, 1024x1792. Use one of these."),
+        (V1, {"size": "10x17"}, ("size: 'ours' accepts auto, 1024x1024, 1024x1536, 1536x1024, and multiples of 16 up "
+            "to 3840. Use one of these.")),
+        (V1, {"output_compression": 50},
+            "output_compression: needs output_format 'jpeg'. Set output_format, or leave this out."),
+        (V1, {"background": "transparent", "output_format": "jpeg"},
+            "background: JPEG has no transparency. Use output_format 'png', or another background."),
+    ],
+)  # fmt: skip
+def test_message_says_what_is_wrong_and_what_to_do(api: DirectApi, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        complete(api, **fields)
+    assert caught.value.message == message
+
+
+@pytest.mark.parametrize(
+    ("api", "sizes", "any_size_to", "most_images", "fields"),
     [
         (V1, 4, 3840, 10, ("quality", "output_format", "output_compression", "background", "user")),
         (SMALL, 4, None, 10, ("quality", "output_format", "output_compression", "background", "user")),
@@ -204,12 +226,12 @@ def test_what_a_model_cannot_do_is_refused_by_name_before_it_costs(
         (MAI, 0, None, 1, ()),
     ],
 )
-def test_the_limits_that_are_shown_are_those_that_are_kept(
-    dialect: Dialect, sizes: int, any_size_to: int | None, most_images: int, fields: tuple[str, ...]
+def test_published_limits_are_accepted(
+    api: DirectApi, sizes: int, any_size_to: int | None, most_images: int, fields: tuple[str, ...]
 ) -> None:
-    limits = dialect.limits
+    limits = api.limits
     assert (len(limits.sizes), limits.any_size_to, limits.most_images) == (sizes, any_size_to, most_images)
     assert limits.fields == fields
-    dialect.complete(GenerationRequest(prompt="x" * limits.longest_prompt, n=limits.most_images))
+    complete(api, prompt="x" * limits.longest_prompt, n=limits.most_images)
     for size in limits.sizes:
-        assert dialect.complete(GenerationRequest(prompt="x", size=size)).size == size
+        assert complete(api, size=size).size == size

@@ -1,0 +1,189 @@
+"""HTTP requests to an image service: connections, credentials and time limits."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+from http.cookiejar import DefaultCookiePolicy
+from ssl import SSLCertVerificationError
+from typing import IO, TYPE_CHECKING, Any, Final
+
+import requests
+from azure.core.exceptions import AzureError
+from requests.auth import AuthBase
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError, SSLError
+
+from imagegen.deployments import Deployment
+from imagegen.events import log_event
+from imagegen.upstream.response import NoResponseError, UpstreamResponse
+from imagegen.upstream.verbatim import VerbatimAdapter
+
+if TYPE_CHECKING:
+    from requests import PreparedRequest, Response
+
+_CONNECT_SECONDS: Final = 5
+_READ_SECONDS: Final = 30
+_RESPONSE_SECONDS: Final = 40
+"""Longest time from the request to the end of the response."""
+_TRANSFER_SECONDS: Final = 30
+"""For a response with images: the same, in addition to the read timeout."""
+_CHUNK: Final = 1 << 16
+_LONGEST_RESPONSE: Final = 1 << 20
+"""Bytes. JSON responses have a few kilobytes; a longer one is not from this API."""
+
+
+class NotSentError(NoResponseError):
+    """The request did not reach the service."""
+
+
+class ResponseTooLongError(NoResponseError):
+    """The response is longer than the limit. A repeated call would return as much again."""
+
+
+class TemporaryFileError(NoResponseError):
+    """The response could not be written to a temporary file."""
+
+
+class _Credential(AuthBase):
+    """Adds the key or a bearer token. With any credential set, requests does not read a .netrc."""
+
+    def __init__(self, deployment: Deployment, *, bearer_key: bool) -> None:
+        self._bearer_key = bearer_key
+        self._key = deployment.api_key
+        self._scope = deployment.scope
+        self._token: Callable[[], str] | None = None
+
+    def __call__(self, request: PreparedRequest) -> PreparedRequest:
+        if self._key and self._bearer_key:
+            request.headers["Authorization"] = f"Bearer {self._key.get_secret_value()}"
+        elif self._key:
+            request.headers["api-key"] = self._key.get_secret_value()
+        else:
+            request.headers["Authorization"] = f"Bearer {self._bearer_token()}"
+        return request
+
+    def _bearer_token(self) -> str:
+        if self._token is None:
+            # Imported here: an app with a key starts faster without it.
+            from azure.identity import DefaultAzureCredential, get_bearer_token_provider
+
+            self._token = get_bearer_token_provider(DefaultAzureCredential(), self._scope)
+        return self._token()
+
+
+class UpstreamSession:
+    """Requests to one deployment. Thread-safe.
+
+    Parameters
+    ----------
+    deployment
+        Its credential goes with every request.
+    connections
+        The number of threads that send at the same time.
+    bearer_key
+        Send the key as ``Authorization: Bearer`` instead of ``api-key``.
+    monotonic
+        Seconds of a clock that never goes back.
+    """
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        *,
+        connections: int,
+        bearer_key: bool = False,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._session = requests.Session()
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        for scheme in ("https://", "http://"):
+            self._session.mount(scheme, VerbatimAdapter(pool_maxsize=connections))
+        self._credential = _Credential(deployment, bearer_key=bearer_key)
+        self._monotonic = monotonic
+
+    def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        event: str,
+        generation_id: str,
+        read_seconds: float = _READ_SECONDS,
+        into: tuple[IO[bytes], int] | None = None,
+        **options: Any,
+    ) -> UpstreamResponse:
+        """Send one request and read the response, whatever its status. Do not retry or follow redirects.
+
+        Parameters
+        ----------
+        event
+            Name of the log event.
+        read_seconds
+            Read timeout.
+        into
+            A file that receives the body of a 200, and the largest number of bytes that the body may have.
+
+        Raises
+        ------
+        NotSentError
+            Without a connection or a credential.
+        NoResponseError
+            Without a response, or with one that is incomplete or too long.
+        """
+        started = self._monotonic()
+        try:
+            request = self._session.prepare_request(requests.Request(method, url, auth=self._credential, **options))
+            request.url = url  # prepare_request normalizes the URL; send it as given
+            response = self._session.send(
+                request, timeout=(_CONNECT_SECONDS, read_seconds), allow_redirects=False, stream=True
+            )
+            with response:
+                if into and response.status_code == 200:
+                    file, limit = into
+                    self._read(response, file, limit=limit, deadline=started + read_seconds + _TRANSFER_SECONDS)
+                    body = b""
+                else:
+                    memory = io.BytesIO()
+                    self._read(response, memory, limit=_LONGEST_RESPONSE, deadline=started + _RESPONSE_SECONDS)
+                    body = memory.getvalue()
+        except (requests.RequestException, HTTPError, OSError, AzureError) as error:
+            log_event(f"{event}.unanswered", id=generation_id, error=type(error).__name__)
+            kind = NotSentError if _was_not_sent(error) else NoResponseError
+            raise kind(f"no response ({type(error).__name__})") from None
+        received = UpstreamResponse(response, body)
+        log_event(
+            event,
+            id=generation_id,
+            status=received.status,
+            upstream_request_id=received.request_id,
+            ms=round((self._monotonic() - started) * 1000),
+        )
+        return received
+
+    def _read(self, response: Response, file: IO[bytes], *, limit: int, deadline: float) -> None:
+        total = 0
+        # read1 returns what has arrived. A server that sends a byte now and then never causes a read timeout.
+        while chunk := response.raw.read1(_CHUNK, decode_content=True):
+            total += len(chunk)
+            if total > limit:
+                raise ResponseTooLongError(f"a response of more than {limit:,} bytes")
+            if self._monotonic() > deadline:
+                raise NoResponseError("a response that does not end")
+            try:
+                file.write(chunk)
+            except OSError as error:
+                reason = f"the response could not be written to a temporary file ({error.strerror})"
+                raise TemporaryFileError(reason) from None
+
+
+def _was_not_sent(error: Exception) -> bool:
+    """Whether the request failed before its first byte was sent."""
+    if isinstance(error, AzureError | requests.ConnectTimeout):
+        return True
+    failed = error.args[0] if isinstance(error, requests.ConnectionError) and error.args else None
+    reason = getattr(failed, "reason", None)
+    if isinstance(reason, SSLError):
+        # Only a wrong certificate ends the handshake. Other TLS errors may come after the request.
+        return bool(reason.args) and isinstance(reason.args[0], SSLCertVerificationError)
+    return isinstance(reason, NewConnectionError | ConnectTimeoutError | NameResolutionError)
