@@ -1,4 +1,7 @@
-"""How near to its quota a burst drains: ``python -m bench.burst``. The number in docs/benchmarks.md."""
+"""Duration of a burst relative to the minimum that the quota allows: ``python -m bench.burst``.
+
+The result is in docs/benchmarks.md.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from local.azurite import azurite
 from local.stack import app_environment, emulator, functions_host
 
 COUNT, QUOTA, WINDOW = 200, 10, 3
-"""Requests at once; calls that the model allows in so many seconds."""
-GIVE_UP_SECONDS = 300
+"""Concurrent requests; calls that the model allows per window; seconds of a window."""
+TIMEOUT_SECONDS = 300
 
 
 def main() -> None:
@@ -30,8 +33,9 @@ def main() -> None:
     deployment = counted["by_deployment"]["gpt-image-2"]
     ideal = (COUNT / QUOTA - 1) * WINDOW
     most = max(counted["billed_by_client_request_id"].values())
-    print(f"{dict(ended)} in {seconds:.0f} s, {seconds / ideal:.2f} of what the quota needs ({ideal:.0f} s)")
-    print(f"429: {deployment['throttled']}, before told: {deployment['impatient']}; calls of one generation: {most}")
+    print(f"{dict(ended)} in {seconds:.0f} s, {seconds / ideal:.2f} times the minimum of the quota ({ideal:.0f} s)")
+    print(f"429: {deployment['throttled']}; retries before their Retry-After: {deployment['early_retries']}")
+    print(f"most calls for one generation: {most}")
 
 
 def _start(base_url: str) -> list[str]:
@@ -45,7 +49,7 @@ def _start(base_url: str) -> list[str]:
 
 def _drain(locations: list[str], began: float) -> list[str]:
     ended: list[str] = []
-    while locations and time.monotonic() - began < GIVE_UP_SECONDS:
+    while locations and time.monotonic() - began < TIMEOUT_SECONDS:
         answers = {location: requests.get(location, timeout=60) for location in locations}
         ended += [answer.json()["status"] for answer in answers.values() if answer.status_code != 202]
         locations = [location for location, answer in answers.items() if answer.status_code == 202]

@@ -1,6 +1,6 @@
-"""What an answer full of images costs in memory: ``python -m bench.memory``. The numbers in docs/benchmarks.md.
+"""Memory for responses with large images: ``python -m bench.memory``. The results are in docs/benchmarks.md.
 
-Each row is a process of its own, which does what the queue function does in Azure: take messages, call, write.
+Each row is a separate process that does the work of the queue function: take messages, call the model, write images.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from local.azurite import azurite
 from local.stack import EVERY_MODEL, ROOT, app_environment, emulator
 
 ROWS = [
-    # images in an answer, bytes of each, answers at once
+    # images per response, bytes of each, concurrent responses
     (0, 0, 0),
     (1, 2_000_000, 1),
     (1, 20_000_000, 1),
@@ -34,7 +34,7 @@ ROWS = [
 
 
 def main() -> None:
-    print("| images in an answer | of bytes | answers at once | peak MiB | above idle | seconds |")
+    print("| images per response | bytes of each | concurrent responses | peak MiB | above idle | seconds |")
     print("| --- | --- | --- | --- | --- | --- |")
     idle = 0.0
     with azurite() as storage, emulator("--speed", "0") as (endpoint, _):
@@ -47,16 +47,16 @@ def main() -> None:
             print(f"| {row[0]} | {row[1]:,} | {row[2]} | {peak:.0f} | {peak - idle:.0f} | {seconds:.1f} |", flush=True)
 
 
-def measure(images: int, length: int, at_once: int) -> None:
-    """Peak MiB of this process, and seconds, after so many answers at once."""
+def measure(images: int, length: int, concurrent: int) -> None:
+    """Print the peak MiB of this process and the seconds for a number of concurrent responses."""
     app = build(read_settings(json.load(sys.stdin)))
     started: list[str] = []
-    for number in range(at_once):
+    for number in range(concurrent):
         request = GenerationRequest(prompt=f"[bytes:{length}] {number} {time.time()}", n=images, model="gpt-image-2")
         generation = app.generations.start(request, metadata={}, timeout=timedelta(hours=1))
         started.append(generation.id)
     began = time.monotonic()
-    with ThreadPoolExecutor(max(1, at_once)) as pool:
+    with ThreadPoolExecutor(max(1, concurrent)) as pool:
         list(pool.map(partial(app.worker.advance_by_id, has_minutes=True), started))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, time.monotonic() - began)
 

@@ -1,4 +1,4 @@
-"""`python -m local start` and `python -m local demo`: what make runs."""
+"""`python -m local start` and `python -m local demo`: the commands behind make."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import sys
 
 
 def main() -> int:
-    # Ctrl-C while modules are imported: there is no child to end yet, so the kernel may end this process, without
-    # the traceback of an import. The command's own handler replaces this one.
+    # Ctrl-C during the imports: no child exists yet, so let the kernel end this process without a traceback.
+    # The command installs its own handler later.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # Imported only here: it all takes a third of a second, in which Python's own handler would print that traceback.
-    from local.ending import end_with_make
+    # The imports take a third of a second, so they come after the line above.
+    from local.signals import end_with_make
 
     end_with_make()
     match sys.argv[1:]:

@@ -1,4 +1,4 @@
-"""Azurite, Microsoft's storage emulator, for the length of a `with` block."""
+"""Azurite, Microsoft's storage emulator, as a context manager."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LISTENING = r"Azurite {} service is successfully listening at (https?://\S+)"
 
 
 class AzuriteError(Exception):
-    """Azurite is not installed, or did not start. The message says why and holds Azurite's own output."""
+    """Azurite is not installed, or it did not start. The message contains the output of Azurite."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Azurite:
     connection_string: str
     """Account name, key and the three endpoints."""
     blob_endpoint: str
-    """`http://127.0.0.1:<port>/devstoreaccount1`, https when started with a certificate."""
+    """`http://127.0.0.1:<port>/devstoreaccount1`, or https with a certificate."""
     queue_endpoint: str
     process: Child
-    """The running Azurite; its output, and `kill` for tests of a storage account that goes away."""
+    """The running process. Tests of a failing storage account `kill` it."""
 
 
 @contextlib.contextmanager
@@ -55,31 +55,31 @@ def azurite(
     Parameters
     ----------
     location
-        Folder that keeps the data. None: in memory, gone at the end.
+        Folder for the data. None keeps the data in memory.
     blob_port, queue_port, table_port
-        0 lets the kernel pick, and Azurite says which: no port is looked up first that another could take.
+        0: any free port. The kernel chooses it and Azurite prints it, so no other process can take it in between.
     cert, key
         PEM files. With both, Azurite speaks https and accepts Entra tokens, which user delegation keys need
-        (`--oauth basic`: it checks their form, not their signature).
+        (`--oauth basic`: Azurite checks their form, not their signature).
 
     Raises
     ------
     AzuriteError
-        Not installed, or it did not start: a port taken, a certificate that cannot be read.
+        Azurite is not installed, or it did not start, for example because a port is in use.
     """
     with contextlib.ExitStack() as stack:
-        # Azurite writes its workspace file to the current folder when it has no location, also in memory.
+        # Without a location, Azurite writes a workspace file to the current folder, even in memory.
         folder = location or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="azurite-")))
         folder.mkdir(parents=True, exist_ok=True)
         command = _command(folder, in_memory=location is None, ports=(blob_port, queue_port, table_port))
         command += _tls(cert, key)
         try:
             ready = _LISTENING.format("Table")
-            child = stack.enter_context(start(command, ready=ready, what="Azurite", timeout=timeout))
+            child = stack.enter_context(start(command, ready=ready, name="Azurite", timeout=timeout))
             endpoints = [_endpoint(child, service) for service in ("Blob", "Queue", "Table")]
             for endpoint in endpoints[:2]:
-                _answers(endpoint, timeout)
-        except ChildError as error:  # it says what did not start
+                _check_connection(endpoint, timeout)
+        except ChildError as error:
             raise AzuriteError(str(error)) from error
         except OSError as error:
             raise AzuriteError(f"Azurite did not start: {error}") from error
@@ -98,12 +98,12 @@ def azurite(
 def _command(folder: Path, *, in_memory: bool, ports: tuple[int, int, int]) -> list[str]:
     node = shutil.which("node")
     if node is None:
-        raise AzuriteError("Azurite needs Node.js 20 or later, and there is no `node` on the path")
+        raise AzuriteError("Azurite needs Node.js, but `node` is not on the PATH: install Node.js 20 or later")
     if not _SCRIPT.is_file():
-        raise AzuriteError(f"Azurite is not installed ({_SCRIPT} is missing): run `make start` or `npm ci` in local/")
+        raise AzuriteError(f"Azurite is not installed ({_SCRIPT} is missing): run `make start`, or `npm ci` in local/")
     where = ["--inMemoryPersistence"] if in_memory else ["--location", str(folder)]
-    # The installed SDKs speak API versions newer than any Azurite knows (12.31: 2026-10-06, Azurite 3.35:
-    # 2025-11-05). Without --skipApiVersionCheck every request would be refused.
+    # The installed SDKs send a newer API version than Azurite supports (12.31: 2026-10-06, Azurite 3.35: 2025-11-05).
+    # Without --skipApiVersionCheck, Azurite refuses every request.
     options = ["--silent", "--disableTelemetry", "--skipApiVersionCheck"]
     for service, port in zip(("blob", "queue", "table"), ports, strict=True):
         options += [f"--{service}Host", "127.0.0.1", f"--{service}Port", str(port)]
@@ -112,7 +112,7 @@ def _command(folder: Path, *, in_memory: bool, ports: tuple[int, int, int]) -> l
 
 def _tls(cert: Path | None, key: Path | None) -> list[str]:
     if (cert is None) != (key is None):
-        raise ValueError("cert and key go together")
+        raise ValueError("cert and key must be given together")
     if cert is None:
         return []
     return ["--cert", str(cert), "--key", str(key), "--oauth", "basic"]
@@ -122,8 +122,8 @@ def _endpoint(child: Child, service: str) -> str:
     return f"{child.wait_for(_LISTENING.format(service)).group(1)}/{ACCOUNT}"
 
 
-def _answers(endpoint: str, timeout: float) -> None:
+def _check_connection(endpoint: str, timeout: float) -> None:
     match = re.match(r"https?://([^:/]+):(\d+)/", endpoint)
     if match is None:
-        raise AzuriteError(f"Azurite named an endpoint without a port: {endpoint}")
+        raise AzuriteError(f"Azurite printed an endpoint without a port: {endpoint}")
     socket.create_connection((match[1], int(match[2])), timeout).close()

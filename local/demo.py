@@ -1,4 +1,4 @@
-"""``make demo``: one prompt on its real way to a picture on disk."""
+"""``make demo``: run a prompt through the real app and save the image."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from local.azurite import AzuriteError
-from local.ending import stop_on_sigterm
 from local.processes import ChildError
+from local.signals import stop_on_sigterm
 from local.stack import EVERY_MODEL, isolated_stack
 
 DEFAULT_PROMPT = "a lighthouse in fog"
 OUTPUT = Path("demo-output")
-_GIVE_UP_SECONDS = 120
+_TIMEOUT_SECONDS = 120
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,11 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     stop_on_sigterm()
     started = time.monotonic()
     try:
-        # What can be wrong without the app is found before the app is started.
+        # Report invalid arguments before the app is started.
         body = _body(arguments)
         _make_output_folder()
         with (
-            console.status("Starting Azurite, the image API and the Functions host") as status,
+            console.status("Starting Azurite, the emulator of the image APIs and the Functions host") as status,
             isolated_stack(IMAGE_DEPLOYMENTS=EVERY_MODEL) as stack,
         ):
             monitor = _generate(stack.base_url, body, console, status.update)
@@ -50,34 +50,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"Saved: {path}", flush=True)
     seconds = f"{time.monotonic() - started:.0f} s"
     if paths:
-        console.print(f"\n[green]Done[/] in {seconds}. The links above went with the demo's storage; the files stay.")
+        console.print(
+            f"\n[green]Done[/] in {seconds}. The demo has stopped its storage, so the URLs above no longer work."
+        )
     else:
-        console.print(f"\n[yellow]No picture[/] in {seconds}.")
+        console.print(f"\n[yellow]No image[/] after {seconds}. The answer above says why.")
     console.print(_NEXT, markup=False, soft_wrap=True)
     return 0 if paths else 1
 
 
 class DemoError(Exception):
-    """What was asked for cannot be done, or the app answered otherwise than it should."""
+    """Invalid arguments, or an unexpected answer of the app."""
 
 
 def _make_output_folder() -> None:
     try:
         OUTPUT.mkdir(exist_ok=True)
     except FileExistsError:
-        raise DemoError(f"{OUTPUT} is not a folder, and pictures are saved there: move it away") from None
+        raise DemoError(f"{OUTPUT} is not a folder, but the demo saves images there: rename or remove it") from None
 
 
-def _generate(base: str, body: dict[str, Any], console: Console, say: Callable[[str], None]) -> dict[str, Any]:
-    """Start, then follow Location as Logic Apps does. Returns the last answer's body."""
+def _generate(base: str, body: dict[str, Any], console: Console, show: Callable[[str], None]) -> dict[str, Any]:
+    """Start a generation and follow Location as Logic Apps does. Returns the last body."""
     answer = requests.post(f"{base}/generations", json=body, timeout=60)
     if answer.status_code != 202:
         raise DemoError(f"POST /generations answered {answer.status_code}: {answer.text}")
     console.print(f"POST /generations → 202, id {answer.json()['id']}")
     began = time.monotonic()
-    while answer.status_code == 202 and time.monotonic() - began < _GIVE_UP_SECONDS:
-        say(f"{answer.json()['status']}, {time.monotonic() - began:.0f} s")
-        # The monitor costs nothing here, so the demo looks more often than Retry-After asks of a workflow.
+    while answer.status_code == 202 and time.monotonic() - began < _TIMEOUT_SECONDS:
+        show(f"{answer.json()['status']}, {time.monotonic() - began:.0f} s")
+        # Polling costs nothing here, so the demo polls more often than Retry-After asks for.
         time.sleep(min(1, int(answer.headers["Retry-After"])))
         answer = requests.get(answer.headers["Location"], timeout=60)
     console.print(f"GET …/result → {answer.status_code} after {time.monotonic() - began:.0f} s")
@@ -85,7 +87,7 @@ def _generate(base: str, body: dict[str, Any], console: Console, say: Callable[[
 
 
 def _download(monitor: dict[str, Any]) -> list[Path]:
-    """Each image from Blob Storage, by its SAS link."""
+    """Save each image from its SAS URL."""
     paths: list[Path] = []
     for image in monitor.get("result", {}).get("data", []):
         if "url" in image:
@@ -113,7 +115,7 @@ def _number(text: str | None) -> int | None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
-    # From the environment, so that make need not quote a prompt for the shell.
+    # The defaults come from the environment, so that make does not have to quote the prompt for a shell.
     parser.add_argument("--prompt", default=os.environ.get("PROMPT") or DEFAULT_PROMPT)
     parser.add_argument("--n", default=os.environ.get("N") or None)
     parser.add_argument("--model", default=os.environ.get("MODEL") or None)
@@ -121,11 +123,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-_NEXT = """What to try next:
+_NEXT = """Next steps:
   make demo PROMPT="a lighthouse in a storm" N=2 SIZE=512x512
-  make demo MODEL=gpt-image-2                          another API; also dall-e-3, FLUX.2-pro, MAI-Image-2.5
-  make demo PROMPT="a lighthouse [contentFilter]"      how a refused prompt looks (docs/emulator.md has more)
-  make start                                           the app in the foreground, with curl lines to copy"""
+  make demo MODEL=gpt-image-2                          another API: also dall-e-3, FLUX.2-pro, MAI-Image-2.5
+  make demo PROMPT="a lighthouse [contentFilter]"      a refused prompt: more faults in docs/emulator.md
+  make start                                           the app in the foreground, with curl commands to copy"""
 
 if __name__ == "__main__":
     sys.exit(main())

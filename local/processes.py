@@ -1,4 +1,4 @@
-"""Child processes that end when their parent does, however the parent ends."""
+"""Child processes that end with their parent, even if the parent is killed."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
     from pathlib import Path
 
-# A parent killed with SIGKILL runs no handler, so the kernel has to end the child: PR_SET_PDEATHSIG (1). It is set
-# by a launcher that then becomes the command with exec, which keeps it. So the pid is the command's own, and no
-# Python runs between fork and exec in a parent that may have threads, which is the trouble with preexec_fn. The
-# parent may die before prctl is called: the launcher sees that its parent is another by then.
+# A parent that is killed with SIGKILL runs no handler, so the kernel must end the child: PR_SET_PDEATHSIG (1).
+# A launcher sets it and then becomes the command with exec, which keeps the setting. So the command has the pid of
+# the launcher. Unlike preexec_fn, this runs no Python code between fork and exec in a parent with threads.
+# If the parent dies before prctl is called, the launcher notices that it has another parent.
 # The kernel watches the *thread* that started the child: start children from a thread that outlives them.
 _LAUNCHER = """
 import ctypes, os, signal, sys
@@ -34,22 +34,22 @@ os.execvp(sys.argv[2], sys.argv[2:])
 
 
 _KEPT_LINES = 10_000
-"""A host that runs for days prints without end."""
+"""A limit, because a host that runs for days never stops printing."""
 
 
 class ChildError(Exception):
-    """A child ended, or stayed silent too long, before it did what was waited for."""
+    """A child ended, or a timeout passed, before the child printed the expected line."""
 
 
 @dataclass
 class Child:
-    """A running command and what it has printed, the newest 10,000 lines."""
+    """A running command and its output, the newest 10,000 lines."""
 
     process: subprocess.Popen[str]
     ready_line: str = ""
     _lines: deque[str] = field(default_factory=lambda: deque[str](maxlen=_KEPT_LINES))
     _printed: int = 0
-    """Lines ever, also those that are no longer kept."""
+    """All lines so far, including dropped ones."""
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _closed: bool = False
 
@@ -59,23 +59,23 @@ class Child:
 
     @property
     def output(self) -> str:
-        """Standard output and standard error so far, in the order they came."""
+        """Standard output and standard error so far, in order."""
         with self._changed:
             return "".join(self._lines)
 
     @property
     def closed(self) -> bool:
-        """Whether no more output can come."""
+        """Whether the output has ended."""
         with self._changed:
             return self._closed
 
     def wait_for(self, pattern: str, *, timeout: float = 30) -> re.Match[str]:
-        """Return the first match of `pattern` in one line of output, kept or to come.
+        """Return the first match of `pattern` in a line of output, past or future.
 
         Raises
         ------
         ChildError
-            The child closed its output, or `timeout` seconds passed, without such a line.
+            The output ended, or `timeout` seconds passed, without such a line.
         """
         wanted, seen, deadline = re.compile(pattern), 0, time.monotonic() + timeout
         with self._changed:
@@ -85,14 +85,14 @@ class Child:
                         return match
                 seen = self._printed
                 if self._closed:
-                    raise ChildError(f"ended without printing {pattern!r}:\n{''.join(self._lines)}")
+                    raise ChildError(f"The command ended without printing {pattern!r}:\n{''.join(self._lines)}")
                 if not self._changed.wait(deadline - time.monotonic()):
-                    raise ChildError(f"{timeout} s without printing {pattern!r}:\n{''.join(self._lines)}")
+                    raise ChildError(f"The command did not print {pattern!r} in {timeout} s:\n{''.join(self._lines)}")
 
     def lines(self) -> Generator[str]:
-        """Each line of output, those kept and those to come, until the child ends.
+        """Yield each line of output, past and future, until the child ends.
 
-        Who takes them more slowly than they come misses those that are no longer kept.
+        A slow reader misses the lines that have been dropped.
         """
         shown = 0
         while True:
@@ -106,16 +106,16 @@ class Child:
             yield from new
 
     def _since(self, printed: int) -> list[str]:
-        """The lines kept that came after the first `printed` ones."""
+        """Return the kept lines after the first `printed` ones."""
         newest_first = islice(reversed(self._lines), self._printed - printed)
         return list(newest_first)[::-1]
 
     def wait(self, timeout: float = 30) -> int:
-        """Return the exit code once the child has ended by itself."""
+        """Wait for the child to end by itself, and return its exit code."""
         return self.process.wait(timeout)
 
     def terminate(self, *, grace: float = 15) -> int:
-        """Ask the child to end (SIGTERM), kill it after `grace` seconds, return its exit code."""
+        """Send SIGTERM, kill the child after `grace` seconds, and return its exit code."""
         self.process.terminate()
         try:
             return self.process.wait(grace)
@@ -130,10 +130,10 @@ class Child:
         self.process.send_signal(number)
 
     def read(self) -> None:
-        """Collect output until it closes. Runs on a thread, so that the child never waits on a full pipe."""
+        """Collect the output until it ends. Runs in a thread, so that the child never blocks on a full pipe."""
         stdout = self.process.stdout
         if stdout is None:
-            raise ChildError("a child is read from a pipe")
+            raise ChildError("The output of the command is not a pipe")
         for line in stdout:
             with self._changed:
                 self._lines.append(line)
@@ -146,7 +146,7 @@ class Child:
 
 @contextlib.contextmanager
 def running(args: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Generator[Child]:
-    """Run a command, not waiting for anything; see `start`."""
+    """Run a command as `start` does, but do not wait for a ready line."""
     process = subprocess.Popen(
         [*_die_with_parent(), *args],
         env={**os.environ, **(env or {})},
@@ -165,7 +165,7 @@ def running(args: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: P
     finally:
         if process.poll() is None:
             child.terminate()
-        # A grandchild may hold the pipe open; its output is not worth waiting for.
+        # A grandchild may keep the pipe open. Do not wait for its output.
         reader.join(2)
         if process.stdout is not None and not reader.is_alive():
             process.stdout.close()
@@ -176,39 +176,37 @@ def start(
     args: Sequence[str],
     *,
     ready: str,
-    what: str = "The command",
+    name: str = "The command",
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     timeout: float = 30,
 ) -> Generator[Child]:
-    """Run a command for the length of a `with` block, entered once it has printed its ready line.
+    """Run a command during a `with` block, which starts when the command has printed its ready line.
 
     Parameters
     ----------
     args
-        The command; `python("package.module", ...)` for a module run by this interpreter.
+        The command, for example `python("package.module", ...)`.
     ready
-        Regular expression of the line that says it is ready. That line is `Child.ready_line`.
-    what
-        What an error calls it.
+        Regular expression for the ready line, which becomes `Child.ready_line`.
+    name
+        Name of the command in error messages.
     env
-        Added to this process's environment.
+        Additions to the environment of this process.
     timeout
         Seconds to wait for the ready line.
 
     Raises
     ------
     ChildError
-        It ended, or stayed silent, before it was ready. The message says what did not start, and holds its output.
+        The command ended, or the timeout passed, before the ready line. The message contains the output.
     """
     with running(args, env=env, cwd=cwd) as child:
         try:
             child.ready_line = child.wait_for(ready, timeout=timeout).string.strip()
         except ChildError as error:
             late = "" if child.closed else f" within {timeout:g} s"
-            raise ChildError(
-                f"{what} did not start{late}:\n{child.output.rstrip() or '(it printed nothing)'}"
-            ) from error
+            raise ChildError(f"{name} did not start{late}:\n{child.output.rstrip() or '(no output)'}") from error
         yield child
 
 

@@ -1,4 +1,4 @@
-"""local.settings.json as `make start` reads it: what it asks this machine to run, and what is wrong with it."""
+"""The settings of `make start`: local.settings.json, and which services it needs on this machine."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ EMULATOR_PORT = 7072
 _DEVELOPMENT_STORAGE = "UseDevelopmentStorage=true"
 _STORAGE = "AzureWebJobsStorage"
 _ENDPOINT = "AZURE_OPENAI_ENDPOINT"
-# The shell may set these where the file does not: they decide what is started.
-_DECIDING = (_STORAGE, _ENDPOINT, "AZURE_OPENAI_DEPLOYMENT", "IMAGE_DEPLOYMENTS")
+# The environment may set these even if the file does not: they decide which services are started.
+_FROM_SHELL = (_STORAGE, _ENDPOINT, "AZURE_OPENAI_DEPLOYMENT", "IMAGE_DEPLOYMENTS")
 _LAST_PORT = 65535
 
 
 class SettingsError(Exception):
-    """A setting that the developer has to mend. The message is one line that names the file and the key."""
+    """An invalid setting. The message is one line with the file and the key."""
 
 
 @dataclass(frozen=True)
@@ -35,40 +35,40 @@ class LocalSettings:
     """The settings of the app on this machine."""
 
     path: Path
-    """local.settings.json, or the example where there is none."""
+    """local.settings.json, or the example if it does not exist."""
     values: Mapping[str, str]
-    """Those of the file; what this shell's environment sets wins."""
+    """The values of the file; environment variables override them."""
     from_shell: frozenset[str] = frozenset()
-    """Names that the environment has set."""
+    """Names set by the environment."""
 
     @property
     def wants_azurite(self) -> bool:
-        """Whether storage is this machine's own.
+        """Whether the settings ask for development storage.
 
         Raises
         ------
         SettingsError
-            It is an account, and not by a connection string.
+            The value is neither development storage nor a connection string.
         """
         value = self.values.get(_STORAGE, "").strip()
         if value in ("", _DEVELOPMENT_STORAGE):
             return True
         try:
             BlobServiceClient.from_connection_string(value).close()  # pyright: ignore[reportUnknownMemberType]
-        except ValueError as error:  # its text may hold a part of the value, and so of the key
+        except ValueError as error:  # do not show its text: it may contain a part of the key
             raise self._wrong(_STORAGE, f'is neither "{_DEVELOPMENT_STORAGE}" nor a connection string') from error
         return False
 
     @property
     def emulator_port(self) -> int | None:
-        """Where the image API is this machine's own: its usual port. None: another's, or nothing that is a URL.
+        """Port for the emulator if the endpoint is on this machine, else None.
 
-        A value that is no URL goes to the app as it is, which says what is wrong with it.
+        None also for a value that is not a URL: the app reports it.
 
         Raises
         ------
         SettingsError
-            A URL with a port that is none.
+            The port of the URL is invalid.
         """
         value = self.values.get(_ENDPOINT, "").strip()
         if not value:
@@ -87,33 +87,33 @@ class LocalSettings:
         return any(self.values.get(name) for name in ("AZURE_OPENAI_DEPLOYMENT", "IMAGE_DEPLOYMENTS"))
 
     def _wrong(self, key: str, problem: str) -> SettingsError:
-        where = "this shell's environment" if key in self.from_shell else self.path.name
+        where = "environment" if key in self.from_shell else self.path.name
         return SettingsError(f"{where}: {key} {problem}")
 
 
 def read(root: Path, environ: Mapping[str, str]) -> LocalSettings:
-    """Read local.settings.json in `root`, or the example where there is none.
+    """Read local.settings.json in `root`, or the example if it does not exist.
 
     Raises
     ------
     SettingsError
-        It cannot be read, is not JSON, or has no object "Values" of strings.
+        The file cannot be read, is not JSON, or has no object "Values" of strings.
     """
     path = root / FILE
     if not path.exists():
         path = root / EXAMPLE
     values = _values(path)
-    overridden = {name: environ[name] for name in (*values, *_DECIDING) if name in environ}
+    overridden = {name: environ[name] for name in (*values, *_FROM_SHELL) if name in environ}
     return LocalSettings(path, values | overridden, frozenset(overridden))
 
 
 def port(environ: Mapping[str, str], default: int) -> int:
-    """PORT of the environment; 0 picks a free one.
+    """Return PORT of the environment; 0 means any free port.
 
     Raises
     ------
     SettingsError
-        It is no port number.
+        PORT is not a port number.
     """
     text = environ.get("PORT") or str(default)
     if not (text.isascii() and text.isdecimal() and int(text) <= _LAST_PORT):
@@ -124,7 +124,7 @@ def port(environ: Mapping[str, str], default: int) -> int:
 def _values(path: Path) -> dict[str, str]:
     content = _object(_json(path), path.name)
     if "Values" not in content:
-        raise SettingsError(f'{path.name}: "Values" is missing; {EXAMPLE} shows what it holds')
+        raise SettingsError(f'{path.name}: "Values" is missing: see {EXAMPLE}')
     values = _object(content["Values"], f'{path.name}: "Values"')
     for name, value in values.items():
         if not isinstance(value, str):
@@ -151,7 +151,7 @@ def _object(value: object, where: str) -> dict[str, Any]:
 
 
 def _kind(value: object) -> str:
-    """What JSON calls it. The value itself may be a secret."""
+    """Return the JSON type. The value itself may be a secret."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     names: tuple[tuple[type, str], ...] = ((dict, "an object"), (list, "a list"), (str, "a string"))

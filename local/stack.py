@@ -1,7 +1,7 @@
-"""Everything that the app needs, on this machine: Azurite, the emulator of the image API, the Functions host.
+"""The whole app on this machine: Azurite, the emulator of the image APIs, the Functions host.
 
-``python -m local start`` (``make start``) runs it in the foreground; the demo and the end-to-end tests run it for the
-length of a ``with`` block.
+``python -m local start`` (``make start``) runs it in the foreground. The demo and the end-to-end tests run it during a
+``with`` block.
 """
 
 from __future__ import annotations
@@ -19,44 +19,44 @@ from pathlib import Path
 from imagegen.settings import Settings
 from local import settings as local_settings
 from local.azurite import Azurite, AzuriteError, azurite
-from local.ending import stop_on_sigterm
 from local.processes import Child, ChildError, python, start
 from local.settings import LocalSettings, SettingsError
+from local.signals import stop_on_sigterm
 
 ROOT = Path(__file__).parent.parent
 KEY = "local-openai-key"
-"""What the emulator takes as api-key: no secret."""
+"""The api-key of the emulator, which is not a secret."""
 _LOCAL = ROOT / ".local"
 _READY = r"Ready: (http://\S+)"
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Where everything is."""
+    """The addresses and processes."""
 
     base_url: str
-    """Of the app, with the route prefix."""
+    """URL of the app, with the route prefix."""
     emulator_url: str | None
-    """None where the settings name an image service of their own."""
+    """None if the settings name another image service."""
     storage: Azurite | None
-    """None where the settings name an account of their own."""
+    """None if the settings name a storage account."""
     host: Child
     emulator: Child | None
 
 
 @contextlib.contextmanager
 def emulator(*options: str, port: int = 0) -> Generator[tuple[str, Child]]:
-    """The emulated image API: its URL and its process."""
+    """Run the emulator of the image APIs. Yields its URL and its process."""
     command = python("local.emulator", "--port", str(port), *options)
-    with start(command, ready=_READY, what="The image API emulator", cwd=ROOT) as child:
+    with start(command, ready=_READY, name="The emulator of the image APIs", cwd=ROOT) as child:
         yield child.wait_for(_READY).group(1), child
 
 
 @contextlib.contextmanager
 def functions_host(env: Mapping[str, str], *, port: int = 0, root: Path = ROOT) -> Generator[tuple[str, Child]]:
-    """The Functions host with this repository's app: its base URL and its process."""
+    """Run the Functions host with the app in `root`. Yields the base URL and the process."""
     command = python("local.host", "--port", str(port), "--root", str(root))
-    with start(command, ready=_READY, what="The Functions host", env=env, cwd=ROOT) as child:
+    with start(command, ready=_READY, name="The Functions host", env=env, cwd=ROOT) as child:
         yield child.wait_for(_READY).group(1), child
 
 
@@ -70,11 +70,11 @@ EVERY_MODEL = json.dumps(
         {"name": "MAI-Image-2.5", "api": "mai"},
     ]
 )
-"""IMAGE_DEPLOYMENTS of one deployment for each API that there is; the emulator speaks them all."""
+"""IMAGE_DEPLOYMENTS with a deployment for each API. The emulator serves them all."""
 
 
 def app_environment(connection_string: str, endpoint: str, **more: str) -> dict[str, str]:
-    """Every setting of the app, so that none comes from this shell or from local.settings.json."""
+    """Return a value for every setting, so that the shell and local.settings.json have no influence."""
     unset = {field.alias: "" for field in Settings.model_fields.values() if field.alias}
     return unset | {
         "AzureWebJobsStorage": connection_string,
@@ -89,7 +89,7 @@ def app_environment(connection_string: str, endpoint: str, **more: str) -> dict[
 
 @contextlib.contextmanager
 def isolated_stack(*emulator_options: str, **settings: str) -> Generator[Stack]:
-    """All three on free ports, in memory, untouched by this machine's settings."""
+    """Run all three on free ports and in memory, without the settings of this machine."""
     with (
         azurite() as storage,
         emulator(*emulator_options) as (emulator_url, emulator_child),
@@ -100,17 +100,16 @@ def isolated_stack(*emulator_options: str, **settings: str) -> Generator[Stack]:
 
 @contextlib.contextmanager
 def developer_stack(settings: LocalSettings, *, port: int) -> Generator[Stack]:
-    """What ``settings`` ask for, on the usual ports where these are free.
+    """Run the app with ``settings``, on the usual ports if they are free.
 
-    Storage and image service that are this machine's own are started; others are used as they are.
+    Azurite and the emulator start only if the settings do not name another storage account or image service.
     """
     with contextlib.ExitStack() as stack:
         env = dict(settings.values)
         storage = emulator_url = emulator_child = None
-        # What is wrong with a setting is said before anything is started.
-        emulator_port = settings.emulator_port
+        emulator_port = settings.emulator_port  # raises for an invalid setting, before anything is started
         if settings.wants_azurite:
-            stack.enter_context(only_one(_LOCAL / "azurite.lock"))
+            stack.enter_context(exclusive(_LOCAL / "azurite.lock"))
             storage = stack.enter_context(
                 azurite(
                     _LOCAL / "azurite",
@@ -130,19 +129,19 @@ def developer_stack(settings: LocalSettings, *, port: int) -> Generator[Stack]:
 
 
 class AlreadyRunningError(Exception):
-    """Another ``make start`` runs in this folder. The message says how to end it."""
+    """Another ``make start`` runs in this folder."""
 
 
 @contextlib.contextmanager
-def only_one(lock: Path) -> Generator[None]:
-    """Hold this file's lock: two Azurites would write over each other's data in one folder.
+def exclusive(lock: Path) -> Generator[None]:
+    """Hold the lock of a file: two Azurites would overwrite each other's data in one folder.
 
-    The kernel frees it however this process ends, so a file that is left behind locks nobody out.
+    The kernel releases the lock when this process ends in any way. A file that remains is not a lock.
 
     Raises
     ------
     AlreadyRunningError
-        Another process holds it.
+        Another process holds the lock.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("a+", encoding="utf-8") as file:
@@ -152,8 +151,8 @@ def only_one(lock: Path) -> Generator[None]:
             file.seek(0)
             pid = file.read().strip() or "unknown"
             raise AlreadyRunningError(
-                f"make start already runs (pid {pid}), with the data in {lock.with_suffix('')}: "
-                f"end it with Ctrl-C in its terminal, or with `kill {pid}`"
+                f"make start is already running (pid {pid}) with the data in {lock.with_suffix('')}: "
+                f"stop it with Ctrl-C in its terminal, or with `kill {pid}`"
             ) from None
         file.truncate(0)
         file.write(str(os.getpid()))
@@ -162,7 +161,7 @@ def only_one(lock: Path) -> Generator[None]:
 
 
 def free_port(usual: int) -> int:
-    """This port if nobody listens there, else 0: any free one."""
+    """Return this port if it is free, else 0, which means any free port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -172,8 +171,8 @@ def free_port(usual: int) -> int:
     return usual
 
 
-def main(arguments: Sequence[str] = ()) -> int:  # noqa: ARG001 - called as every command is
-    """Run it all until a signal comes."""
+def main(arguments: Sequence[str] = ()) -> int:  # noqa: ARG001 - the signature of every command
+    """Run the app until a signal arrives."""
     stop_on_sigterm()
     try:
         port = local_settings.port(os.environ, 7071)
@@ -181,10 +180,10 @@ def main(arguments: Sequence[str] = ()) -> int:  # noqa: ARG001 - called as ever
         with developer_stack(asked, port=port) as stack:
             for line in stack.host.lines():
                 print(line, end="", flush=True)
-                # After the host's own list of functions: what is shown last is what to copy.
+                # After the host's list of functions, so that the commands to copy come last.
                 if line.strip() == stack.host.ready_line:
                     print(_greeting(stack, asked.path.name), flush=True)
-            print("The Functions host stopped.", file=sys.stderr)
+            print("The Functions host ended unexpectedly: see its output above.", file=sys.stderr)
             return 1
     except KeyboardInterrupt:
         return 0
@@ -197,23 +196,23 @@ def _greeting(stack: Stack, settings_file: str) -> str:
     return _GREETING.format(
         settings=settings_file,
         base=stack.base_url,
-        emulator=stack.emulator_url or "as the settings say",
-        storage=stack.storage.blob_endpoint if stack.storage else "as the settings say",
+        emulator=stack.emulator_url or "from the settings",
+        storage=stack.storage.blob_endpoint if stack.storage else "from the settings",
     )
 
 
-# curl's own %header{location} is newer than the curl of Ubuntu 22.04, hence tr and sed.
+# The curl of Ubuntu 22.04 does not have %header{location}, hence tr and sed.
 _GREETING = r"""
 The app         {base}   (settings: {settings})
-The image API   {emulator}
+The image APIs  {emulator}
 Blob Storage    {storage}
 
-Start a generation, and keep the Location that a workflow follows:
+Start a generation and keep its Location, as a workflow does:
 
   location=$(curl -si {base}/generations -H 'Content-Type: application/json' \
     -d '{{"prompt": "a lighthouse in fog"}}' | tr -d '\r' | sed -n 's/^[Ll]ocation: //p')
 
-Then look there until it is no longer 202:
+Repeat this until the status is no longer 202:
 
   curl -i "$location"
 

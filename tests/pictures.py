@@ -1,4 +1,4 @@
-"""Small real pictures."""
+"""Small image files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 @cache
 def picture(form: str, *, side: int = 16) -> bytes:
-    """PNG, JPEG, WEBP or another format that Pillow writes, of noise: it does not compress."""
+    """Return an image of noise, which does not compress, in a format of Pillow: PNG, JPEG, WEBP, …"""
     pixels = random.Random(form).randbytes(side * side * 3)
     out = io.BytesIO()
     Image.frombytes("RGB", (side, side), pixels).save(out, form)

@@ -1,4 +1,4 @@
-"""A real HTTP server that answers what a test tells it to, byte for byte, and remembers what it was asked."""
+"""A real HTTP server with scripted answers, byte for byte. It records the requests."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 
 type Reply = bytes | Callable[[socket.socket], None]
-"""The bytes of an answer, or what to do with the connection. The connection is closed after it."""
+"""The bytes of an answer, or a function that uses the connection. Then the connection is closed."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A request as it came in."""
+    """A request as received."""
 
     method: str
     target: str
-    """Byte for byte."""
+    """Path and query, byte for byte."""
     headers: dict[str, str]
     """Names in lower case."""
     body: bytes
@@ -27,7 +27,7 @@ class Seen:
 
 @dataclass
 class ScriptedServer:
-    """One connection, one answer; the last answer of the script is given for ever."""
+    """One answer per connection. The last answer of the script repeats."""
 
     listening: socket.socket
     script: list[Reply] = field(default_factory=list[Reply])
@@ -42,12 +42,12 @@ class ScriptedServer:
         return f"http://{self.host}"
 
     def answers(self, *script: Reply) -> None:
-        """From now on; what was asked before is forgotten."""
+        """Replace the script, and clear the recorded requests."""
         self.script[:] = script
         self.seen.clear()
 
     def serve(self) -> None:
-        """Until the listening socket is shut down."""
+        """Serve until the listening socket is shut down."""
         while True:
             try:
                 connection, _ = self.listening.accept()
@@ -56,7 +56,7 @@ class ScriptedServer:
             threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
 
     def _answer(self, connection: socket.socket) -> None:
-        # A client that hangs up in the middle is what many tests are about.
+        # Many tests have a client that disconnects early.
         with connection, contextlib.suppress(OSError), connection.makefile("rb") as reader:
             request_line = reader.readline().decode("latin-1").split(" ")
             headers: dict[str, str] = {}
@@ -86,9 +86,9 @@ def scripted_server() -> Generator[ScriptedServer]:
 
 
 def http(status: int, body: object = b"", /, **headers: str | None) -> bytes:
-    """An answer. A body that is no bytes goes as JSON. Header names have underscores; None leaves one out."""
+    """Build an answer. A body that is not bytes is sent as JSON. Header names have underscores; None omits a header."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    lines = [f"HTTP/1.1 {status} Said", "Connection: close"]
+    lines = [f"HTTP/1.1 {status} Scripted", "Connection: close"]
     if "transfer_encoding" not in headers:
         headers.setdefault("content_length", str(len(content)))
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items() if value is not None]

@@ -1,1 +1,1 @@
-"""A local emulator of the Azure OpenAI image APIs: a developer's tool and a test double. See docs/emulator.md."""
+"""A local emulator of the Azure OpenAI image APIs, for development and tests. See docs/emulator.md."""

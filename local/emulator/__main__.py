@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import dataclasses
 import logging
 import os
 import socket
@@ -18,45 +19,35 @@ from local.emulator.faults import WORDS
 
 
 class Server(uvicorn.Server):
-    """Says when it listens, and stops at once with code 0: nobody waits for a test double."""
+    """Prints when it is ready, and stops at once with exit code 0."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Called by uvicorn."""
         await super().startup(sockets)
         for listening in sockets or []:
             print(f"Ready: {_url(listening)}", flush=True)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Called by uvicorn, which would answer what still hangs with a 500: cut it off, as a crash does."""
+        """Cut open connections, as a crash does. uvicorn would answer hanging requests with a 500."""
         for connection in list(self.server_state.connections):
             connection.transport.abort()
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
-        """Called on SIGINT and SIGTERM; uvicorn's own raises the signal again in the end, so not called."""
+        """Stop on SIGINT and SIGTERM. uvicorn's own handler raises the signal again at the end."""
         self.should_exit = True
 
 
 def main() -> int:
-    """Serve until told to stop."""
     arguments = _parser().parse_args()
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
     try:
         listening = _listen(arguments.host, arguments.port)
     except OSError as error:
-        # asyncio and socket put the address into strerror; a name that does not resolve has no errno to look up
+        # asyncio and socket add the address to strerror; an unknown host name has no positive errno
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error
         print(f"Cannot listen on {arguments.host} port {arguments.port}: {reason}", file=sys.stderr)
         return 1
-    options = Options(
-        keys=tuple(arguments.key),
-        speed=arguments.speed,
-        image_lifetime=arguments.image_lifetime,
-        location_path=arguments.location_path,
-        seconds=arguments.seconds,
-        quota=arguments.quota,
-        quota_window=arguments.quota_window,
-    )
+    options = Options(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Options)})
     config = uvicorn.Config(
         create_app(Emulator(options)),
         http=Protocol,
@@ -86,56 +77,64 @@ def _url(listening: socket.socket) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     width = max(len(word.usage) for word in WORDS.values()) + 2
-    table = "\n".join(f"  {word.usage:{width}}{word.does}" for word in WORDS.values())
+    table = "\n".join(f"  {word.usage:{width}}{word.effect}" for word in WORDS.values())
     parser = argparse.ArgumentParser(
         prog="python -m local.emulator",
         description="An emulator of the Azure OpenAI image APIs. Details: docs/emulator.md",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f"failures on request, as words in the prompt (:N: the first N tries only):\n{table}",
+        epilog=f"faults on request, as words in the prompt (:N: the first N tries only):\n{table}",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=_port, default=7072, help="0 takes a free one (default: %(default)s)")
-    parser.add_argument("--key", nargs="+", default=[DEFAULT_KEY], help=f"api-keys to accept (default: {DEFAULT_KEY})")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    add("--port", type=_port, default=7072, help="0: any free port (default: %(default)s)")
+    add(
+        "--key",
+        nargs="+",
+        dest="keys",
+        metavar="KEY",
+        default=Options.keys,
+        help=f"accepted api-keys (default: {DEFAULT_KEY})",
+    )
+    add(
         "--speed",
-        type=_seconds,
-        default=1.0,
+        type=_number,
+        default=Options.speed,
         metavar="FACTOR",
-        help="delays are multiplied by it; 0: done at the first poll (default: %(default)s)",
+        help="multiplies all delays; 0: every operation has ended at its first poll (default: %(default)s)",
     )
-    parser.add_argument(
+    add(
         "--image-lifetime",
-        type=_seconds,
-        default=86_400.0,
+        type=_number,
+        default=Options.image_lifetime,
         metavar="SECONDS",
-        help="how long an image URL is good for (default: %(default)s)",
+        help="time until an image URL expires (default: %(default)s)",
     )
-    parser.add_argument(
+    add(
         "--location-path",
         choices=("documented", "example"),
-        default="documented",
-        help="path in operation-location: /openai/operations/images/ or the official example's "
+        default=Options.location_path,
+        help="path in operation-location: /openai/operations/images/ or, as in the official example, "
         "/openai/dalle/operations/images/; both are served (default: %(default)s)",
     )
-    parser.add_argument(
+    add(
         "--seconds",
-        type=_seconds,
-        default=8.0,
+        type=_number,
+        default=Options.seconds,
         metavar="SECONDS",
-        help="what a call takes that answers with the picture, multiplied by --speed (default: %(default)s)",
+        help="duration of a direct call, multiplied by --speed (default: %(default)s)",
     )
-    parser.add_argument(
+    add(
         "--quota",
         type=_quota,
         metavar="N",
-        help="such calls for each deployment and window, 429 after that (default: no limit)",
+        help="direct calls per deployment and window; 429 beyond that (default: no limit)",
     )
-    parser.add_argument(
+    add(
         "--quota-window",
-        type=_seconds,
-        default=60.0,
+        type=_number,
+        default=Options.quota_window,
         metavar="SECONDS",
-        help="how long a window is; --speed leaves it alone (default: %(default)s)",
+        help="length of a window, regardless of --speed (default: %(default)s)",
     )
     return parser
 
@@ -154,7 +153,7 @@ def _port(text: str) -> int:
     return port
 
 
-def _seconds(text: str) -> float:
+def _number(text: str) -> float:
     value = float(text)
     if not 0 <= value < 1e9:
         raise argparse.ArgumentTypeError("must be a number, 0 or more")

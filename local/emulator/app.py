@@ -1,84 +1,81 @@
-"""The application: the APIs, the emulator's own routes, and what every request has in common."""
+"""The web application: all APIs, the emulator's own routes, request ids and the log."""
 
 import logging
 import time
 
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from local.emulator.calls import Calls
-from local.emulator.dalle import Dalle
-from local.emulator.deployments import DeploymentsApi
-from local.emulator.emulator import Api, Emulator
-from local.emulator.errors import json_answer, resource_not_found
-from local.emulator.flux import FluxApi
-from local.emulator.gpt_image import GptImageApi
-from local.emulator.images import Images
-from local.emulator.mai import MaiApi
-from local.emulator.models import ModelsApi
-from local.emulator.operations import OperationsApi
+from local.emulator import deployment_route, flux, gpt_image, mai, model_list
+from local.emulator.direct import DirectCalls
+from local.emulator.emulator import Emulator
+from local.emulator.errors import ServiceError, StorageError, json_response, resource_not_found
+from local.emulator.image_storage import ImageStorage
+from local.emulator.operations_api import OperationsApi
 
 log = logging.getLogger("local.emulator")
 
 
 def create_app(emulator: Emulator) -> ASGIApp:
-    """Put the emulator together."""
-    images = Images(emulator)
-    calls = Calls(emulator, images)
-    gpt_images = GptImageApi(emulator, calls)
-    apis: list[Api] = [
-        images,
-        calls,
-        OperationsApi(emulator, images),
-        gpt_images,
-        DeploymentsApi(emulator, gpt_images, Dalle(calls)),
-        FluxApi(emulator, calls),
-        MaiApi(emulator, calls),
-        ModelsApi(emulator),
-    ]
-    routes = [route for api in apis for route in api.routes()] + _own_routes(emulator, apis)
-    app = Starlette(routes=routes, exception_handlers={404: _not_found, 405: _not_found})
-    app.router.redirect_slashes = False
-    return Envelope(app, emulator)
+    images = ImageStorage(emulator)
+    calls = DirectCalls(emulator, images)
+    operations = OperationsApi(emulator, images)
 
-
-def _own_routes(emulator: Emulator, apis: list[Api]) -> list[Route]:
     async def stats(_request: Request) -> Response:
-        return json_answer(emulator.stats.shown())
+        return json_response(emulator.stats.as_json())
 
     async def reset(_request: Request) -> Response:
-        emulator.reset()
-        for api in apis:
-            api.clear()
+        for state in (emulator, images, calls, operations):
+            state.reset()
         return Response(status_code=204)
 
-    return [Route("/_emulator/stats", stats), Route("/_emulator/reset", reset, methods=["POST"])]
+    async def refuse(_request: Request, error: Exception) -> Response:
+        match error:
+            case ServiceError():
+                return error.response()
+            case StorageError():
+                return error.response(emulator.new_id())
+            case _:  # Starlette's own: no such route or method
+                return resource_not_found().response()
+
+    app = Starlette(
+        routes=[
+            *operations.routes(),
+            *images.routes(),
+            *gpt_image.routes(emulator, calls),
+            *deployment_route.routes(emulator, calls),
+            *flux.routes(emulator, calls),
+            *mai.routes(emulator, calls),
+            *model_list.routes(emulator),
+            Route("/_emulator/stats", stats),
+            Route("/_emulator/reset", reset, methods=["POST"]),
+        ],
+        exception_handlers=dict.fromkeys((ServiceError, StorageError, HTTPException), refuse),
+    )
+    app.router.redirect_slashes = False
+    return RequestLog(app, emulator)
 
 
-async def _not_found(_request: Request, _error: Exception) -> Response:
-    return resource_not_found().answer()
-
-
-class Envelope:
-    """Gives every answer its ``x-ms-request-id`` and every request its line in the log, without its query."""
+class RequestLog:
+    """Logs each request without its query, and adds ``x-ms-request-id`` to each response."""
 
     def __init__(self, app: ASGIApp, emulator: Emulator) -> None:
         self._app = app
         self._emulator = emulator
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Called by the server."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        status = "closed"  # unless an answer is sent
+        status = "closed"  # until a response starts
 
-        async def stamped(message: Message) -> None:
+        async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = str(message["status"])
@@ -86,11 +83,11 @@ class Envelope:
             await send(message)
 
         try:
-            await self._app(scope, receive, stamped)
+            await self._app(scope, receive, send_with_id)
         except ClientDisconnect:
             status = "left"
         except Exception:
-            log.exception("This is a defect of the emulator.")
+            log.exception("Defect of the emulator")
             raise
         finally:
             path: bytes = scope["raw_path"]

@@ -1,6 +1,7 @@
-"""Who may call: a known api-key, or any bearer token that is not empty."""
+"""Authentication: a known api-key, or any bearer token that is not empty."""
 
 import hmac
+from collections.abc import Sequence
 from typing import Literal
 
 from starlette.datastructures import Headers
@@ -21,29 +22,35 @@ _NOT_AUTHORIZED = (
 )
 
 
-def authorize(headers: Headers, keys: tuple[str, ...]) -> Authorization:
-    """How the request proves itself; a wrong key is refused even beside a token."""
-    given = headers.get("api-key")
-    if given is not None:
-        if any(hmac.compare_digest(given.encode(), key.encode()) for key in keys):
+def authorize(headers: Headers, keys: Sequence[str]) -> Authorization:
+    """Return the kind of credential. A wrong key is refused even if the request has a token too."""
+    key = headers.get("api-key")
+    if key is not None:
+        if _is_known(key, keys):
             return "api-key"
         raise wrong_key()
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and token.strip():
+    if _bearer_token(headers):
         return "bearer"
     raise ServiceError(401, "401", _NOT_AUTHORIZED)
 
 
-def authorize_bearer(headers: Headers, keys: tuple[str, ...]) -> None:
-    """For a service that takes a key as bearer: a key that is known, or what looks like Entra's (three parts)."""
-    scheme, _, given = headers.get("authorization", "").partition(" ")
-    token = given.strip()
-    if scheme.lower() != "bearer" or not token:
+def authorize_bearer(headers: Headers, keys: Sequence[str]) -> None:
+    """Accept a bearer token that is a known key, or that has three parts like an Entra token."""
+    token = _bearer_token(headers)
+    if not token:
         raise ServiceError(401, "401", _NOT_AUTHORIZED)
-    if not any(hmac.compare_digest(token.encode(), key.encode()) for key in keys) and token.count(".") != 2:
+    if not _is_known(token, keys) and token.count(".") != 2:
         raise wrong_key()
 
 
 def wrong_key() -> ServiceError:
-    """Azure's answer to a key it does not know."""
     return ServiceError(401, "401", _WRONG_KEY)
+
+
+def _bearer_token(headers: Headers) -> str:
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _is_known(key: str, keys: Sequence[str]) -> bool:
+    return any(hmac.compare_digest(key.encode(), known.encode()) for known in keys)

@@ -1,4 +1,4 @@
-"""Failures on request: words in square brackets in the prompt. An unknown word is plain text."""
+"""Faults on request: words in square brackets in the prompt. An unknown word is plain text."""
 
 import re
 from collections import OrderedDict
@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 Kind = Literal["none", "seconds", "index", "number", "word", "origin", "url"]
 
-# What an argument looks like; one that does not look so makes the brackets plain text.
+# Patterns of the arguments. If an argument does not match, the brackets are plain text.
 _SHAPES: dict[Kind, str] = {
     "none": r"(?!)",
     "seconds": r"\d+(\.\d+)?",
@@ -19,125 +19,124 @@ _SHAPES: dict[Kind, str] = {
     "url": r"https?://[\x21-\x7e]+",
 }
 _BRACKETS = re.compile(r"\[([A-Za-z0-9-]+)(?::([^\[\]]*))?\]")
-_MOST_COUNTS = 10_000
+_MAX_COUNTS = 10_000
 
 
 @dataclass(frozen=True)
-class Word:
-    """One row of the table: how the word is written and what it does."""
+class FaultWord:
+    """One row of the table in docs/emulator.md."""
 
     name: str
-    does: str
+    effect: str
     argument: Kind = "none"
-    counted: bool = False  # takes :N, "the first N tries only"
-    optional: bool = False  # may come without its argument
+    counted: bool = False  # accepts :N, the first N tries only
+    optional: bool = False  # the argument may be absent
 
     @property
     def usage(self) -> str:
-        """As a user writes it."""
+        """Return the forms in which the word can be written."""
         argument = "" if self.argument == "none" else f":{self.argument.upper()}"
         forms = ([self.name] if self.optional else []) + [self.name + argument]
         forms += [f"{self.name}{argument}:N"] if self.counted else []
         return " or ".join(f"[{form}]" for form in forms)
 
 
-WORDS: dict[str, Word] = {
+WORDS: dict[str, FaultWord] = {
     word.name: word
     for word in (
-        Word("submit-400", "submit: 400 invalidPayload", counted=True),
-        Word("submit-401", "submit: 401, as with a wrong key", counted=True),
-        Word("submit-403", "submit: 403 forbidden", counted=True),
-        Word("submit-429", "submit: 429 tooManyRequests with retry-after", counted=True),
-        Word("submit-500", "submit: 500 internalFailure, nothing is created", counted=True),
-        Word("submit-no-location", "submit: 202 without operation-location", counted=True),
-        Word("submit-hang", "submit: the operation is created, the answer comes late", "seconds", counted=True),
-        Word("submit-drop", "submit: the operation is created, the answer is lost", counted=True),
-        Word("location-elsewhere", "operation-location is on http://localhost.invalid"),
-        Word("location-origin", "operation-location is on that scheme, host and port", "origin"),
-        Word("seconds", "the operation or call takes so long, whatever --speed says", "seconds"),
-        Word("never", "the operation stays running for ever"),
-        Word(
+        FaultWord("submit-400", "submit: 400 invalidPayload", counted=True),
+        FaultWord("submit-401", "submit: 401, as with a wrong key", counted=True),
+        FaultWord("submit-403", "submit: 403 forbidden", counted=True),
+        FaultWord("submit-429", "submit: 429 tooManyRequests with retry-after", counted=True),
+        FaultWord("submit-500", "submit: 500 internalFailure, no operation is created", counted=True),
+        FaultWord("submit-no-location", "submit: 202 without operation-location", counted=True),
+        FaultWord("submit-hang", "submit: the operation is created, the response is delayed", "seconds", counted=True),
+        FaultWord("submit-drop", "submit: the operation is created, the connection is reset", counted=True),
+        FaultWord("location-elsewhere", "operation-location points to http://localhost.invalid"),
+        FaultWord("location-origin", "operation-location points to this scheme, host and port", "origin"),
+        FaultWord("seconds", "duration of the operation or call, regardless of --speed", "seconds"),
+        FaultWord("never", "the operation stays running forever"),
+        FaultWord(
             "contentFilter",
-            "the operation fails, the call answers 400: contentFilter or that code, with its details",
+            "the operation fails, or the call is refused with 400: contentFilter or this code, with details",
             "word",
             optional=True,
         ),
-        Word("failed", "the operation fails with that code", "word"),
-        Word("status", "polls show that status word literally, its case as given", "word", counted=True),
-        Word("poll-404", "poll: 404 notFound", counted=True),
-        Word("poll-429", "poll: 429 tooManyRequests with retry-after", counted=True),
-        Word("poll-500", "poll: 500 internalFailure", counted=True),
-        Word("poll-garbage", "poll: 200 with a body that is not JSON", counted=True),
-        Word("poll-drop", "poll: the connection is closed without an answer", counted=True),
-        Word("retry-after", "every Retry-After says that", "word"),
-        Word("poll-retry-date", "poll: Retry-After is an HTTP date"),
-        Word("poll-no-retry-after", "poll: no Retry-After"),
-        Word("no-created", "result.created is missing"),
-        Word("call-401", "call: 401, as with a wrong key", counted=True),
-        Word("call-403", "call: 403, as from outside the resource's network rules", counted=True),
-        Word("call-blocked", "call: 403 temporarily blocked, meaning the whole resource", counted=True),
-        Word("call-404", "call: 404 DeploymentNotFound", counted=True),
-        Word("call-408", "call: 408 Timeout, nothing is made", counted=True),
-        Word("call-429", "call: 429 with retry-after and retry-after-ms", counted=True),
-        Word("call-500", "call: 500, nothing is made", counted=True),
-        Word("call-502", "call: 502 with a gateway's HTML, nothing is made", counted=True),
-        Word("call-503", "call: 503, nothing is made", counted=True),
-        Word("call-hang", "call: made and billed, the answer comes that much later", "seconds", counted=True),
-        Word("call-drop", "call: made and billed, the answer is lost", counted=True),
-        Word("call-cut", "call: made and billed, the answer breaks off in the middle", counted=True),
-        Word("call-garbage", "call: made and billed, 200 with a body that is not JSON", counted=True),
-        Word("call-no-retry-after", "call: 429 without retry-after and retry-after-ms"),
-        Word("retry-after-ms", "call: retry-after-ms says that, alone unless retry-after is asked for too", "word"),
-        Word("bytes", "each PNG is padded to so many bytes, 256 MiB at most", "number"),
-        Word("url", "call, FLUX only: data[] holds a url in place of b64_json"),
-        Word("image-error", "result.data[INDEX] is a contentFilter error, the others are urls", "index"),
-        Word("image-404", "image: 404 BlobNotFound", counted=True),
-        Word("image-403", "image: 403 AuthenticationFailed, as when expired", counted=True),
-        Word("image-500", "image: 500 InternalError", counted=True),
-        Word("image-truncated", "image: half of what Content-Length promises, then closed", counted=True),
-        Word("image-html", "image: 200 with an HTML login page", counted=True),
-        Word("image-empty", "image: 200 with no bytes", counted=True),
-        Word("image-huge", "image: 200 MiB without Content-Length"),
-        Word("image-slow", "image: the bytes trickle over that time", "seconds"),
-        Word("image-redirect", "image: 302 to that URL", "url"),
-        Word("image-jpeg", "image: a JPEG, though the URL says .png"),
-        Word("image-webp", "image: a WebP, though the URL says .png"),
+        FaultWord("failed", "the operation fails with this code", "word"),
+        FaultWord("status", "polls show this status word, in this case", "word", counted=True),
+        FaultWord("poll-404", "poll: 404 notFound", counted=True),
+        FaultWord("poll-429", "poll: 429 tooManyRequests with retry-after", counted=True),
+        FaultWord("poll-500", "poll: 500 internalFailure", counted=True),
+        FaultWord("poll-garbage", "poll: 200 with a body that is not JSON", counted=True),
+        FaultWord("poll-drop", "poll: the connection is reset", counted=True),
+        FaultWord("retry-after", "value of every Retry-After", "word"),
+        FaultWord("poll-retry-date", "poll: Retry-After is an HTTP date"),
+        FaultWord("poll-no-retry-after", "poll: no Retry-After"),
+        FaultWord("no-created", "result.created is missing"),
+        FaultWord("call-401", "call: 401, as with a wrong key", counted=True),
+        FaultWord("call-403", "call: 403, as from outside the network rules of the resource", counted=True),
+        FaultWord("call-blocked", "call: 403, the whole resource is temporarily blocked", counted=True),
+        FaultWord("call-404", "call: 404 DeploymentNotFound", counted=True),
+        FaultWord("call-408", "call: 408 Timeout, not billed", counted=True),
+        FaultWord("call-429", "call: 429 with retry-after and retry-after-ms", counted=True),
+        FaultWord("call-500", "call: 500, not billed", counted=True),
+        FaultWord("call-502", "call: 502 with the HTML of a gateway, not billed", counted=True),
+        FaultWord("call-503", "call: 503, not billed", counted=True),
+        FaultWord("call-hang", "call: billed, the response is delayed by this time", "seconds", counted=True),
+        FaultWord("call-drop", "call: billed, the connection is reset", counted=True),
+        FaultWord("call-cut", "call: billed, the response ends in the middle", counted=True),
+        FaultWord("call-garbage", "call: billed, 200 with a body that is not JSON", counted=True),
+        FaultWord("call-no-retry-after", "call: 429 without retry-after and retry-after-ms"),
+        FaultWord(
+            "retry-after-ms", "call: value of retry-after-ms; removes retry-after unless the prompt sets it too", "word"
+        ),
+        FaultWord("bytes", "pads each PNG to this size, at most 256 MiB", "number"),
+        FaultWord("url", "call, FLUX only: data[] holds a url instead of b64_json"),
+        FaultWord("image-error", "result.data[INDEX] is a contentFilter error, the others are URLs", "index"),
+        FaultWord("image-404", "image: 404 BlobNotFound", counted=True),
+        FaultWord("image-403", "image: 403 AuthenticationFailed, as after expiry", counted=True),
+        FaultWord("image-500", "image: 500 InternalError", counted=True),
+        FaultWord("image-truncated", "image: half of the bytes that Content-Length promises", counted=True),
+        FaultWord("image-html", "image: 200 with an HTML login page", counted=True),
+        FaultWord("image-empty", "image: 200 without a body", counted=True),
+        FaultWord("image-huge", "image: 200 MiB without Content-Length"),
+        FaultWord("image-slow", "image: the bytes arrive slowly, over this time", "seconds"),
+        FaultWord("image-redirect", "image: 302 to this URL", "url"),
+        FaultWord("image-jpeg", "image: a JPEG, although the URL ends in .png"),
+        FaultWord("image-webp", "image: a WebP, although the URL ends in .png"),
     )
 }
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One failure asked for."""
+    """One fault that a prompt asks for."""
 
     word: str
     argument: str = ""
-    times: int | None = None  # the first so many tries; None: always
+    times: int | None = None  # number of tries; None: all
 
     @property
     def seconds(self) -> float:
-        """The argument as a duration."""
         return float(self.argument)
 
 
 @dataclass(frozen=True)
 class Faults:
-    """The failures one prompt asks for, in the order it asks."""
+    """The faults that one prompt asks for, in its order."""
 
     asked: tuple[Fault, ...] = ()
 
     @classmethod
     def parse(cls, prompt: str) -> Self:
-        """Read the prompt's brackets."""
         found = (_read(name, rest) for name, rest in _BRACKETS.findall(prompt))
         return cls(tuple(fault for fault in found if fault is not None))
 
     def get(self, word: str) -> Fault | None:
-        """The first fault of that word."""
+        """Return the first fault of this word."""
         return next(self.all(word), None)
 
     def all(self, word: str) -> Iterator[Fault]:
-        """Every fault of that word."""
         return (fault for fault in self.asked if fault.word == word)
 
     def __contains__(self, word: str) -> bool:
@@ -159,13 +158,13 @@ def _read(name: str, rest: str) -> Fault | None:
 
 
 class FaultCounts:
-    """How often each fault struck. A scope is what N counts for: a request, an operation, an image."""
+    """How often each fault was applied in each scope: to a request, an operation or an image."""
 
     def __init__(self) -> None:
-        self._struck: OrderedDict[tuple[str, Fault], int] = OrderedDict()
+        self._counts: OrderedDict[tuple[str, Fault], int] = OrderedDict()
 
     def next(self, scope: str, faults: Faults, words: Collection[str]) -> Fault | None:
-        """The first of these faults that is not used up; this try is counted for it and for no other."""
+        """Return and count the first of these faults that has tries left."""
         for fault in faults.asked:
             if fault.word in words and self.left(scope, fault):
                 self.count(scope, fault)
@@ -173,13 +172,13 @@ class FaultCounts:
         return None
 
     def left(self, scope: str, fault: Fault) -> bool:
-        """Whether the next try is struck."""
-        return fault.times is None or self._struck.get((scope, fault), 0) < fault.times
+        """Whether the fault applies to the next try."""
+        return fault.times is None or self._counts.get((scope, fault), 0) < fault.times
 
     def count(self, scope: str, fault: Fault) -> None:
-        """A try was struck. Beyond 10,000 the count not touched for longest is forgotten."""
+        """Count one try. Beyond 10,000 counts, the least recently used is dropped."""
         if fault.times is None:
             return
-        self._struck[scope, fault] = self._struck.pop((scope, fault), 0) + 1
-        if len(self._struck) > _MOST_COUNTS:
-            self._struck.popitem(last=False)
+        self._counts[scope, fault] = self._counts.pop((scope, fault), 0) + 1
+        if len(self._counts) > _MAX_COUNTS:
+            self._counts.popitem(last=False)

@@ -1,78 +1,61 @@
 """FLUX of Black Forest Labs, on Foundry's provider route."""
 
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from local.emulator.auth import authorize_bearer
-from local.emulator.calls import Calls, Order, answered
+from local.emulator.direct import DirectCalls, DirectRequest, direct_route
+from local.emulator.drawing import Drawing
 from local.emulator.emulator import Emulator
-from local.emulator.errors import resource_not_found
+from local.emulator.errors import FoundryErrors, resource_not_found
 from local.emulator.faults import Faults
-from local.emulator.fields import Fields
-from local.emulator.pictures import Rendering
-from local.emulator.spelling import FoundrySpelling
+from local.emulator.validation import json_object, validate
 
 MODEL_PATHS = frozenset({"flux-pro-1.1", "flux-kontext-pro", "flux-2-pro", "flux-2-flex"})
-SPELLING = FoundrySpelling()
-SIDES = (256, 2048)
-MOST_IMAGES = 4
-MOST_PROMPT = 32_000
 
-_FIELDS = ("model", "prompt", "width", "height", "output_format", "num_images", "seed")
+Side = Annotated[int, Field(ge=256, le=2048)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class FluxOrder(Order):
-    """The body, checked."""
+class FluxRequest(DirectRequest):
+    errors = FoundryErrors()
 
-    @classmethod
-    def read(cls, fields: Fields) -> Self:
-        """``model`` names the deployment."""
-        fields.only(*_FIELDS)
-        deployment = fields.text("model", most=256)
-        prompt = fields.text("prompt", most=MOST_PROMPT)
-        fields.whole("seed")
-        return cls(
-            deployment=deployment,
-            prompt=prompt,
-            spelling=SPELLING,
-            n=fields.integer("num_images", 1, least=1, most=MOST_IMAGES),
-            width=fields.integer("width", 1024, least=SIDES[0], most=SIDES[1]),
-            height=fields.integer("height", 1024, least=SIDES[0], most=SIDES[1]),
-            rendering=Rendering("JPEG" if fields.choice("output_format", "png", ("png", "jpeg")) == "jpeg" else "PNG"),
-            by_url="url" in Faults.parse(prompt),
-        )
+    prompt: Annotated[str, Field(min_length=1, max_length=32_000)]
+    width: Side = 1024
+    height: Side = 1024
+    output_format: Literal["png", "jpeg"] = "png"
+    num_images: Annotated[int, Field(ge=1, le=4)] = 1
+    seed: int | None = None
 
-    def document(self, created: int, data: list[dict[str, Any]]) -> dict[str, Any]:
-        """The pictures and when they were made."""
+    @property
+    def wants_urls(self) -> bool:
+        return "url" in Faults.parse(self.prompt)
+
+    @property
+    def image_count(self) -> int:
+        return self.num_images
+
+    def drawing(self) -> Drawing:
+        image_format = "JPEG" if self.output_format == "jpeg" else "PNG"
+        return Drawing(prompt=self.prompt, width=self.width, height=self.height, format=image_format)
+
+    def response_body(self, created: int, data: list[dict[str, Any]]) -> dict[str, Any]:
         return {"created": created, "data": data}
 
 
-class FluxApi:
-    """``/providers/blackforestlabs/v1/{model path}``."""
-
-    def __init__(self, emulator: Emulator, calls: Calls) -> None:
-        self._emulator = emulator
-        self._calls = calls
-
-    def routes(self) -> list[Route]:
-        """What it serves."""
-        return [Route("/providers/blackforestlabs/v1/{path}", answered(self._generate), methods=["POST"])]
-
-    def clear(self) -> None:
-        """There is nothing to forget."""
-
-    async def _generate(self, request: Request) -> Response:
-        authorize_bearer(request.headers, self._emulator.options.keys)
+def routes(emulator: Emulator, calls: DirectCalls) -> list[Route]:
+    async def generate(request: Request) -> Response:
+        authorize_bearer(request.headers, emulator.options.keys)
         version = request.query_params.get("api-version")
         if request.path_params["path"] not in MODEL_PATHS or version != "preview":
             raise resource_not_found()
         if "content-length" not in request.headers:
             message = "The request must have a Content-Length header."
-            raise SPELLING.error(411, "no_content_length_header", message)
-        order = FluxOrder.read(await Fields.of(request, SPELLING))
-        return await self._calls.answer(request, order)
+            raise FluxRequest.errors.error(411, "no_content_length_header", message)
+        fields = await json_object(request, FluxRequest.errors)
+        return await calls.respond(request, validate(FluxRequest, fields, FluxRequest.errors))
+
+    return [direct_route("/providers/blackforestlabs/v1/{path}", generate)]

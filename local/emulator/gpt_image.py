@@ -1,157 +1,143 @@
-"""gpt-image: the v1 route, and what the deployment route does for these models."""
+"""gpt-image: the v1 route, and the request of the deployment route."""
 
 import math
 import re
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Literal
 
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError, PydanticKnownError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from local.emulator.auth import authorize
-from local.emulator.calls import Calls, Order, answered
+from local.emulator.direct import DirectCalls, DirectRequest, direct_route
+from local.emulator.drawing import Drawing
 from local.emulator.emulator import Emulator
-from local.emulator.errors import resource_not_found
-from local.emulator.fields import Fields
-from local.emulator.pictures import Rendering
-from local.emulator.spelling import Spelling
+from local.emulator.errors import OpenAIErrors, resource_not_found
+from local.emulator.validation import json_object, validate
 
 API_VERSIONS = frozenset({"2025-04-01-preview"})
-"""Dated versions of the deployment route that know these models."""
+"""The dated versions of the deployment route that support these models."""
 V1_VERSIONS = frozenset({None, "preview", "v1"})
-SPELLING = Spelling(rate_limited="RateLimitReached")
-SIZES = ("1024x1024", "1024x1536", "1536x1024", "auto")
-QUALITIES = ("low", "medium", "high", "auto")
-MOST_PROMPT = 32_000
-MOST_IMAGES = 10
 
-_FIELDS = ("model", "prompt", "n", "size", "quality", "output_format", "output_compression", "background", "user")
-_MODEL_NAME = 256
+_SIZES = ("1024x1024", "1024x1536", "1536x1024", "auto")
 _ANY_SIZE = re.compile(r"([1-9]\d{1,4})x([1-9]\d{1,4})")
 _LONG_EDGE = 3840
-_PIXELS = (655_360, 8_294_400)
-# Output tokens of a square of 1024, of a long edge of 1536: OpenAI's table for gpt-image-1.
+_MIN_PIXELS, _MAX_PIXELS = 655_360, 8_294_400
+# Output tokens of a square of 1024, and of a long edge of 1536: OpenAI's table for gpt-image-1.
 _TOKENS = {"low": (272, 408), "medium": (1056, 1584), "high": (4160, 6240)}
 
 
-@dataclass(frozen=True, kw_only=True)
-class GptImageOrder(Order):
-    """The body, checked."""
+class GptImageRequest(DirectRequest):
+    errors = OpenAIErrors()
 
-    quality: str
-    background: str
+    prompt: Annotated[str, Field(min_length=1, max_length=32_000)]
+    n: Annotated[int, Field(ge=1, le=10)] = 1
+    size: str = "auto"
+    quality: Literal["low", "medium", "high", "auto"] = "auto"
+    output_format: Literal["png", "jpeg"] = "png"
+    output_compression: Annotated[int, Field(ge=0, le=100)] | None = None
+    background: Literal["transparent", "opaque", "auto"] = "auto"
+    user: str | None = None
 
+    @field_validator("size")
     @classmethod
-    def read(cls, fields: Fields, deployment: str | None) -> Self:
-        """``deployment`` is None where the body's ``model`` names it."""
-        fields.only(*_FIELDS)
-        if deployment is None:
-            deployment = fields.text("model", most=_MODEL_NAME)
-        fields.any_text("model")
-        fields.any_text("user")
-        prompt = fields.text("prompt", most=MOST_PROMPT)
-        n = fields.integer("n", 1, least=1, most=MOST_IMAGES)
-        width, height = _size(fields, deployment)
-        quality = fields.choice("quality", "auto", QUALITIES)
-        background = fields.choice("background", "auto", ("transparent", "opaque", "auto"))
-        return cls(
-            deployment=deployment,
-            prompt=prompt,
-            spelling=SPELLING,
-            n=n,
+    def _check_size(cls, size: str, info: ValidationInfo) -> str:
+        model: str = info.data.get("model", "")
+        if model.lower().startswith("gpt-image-2") and (sides := _ANY_SIZE.fullmatch(size)):
+            if rule := _broken_rule(int(sides[1]), int(sides[2])):
+                raise PydanticCustomError(
+                    "invalid_value", "Invalid size '{size}': {rule}.", {"size": size, "rule": rule}
+                )
+        elif size not in _SIZES:
+            raise PydanticKnownError("literal_error", {"expected": "'1024x1024', '1024x1536', '1536x1024' or 'auto'"})
+        return size
+
+    @field_validator("background")
+    @classmethod
+    def _check_background(cls, background: str, info: ValidationInfo) -> str:
+        if background == "transparent" and info.data.get("output_format") == "jpeg":
+            message = "Transparent background is not supported for JPEG output format"
+            raise PydanticCustomError("invalid_value", message)
+        return background
+
+    @model_validator(mode="after")
+    def _check_compression(self) -> "GptImageRequest":
+        if self.output_format == "png" and self.output_compression is not None:
+            message = "Compression less than 100 is not supported for PNG output format"
+            raise PydanticCustomError("invalid_png_output_compression", message)
+        return self
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Width and height. ``auto`` is a square here."""
+        width, _, height = ("1024x1024" if self.size == "auto" else self.size).partition("x")
+        return int(width), int(height)
+
+    @property
+    def image_count(self) -> int:
+        return self.n
+
+    def drawing(self) -> Drawing:
+        width, height = self.sides
+        return Drawing(
+            prompt=self.prompt,
             width=width,
             height=height,
-            rendering=_rendering(fields, background),
-            quality="high" if quality == "auto" else quality,
-            background="opaque" if background == "auto" else background,
+            format="JPEG" if self.output_format == "jpeg" else "PNG",
+            quality=100 if self.output_compression is None else self.output_compression,
+            transparent=self.background == "transparent",
         )
 
-    def document(self, created: int, data: list[dict[str, Any]]) -> dict[str, Any]:
-        """As OpenAI's schema has it: what was chosen where ``auto`` was asked for, and the tokens."""
-        text, drawn = max(1, len(self.prompt) // 4), self.n * self._tokens()
+    def response_body(self, created: int, data: list[dict[str, Any]]) -> dict[str, Any]:
+        """As in OpenAI's schema: the choices made for ``auto``, and the tokens."""
+        quality = "high" if self.quality == "auto" else self.quality
+        width, height = self.sides
+        square, oblong = _TOKENS[quality]
+        tokens = square if width == height == 1024 else math.ceil(oblong * width * height / (1024 * 1536))
+        text_tokens, image_tokens = max(1, len(self.prompt) // 4), self.n * tokens
         return {
             "created": created,
-            "background": self.background,
-            "output_format": self.rendering.form.lower(),
-            "quality": self.quality,
-            "size": f"{self.width}x{self.height}",
+            "background": "opaque" if self.background == "auto" else self.background,
+            "output_format": self.output_format,
+            "quality": quality,
+            "size": f"{width}x{height}",
             "data": data,
             "usage": {
-                "total_tokens": text + drawn,
-                "input_tokens": text,
-                "output_tokens": drawn,
-                "input_tokens_details": {"text_tokens": text, "image_tokens": 0},
+                "total_tokens": text_tokens + image_tokens,
+                "input_tokens": text_tokens,
+                "output_tokens": image_tokens,
+                "input_tokens_details": {"text_tokens": text_tokens, "image_tokens": 0},
             },
         }
 
-    def _tokens(self) -> int:
-        square, oblong = _TOKENS[self.quality]
-        pixels = self.width * self.height
-        return square if pixels == 1024 * 1024 else math.ceil(oblong * pixels / (1024 * 1536))
 
-
-def _size(fields: Fields, deployment: str) -> tuple[int, int]:
-    """Width and height; ``auto`` is a square here."""
-    if deployment.lower().startswith("gpt-image-2") and (asked := _ANY_SIZE.fullmatch(fields.any_text("size"))):
-        return _any_size(int(asked[1]), int(asked[2]))
-    size = fields.choice("size", "auto", SIZES)
-    width, _, height = ("1024x1024" if size == "auto" else size).partition("x")
-    return int(width), int(height)
-
-
-def _any_size(width: int, height: int) -> tuple[int, int]:
+def _broken_rule(width: int, height: int) -> str | None:
+    """Return the first rule of gpt-image-2 that the size breaks."""
     long, short = max(width, height), min(width, height)
-    for wrong, rule in (
-        (width % 16 or height % 16, "both edges must be multiples of 16"),
-        (long > _LONG_EDGE, f"the long edge must be at most {_LONG_EDGE} pixels"),
-        (long > 3 * short, "the aspect ratio must be at most 3:1"),
-        (not _PIXELS[0] <= width * height <= _PIXELS[1], f"there must be {_PIXELS[0]} to {_PIXELS[1]} pixels"),
-    ):
-        if wrong:
-            raise SPELLING.invalid("invalid_value", f"Invalid size '{width}x{height}': {rule}.", "size")
-    return width, height
+    rules = (
+        (width % 16 == height % 16 == 0, "both edges must be multiples of 16"),
+        (long <= _LONG_EDGE, f"the long edge must be at most {_LONG_EDGE} pixels"),
+        (long <= 3 * short, "the aspect ratio must be at most 3:1"),
+        (_MIN_PIXELS <= width * height <= _MAX_PIXELS, f"there must be {_MIN_PIXELS} to {_MAX_PIXELS} pixels"),
+    )
+    return next((rule for kept, rule in rules if not kept), None)
 
 
-def _rendering(fields: Fields, background: str) -> Rendering:
-    form = fields.choice("output_format", "png", ("png", "jpeg"))
-    if form == "jpeg":
-        if background == "transparent":
-            message = "Transparent background is not supported for JPEG output format"
-            raise SPELLING.invalid("invalid_value", message, "background")
-        return Rendering("JPEG", fields.integer("output_compression", 100, least=0, most=100))
-    if fields.given("output_compression"):
-        fields.integer("output_compression", 100, least=0, most=100)
-        message = "Compression less than 100 is not supported for PNG output format"
-        kind = "image_generation_user_error"
-        raise SPELLING.error(400, "invalid_png_output_compression", message, kind=kind)
-    return Rendering("PNG", transparent=background == "transparent")
+async def respond(request: Request, fields: dict[str, Any], emulator: Emulator, calls: DirectCalls) -> Response:
+    """Answer a call whose credential and api-version are valid."""
+    asked = validate(GptImageRequest, fields, GptImageRequest.errors)
+    if "quality" not in asked.model_fields_set:
+        emulator.stats.missing_quality += 1
+    return await calls.respond(request, asked)
 
 
-class GptImageApi:
-    """``/openai/v1/images/generations``."""
-
-    def __init__(self, emulator: Emulator, calls: Calls) -> None:
-        self._emulator = emulator
-        self._calls = calls
-
-    def routes(self) -> list[Route]:
-        """What it serves."""
-        return [Route("/openai/v1/images/generations", answered(self._v1), methods=["POST"])]
-
-    def clear(self) -> None:
-        """There is nothing to forget."""
-
-    async def _v1(self, request: Request) -> Response:
-        authorize(request.headers, self._emulator.options.keys)
+def routes(emulator: Emulator, calls: DirectCalls) -> list[Route]:
+    async def generate(request: Request) -> Response:
+        authorize(request.headers, emulator.options.keys)
         if request.query_params.get("api-version") not in V1_VERSIONS:
             raise resource_not_found()
-        return await self.call(request, None)
+        return await respond(request, await json_object(request, GptImageRequest.errors), emulator, calls)
 
-    async def call(self, request: Request, deployment: str | None) -> Response:
-        """A call whose caller and version are known to be right."""
-        fields = await Fields.of(request, SPELLING)
-        order = GptImageOrder.read(fields, deployment)
-        if not fields.given("quality"):
-            self._emulator.stats.missing_quality += 1
-        return await self._calls.answer(request, order)
+    return [direct_route("/openai/v1/images/generations", generate)]

@@ -1,4 +1,4 @@
-"""Counters, for tests to ask what a client really did."""
+"""Counters: what clients really did. Tests read them."""
 
 from collections import OrderedDict
 from dataclasses import asdict, dataclass, field
@@ -6,14 +6,14 @@ from typing import Any
 
 from local.emulator.auth import Authorization
 
-_MOST_OPERATIONS = 10_000
-_MOST_TIMES = 1_000
-_MOST_DIGESTS = 100_000
+_MAX_OPERATIONS = 10_000
+_MAX_TIMES = 1_000
+_MAX_KEYS = 100_000
 
 
 @dataclass
 class OperationStats:
-    """What happened to one operation. Requests that were refused count too."""
+    """The requests for one operation, including refused ones."""
 
     submits: int = 0
     polls: int = 0
@@ -27,93 +27,86 @@ class OperationStats:
 
 @dataclass
 class DeploymentStats:
-    """What calls that answer with the picture did to one deployment."""
+    """The direct calls of one deployment."""
 
-    requests: int = 0  # that were right so far, throttled ones too
-    calls: int = 0  # that reached the generation
-    billed: int = 0  # pictures
+    requests: int = 0  # valid ones, including throttled ones
+    calls: int = 0  # reached the generation
+    billed: int = 0  # images
     throttled: int = 0  # 429
-    impatient: int = 0  # requests that came before the wait of a 429 was over
+    impatient: int = 0  # requests during the wait of any 429, after its first half second
+    early_retries: int = 0  # requests during the wait of their own 429
     call_times: list[float] = field(default_factory=list[float])  # unix seconds, the newest 1,000
-    throttled_times: list[float] = field(default_factory=list[float])  # as above
+    throttled_times: list[float] = field(default_factory=list[float])  # the same
 
 
 @dataclass
 class Stats:
-    """What happened since the start or the last reset."""
+    """Counters since the start or the last reset. The names are those of ``GET /_emulator/stats``."""
 
     submits: int = 0
-    operations_created: int = 0
+    operations: int = 0
     polls: int = 0
     image_gets: int = 0
     deletes: int = 0
     leaked_credentials: int = 0
-    calls: int = 0  # that answer with the picture and reached the generation
-    billed: int = 0  # pictures of theirs
-    missing_quality: int = 0  # calls of gpt-image without it
+    calls: int = 0  # direct calls that reached the generation
+    billed: int = 0  # their images
+    missing_quality: int = 0  # gpt-image calls without `quality`
     billed_by_prompt: OrderedDict[str, int] = field(default_factory=OrderedDict[str, int])  # calls by SHA-256
     billed_by_client_request_id: OrderedDict[str, int] = field(default_factory=OrderedDict[str, int])
     by_deployment: dict[str, DeploymentStats] = field(default_factory=dict[str, DeploymentStats])
     by_operation: OrderedDict[str, OperationStats] = field(default_factory=OrderedDict[str, OperationStats])
 
     def created(self, operation: str) -> OperationStats:
-        """A new operation; beyond 10,000 the oldest is forgotten."""
-        self.operations_created += 1
+        """Count a new operation. Beyond 10,000, the oldest is dropped."""
+        self.operations += 1
         self.by_operation[operation] = OperationStats()
-        if len(self.by_operation) > _MOST_OPERATIONS:
+        if len(self.by_operation) > _MAX_OPERATIONS:
             self.by_operation.popitem(last=False)
         return self.by_operation[operation]
 
-    def of(self, operation: str) -> OperationStats:
-        """The operation's counters; for one that is not known, counters nobody reads."""
+    def operation(self, operation: str) -> OperationStats:
+        """Return the operation's counters, or unused ones if it is unknown."""
         return self.by_operation.get(operation, OperationStats())
 
     def polled(self, operation: str, url: str, now: float) -> None:
-        """A poll came in."""
         self.polls += 1
-        details = self.of(operation)
+        details = self.operation(operation)
         details.polls += 1
         details.poll_urls.append(url)
         details.poll_times.append(now)
-        del details.poll_urls[:-_MOST_TIMES], details.poll_times[:-_MOST_TIMES]
+        del details.poll_urls[:-_MAX_TIMES], details.poll_times[:-_MAX_TIMES]
 
     def deployment(self, name: str) -> DeploymentStats:
-        """The deployment's counters."""
         return self.by_deployment.setdefault(name, DeploymentStats())
 
-    def billed_call(
-        self, deployment: str, *, digest: str, client_request_id: str | None, pictures: int, now: float
-    ) -> None:
-        """A call reached the generation."""
+    def called(self, deployment: str, *, digest: str, client_request_id: str | None, images: int, now: float) -> None:
+        """Count a call that reached the generation."""
         details = self.deployment(deployment)
         for counts in (self, details):
             counts.calls += 1
-            counts.billed += pictures
-        _keep(details.call_times, now)
+            counts.billed += images
+        _append(details.call_times, now)
         _count(self.billed_by_prompt, digest)
         if client_request_id is not None:
             _count(self.billed_by_client_request_id, client_request_id)
 
-    def throttled_call(self, deployment: str, now: float) -> None:
-        """A call was answered 429."""
+    def throttled(self, deployment: str, now: float) -> None:
+        """Count a 429."""
         details = self.deployment(deployment)
         details.throttled += 1
-        _keep(details.throttled_times, now)
+        _append(details.throttled_times, now)
 
-    def shown(self) -> dict[str, Any]:
-        """As ``GET /_emulator/stats`` answers."""
-        counters = asdict(self)
-        details = counters.pop("by_operation")
-        counters["operations"] = counters.pop("operations_created")
-        return counters | {"by_operation": details}
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
 
 
-def _keep(times: list[float], now: float) -> None:
+def _append(times: list[float], now: float) -> None:
     times.append(now)
-    del times[:-_MOST_TIMES]
+    del times[:-_MAX_TIMES]
 
 
 def _count(counts: OrderedDict[str, int], name: str) -> None:
     counts[name] = counts.get(name, 0) + 1
-    if len(counts) > _MOST_DIGESTS:
+    if len(counts) > _MAX_KEYS:
         counts.popitem(last=False)

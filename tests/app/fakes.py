@@ -1,19 +1,14 @@
-"""An app in memory: the real state machine over plain objects, a clock that tests move, and a process that can die."""
+"""Fakes of what the state machine needs from outside: storage, image services, queue, clock. They run in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-
-import pytest
+from datetime import datetime
 
 from imagegen.errors import ConflictError, ImageUnusableError
 from imagegen.generation import Generation, GenerationRequest, KeyClaim, StoredImage, Versioned
-from imagegen.idempotency import IdempotencyKey
-from imagegen.lifecycle.generations import Generations
-from imagegen.lifecycle.ports import ActiveEntry, Ports
-from imagegen.lifecycle.worker import Worker
+from imagegen.lifecycle.ports import ActiveEntry
 from imagegen.upstream.protocol import (
     Accepted,
     Answered,
@@ -28,26 +23,29 @@ from imagegen.upstream.protocol import (
     Unavailable,
     Working,
 )
-from tests.app.generations import ID, NOON, OPERATION, PROMPT, seconds, stored
+from tests.app.generations import DIRECT, NOON, OPERATION, POLLED, seconds, stored
 
-TWO = Produced((ImageUrl("https://images.example.com/0?sig=s3cret"), ImageUrl("https://images.example.com/1")))
 ANY = Limits(sizes=(), most_images=10, longest_prompt=32_000)
+TWO_URLS = Produced((ImageUrl("https://images.example.com/0?sig=s3cret"), ImageUrl("https://images.example.com/1")))
 
-type Outcome = Answered | Ended | Throttled | Unavailable | Lost
+type SubmitOutcome = Accepted | Ended | Throttled | Unavailable
+type PollOutcome = Working | Produced | Ended | Unavailable
+type CallOutcome = Answered | Ended | Throttled | Unavailable | Lost
 
 
-class Death(BaseException):
+class Crash(BaseException):
     """The process ends here."""
 
 
 @dataclass
 class Steps:
-    """Everything that reaches the app outside, in order; a step can fail before it did its work, or after it."""
+    """Journal of all writes and requests, in order. One step can fail, before or after it has its effect."""
 
     taken: list[str] = field(default_factory=list[str])
     fail_at: int | None = None
+    """Index in `taken` of the step that fails."""
     fail_after: bool = False
-    failure: type[BaseException] = Death
+    failure: type[BaseException] = Crash
 
     def take[T](self, name: str, act: Callable[[], T]) -> T:
         self.taken.append(name)
@@ -124,7 +122,12 @@ class FakeRecords:
         return self.steps.take("claim_key", lambda: self.keys.setdefault(key, claim))
 
     def drop_key(self, key: str, generation_id: str) -> None:
-        self.steps.take("drop_key", lambda: self.keys.pop(key, None))
+        def act() -> None:
+            claim = self.keys.get(key)
+            if claim and claim.id == generation_id:
+                del self.keys[key]
+
+        self.steps.take("drop_key", act)
 
     def list_active(self) -> list[ActiveEntry]:
         return [
@@ -137,7 +140,7 @@ class FakeRecords:
 
     def _write(self, generation: Generation) -> Versioned:
         self.writes += 1
-        # Through its JSON, as a blob goes: what cannot be written, or is not read back, shows.
+        # Through JSON, as in a blob: a field that does not survive it must fail a test.
         written = Generation.model_validate_json(generation.model_dump_json(by_alias=True))
         self.active[generation.id] = Versioned(written, f"etag {self.writes}")
         return Versioned(generation, f"etag {self.writes}")
@@ -148,16 +151,20 @@ class FakeImages:
     steps: Steps
     blobs: set[str] = field(default_factory=set[str])
     unusable: dict[int, ImageUnusableError] = field(default_factory=dict[int, ImageUnusableError])
-    copied: list[bytes] = field(default_factory=list[bytes])
-    """Of images that came in the answer."""
+    """Errors by the index of the image."""
+    decoded: list[bytes] = field(default_factory=list[bytes])
+    """Content of the images that came in a response."""
+    before_copy: Callable[[int], object] = lambda _: None
+    """Runs at the start of each copy, with the index of the image."""
 
     def copy(self, source: ImageSource, generation_id: str, index: int) -> StoredImage:
         def act() -> StoredImage:
             assert isinstance(source, ImageUrl | ImageBytes)
+            self.before_copy(index)
             if error := self.unusable.get(index):
                 raise error
             if isinstance(source, ImageBytes):
-                self.copied.append(source.content)
+                self.decoded.append(source.content)
             self.blobs.add(f"{generation_id}/{index}")
             return stored(index)
 
@@ -172,52 +179,57 @@ class FakeImages:
 
 @dataclass
 class FakePolled:
-    """Takes a request once for each id, as Operation-Id promises, and answers polls as it is told."""
+    """Starts one operation for each id, as ``Operation-Id`` promises. Tests set the outcomes."""
 
     steps: Steps
     operations: list[str] = field(default_factory=list[str])
-    submitted: Accepted | Ended | Throttled | Unavailable = field(default_factory=lambda: Accepted(OPERATION, None))
-    polled: Working | Produced | Ended | Unavailable = TWO
+    submit_outcome: SubmitOutcome = field(default_factory=lambda: Accepted(OPERATION, None))
+    poll_outcome: PollOutcome = TWO_URLS
+    poll_times: list[datetime] = field(default_factory=list[datetime])
     limits: Limits = ANY
 
     def complete(self, request: GenerationRequest) -> GenerationRequest:
-        return request.model_copy(update={"size": "1024x1024", "model": "dalle"})
+        return request.model_copy(update={"size": "1024x1024", "model": POLLED})
 
     def check(self) -> str | None:
         raise NotImplementedError
 
-    def submit(self, generation: Generation) -> Accepted | Ended | Throttled | Unavailable:
-        def act() -> Accepted | Ended | Throttled | Unavailable:
+    def submit(self, generation: Generation) -> SubmitOutcome:
+        def act() -> SubmitOutcome:
             if generation.id not in self.operations:
                 self.operations.append(generation.id)
-            return self.submitted
+            return self.submit_outcome
 
         return self.steps.take(f"submit {generation.id}", act)
 
-    def poll(self, generation: Generation, now: datetime) -> Working | Produced | Ended | Unavailable:
+    def poll(self, generation: Generation, now: datetime) -> PollOutcome:
         assert generation.operation_location == OPERATION
-        return self.steps.take("poll", lambda: self.polled)
+        self.poll_times.append(now)
+        return self.steps.take("poll", lambda: self.poll_outcome)
 
 
 @dataclass
 class FakeDirect:
-    """Bills each call, and answers as it is told: the last answer again and again."""
+    """Bills each call. Tests set the outcomes; the last one repeats."""
 
     steps: Steps
     calls: list[str] = field(default_factory=list[str])
-    answers: list[Outcome] = field(default_factory=lambda: [Answered((ImageBytes(b"0"), ImageBytes(b"1")))])
+    """Id of the generation, for each billed call."""
+    outcomes: list[CallOutcome] = field(default_factory=lambda: [Answered((ImageBytes(b"0"), ImageBytes(b"1")))])
+    during_call: Callable[[], object] = lambda: None
     limits: Limits = ANY
 
     def complete(self, request: GenerationRequest) -> GenerationRequest:
-        return request.model_copy(update={"size": "auto", "model": "gpt"})
+        return request.model_copy(update={"size": "auto", "model": DIRECT})
 
     def check(self) -> str | None:
         raise NotImplementedError
 
-    def generate(self, generation: Generation) -> Outcome:
-        def act() -> Outcome:
+    def generate(self, generation: Generation) -> CallOutcome:
+        def act() -> CallOutcome:
             self.calls.append(generation.id)
-            return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+            self.during_call()
+            return self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
 
         return self.steps.take("generate", act)
 
@@ -226,80 +238,27 @@ class FakeDirect:
 class FakeThrottling:
     """One throttle for each model."""
 
+    steps: Steps
     paused: dict[str, datetime] = field(default_factory=dict[str, datetime])
+    reads: list[str] = field(default_factory=list[str])
+    """Model of each read. A read is a storage transaction."""
 
     def paused_until(self, model: str) -> datetime | None:
+        self.reads.append(model)
         return self.paused.get(model)
 
     def pause(self, model: str, until: datetime) -> None:
-        self.paused[model] = max(until, self.paused.get(model, until))
+        def act() -> None:
+            self.paused[model] = max(until, self.paused.get(model, until))
+
+        self.steps.take("pause", act)
 
 
 @dataclass
 class FakeQueue:
-    """Messages that nobody has taken yet."""
-
     steps: Steps
     messages: list[list[str]] = field(default_factory=list[list[str]])
+    """Ids in each message that no worker has received yet."""
 
     def send(self, ids: Sequence[str]) -> None:
         self.steps.take("send", lambda: self.messages.append(list(ids)))
-
-
-class FakeApp:
-    """One app. After a Death it goes on as another process would: with what was written, and nothing else."""
-
-    def __init__(self, *, most_active: int = 100, repeat_lost_calls: bool = True) -> None:
-        self.steps = Steps()
-        self.clock = Clock()
-        self.records = FakeRecords(self.steps)
-        self.images = FakeImages(self.steps)
-        self.upstream = FakePolled(self.steps)
-        self.direct = FakeDirect(self.steps)
-        self.throttling = FakeThrottling()
-        self.queue = FakeQueue(self.steps)
-        self.jitter = 0.0
-        self.ids = 0
-        self.ports = Ports(
-            records=self.records,
-            images=self.images,
-            upstreams={"dalle": self.upstream, "gpt": self.direct},
-            throttling=self.throttling,
-            queue=self.queue,
-            repeat_lost_calls=repeat_lost_calls,
-            clock=self.clock,
-            jitter=lambda: self.jitter,
-            sleep=self.clock.sleep,
-        )
-        self.worker = Worker(self.ports)
-        self.generations = Generations(self.ports, self.worker, new_id=self._new_id, most_active=most_active)
-
-    def _new_id(self, _: datetime) -> str:
-        self.ids += 1
-        return f"{ID[:-1]}{self.ids}"
-
-    def start(self, *, key: IdempotencyKey | None = None, prompt: str = PROMPT, model: str | None = None) -> Generation:
-        request = GenerationRequest(prompt=prompt, model=model)
-        return self.generations.start(request, metadata={"order": "1"}, timeout=seconds(600), key=key)
-
-    def given(self, generation: Generation) -> Versioned:
-        """A record that was written before."""
-        versioned = self.records.create(generation)
-        assert versioned is not None
-        self.steps.taken.clear()
-        return versioned
-
-    def tick(self, after: timedelta = timedelta()) -> None:
-        """What the timer does, so much later: every record that is due."""
-        self.clock.now += after
-        for current in list(self.records.active.values()):
-            if current.generation.due <= self.clock.now:
-                self.worker.advance(current)
-
-    def settle(self) -> None:
-        """Tick until nothing is left. Every wait in here is bounded, and so is this."""
-        for _ in range(20):
-            if not self.records.active:
-                return
-            self.tick(seconds(60))
-        pytest.fail(f"still active: {self.records.active}")

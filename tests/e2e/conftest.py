@@ -1,4 +1,4 @@
-"""The whole app as processes: host, emulator, Azurite, over HTTP."""
+"""The whole app as processes (host, emulator, Azurite), called over HTTP."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from imagegen.generation import format_time
 from local.azurite import Azurite
 from local.stack import Stack, isolated_stack
 
-PATIENCE = 60.0
-"""Seconds. Only ever reached by a test that fails."""
+PATIENCE = 300.0
+"""Seconds. Only a failing test waits so long."""
 
 
 @pytest.fixture(scope="session")
@@ -29,17 +29,17 @@ def stack() -> Generator[Stack]:
 
 
 def until[T](look: Callable[[], T | None], *, what: str) -> T:
-    """What `look` finds, as soon as it finds something."""
+    """Repeat `look` until it returns something."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         if (found := look()) is not None:
             return found
         time.sleep(0.1)
-    pytest.fail(f"{PATIENCE:.0f} s passed without {what}")
+    pytest.fail(f"No {what} in {PATIENCE:.0f} s")
 
 
 def start(base_url: str, prompt: str, **fields: Any) -> requests.Response:
-    """POST a generation; its answer must be the 202 that it always is."""
+    """POST a generation and check that the answer is 202."""
     answer = requests.post(f"{base_url}/generations", json={"prompt": prompt, **fields}, timeout=30)
     assert answer.status_code == 202, answer.text
     return answer
@@ -52,11 +52,11 @@ def result(location: str) -> requests.Response:
         answer = requests.get(location, timeout=30)
         return None if answer.status_code == 202 else answer
 
-    return until(look, what="a result")
+    return until(look, what="result")
 
 
-def time_passes(storage: Azurite, generation_id: str) -> None:
-    """For what a killed host left: its lease on the timer, and its claim on this generation, run out."""
+def expire_claims(storage: Azurite, generation_id: str) -> None:
+    """End what a killed host holds: its lease on the timer, and its claim on this generation."""
     client = BlobServiceClient.from_connection_string(storage.connection_string)
     locks = client.get_container_client("azure-webjobs-hosts")
     for lock in locks.list_blobs(name_starts_with="locks/"):
@@ -70,5 +70,5 @@ def time_passes(storage: Azurite, generation_id: str) -> None:
 
 
 def operations_of(stack: Stack) -> dict[str, Any]:
-    """What the emulator counted, by generation id: our id is its operation's."""
+    """Return the counters of the emulator by operation id, which is the generation id."""
     return requests.get(f"{stack.emulator_url}/_emulator/stats", timeout=10).json()["by_operation"]

@@ -1,4 +1,4 @@
-"""The rest of the contract, over HTTP: cancel, delete, list, Prefer, health, what is not there, the old API."""
+"""The rest of the contract: cancel, delete, list, Prefer, health, unknown routes, the retired API."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from local.azurite import azurite
 from local.stack import KEY, Stack, app_environment, emulator, functions_host, isolated_stack
 from tests.e2e.conftest import operations_of, result, start, until
 
-OLD_KEY = "key-of-an-old-client"
+LEGACY_KEY = "key-of-an-old-client"
 VERSION = "api-version=2023-06-01-preview"
 
 
 @pytest.fixture(scope="module")
-def old() -> Generator[Stack]:
+def legacy() -> Generator[Stack]:
     with isolated_stack(
-        "--speed", "0.2", POLL_SCHEDULE="*/2 * * * * *", COMPAT_API_KEYS=f"another, {OLD_KEY}"
+        "--speed", "0.2", POLL_SCHEDULE="*/2 * * * * *", COMPAT_API_KEYS=f"another, {LEGACY_KEY}"
     ) as stack:
         yield stack
 
 
-def test_cancel_ends_a_generation_and_ending_is_final(stack: Stack) -> None:
+def test_cancel_is_final(stack: Stack) -> None:
     urls = start(stack.base_url, "[never] a lighthouse").json()["urls"]
     answers = [requests.post(urls["cancel"], timeout=30) for _ in range(2)]
 
@@ -34,14 +34,14 @@ def test_cancel_ends_a_generation_and_ending_is_final(stack: Stack) -> None:
     assert result(urls["result"]).status_code == 410
 
 
-def test_cancel_leaves_a_finished_generation_as_it_is(stack: Stack) -> None:
+def test_cancel_does_not_change_a_finished_generation(stack: Stack) -> None:
     urls = start(stack.base_url, "a lighthouse").json()["urls"]
     assert result(urls["result"]).status_code == 200
 
     assert requests.post(urls["cancel"], timeout=30).json()["status"] == "succeeded"
 
 
-def test_delete_removes_all_and_may_be_repeated(stack: Stack) -> None:
+def test_delete_removes_everything_and_is_repeatable(stack: Stack) -> None:
     answer = requests.post(
         f"{stack.base_url}/generations", json={"prompt": "a lighthouse"}, headers={"Idempotency-Key": "d1"}, timeout=30
     )
@@ -55,17 +55,17 @@ def test_delete_removes_all_and_may_be_repeated(stack: Stack) -> None:
     again = requests.post(
         f"{stack.base_url}/generations", json={"prompt": "a lighthouse"}, headers={"Idempotency-Key": "d1"}, timeout=30
     )
-    assert again.json()["id"] != answer.json()["id"], "the key is gone with the generation"
+    assert again.json()["id"] != answer.json()["id"], "delete must remove the key too"
 
 
-def test_a_wrong_token_deletes_nothing(stack: Stack) -> None:
+def test_wrong_token_deletes_nothing(stack: Stack) -> None:
     urls = start(stack.base_url, "[never] a lighthouse").json()["urls"]
 
     assert requests.delete(urls["self"][:-3] + "AAA", timeout=30).status_code == 204
     assert requests.get(urls["self"], timeout=30).status_code == 200
 
 
-def test_prefer_wait_answers_with_the_finished_monitor(stack: Stack) -> None:
+def test_prefer_wait_returns_the_finished_monitor(stack: Stack) -> None:
     def post(prompt: str, wait: str) -> requests.Response:
         headers = {"Prefer": f"respond-async, wait={wait}"}
         return requests.post(f"{stack.base_url}/generations", json={"prompt": prompt}, headers=headers, timeout=60)
@@ -82,10 +82,10 @@ def test_prefer_wait_answers_with_the_finished_monitor(stack: Stack) -> None:
     late = post("[never] a lighthouse", "1")
     assert (late.status_code, late.json()["status"]) == (202, "running")
     assert late.headers["Location"]
-    assert post("a lighthouse", "soon").status_code == 202, "a preference that makes no sense is ignored"
+    assert post("a lighthouse", "soon").status_code == 202, "an invalid preference is ignored"
 
 
-def test_the_same_key_gets_the_same_generation(stack: Stack) -> None:
+def test_same_key_returns_the_same_generation(stack: Stack) -> None:
     def post(headers: dict[str, str], prompt: str = "a lighthouse") -> requests.Response:
         return requests.post(f"{stack.base_url}/generations", json={"prompt": prompt}, headers=headers, timeout=30)
 
@@ -98,7 +98,7 @@ def test_the_same_key_gets_the_same_generation(stack: Stack) -> None:
     assert operations_of(stack)[first.json()["id"]]["submits"] == 1
 
 
-def test_the_list_leads_to_every_generation(stack: Stack) -> None:
+def test_list_pages_reach_every_generation(stack: Stack) -> None:
     ids = [start(stack.base_url, f"[never] {number}").json()["id"] for number in range(3)]
     page = requests.get(f"{stack.base_url}/generations", params={"maxpagesize": 2, "status": "running"}, timeout=30)
     following = requests.get(page.json()["nextLink"], timeout=30)
@@ -111,7 +111,7 @@ def test_the_list_leads_to_every_generation(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("query", ["maxpagesize=0", "maxpagesize=101", "maxpagesize=x", "status=done", "after=x"])
-def test_a_wrong_query_is_named(stack: Stack, query: str) -> None:
+def test_invalid_query_names_the_parameter(stack: Stack, query: str) -> None:
     answer = requests.get(f"{stack.base_url}/generations?{query}", timeout=30)
     assert (answer.status_code, answer.json()["error"]["target"]) == (400, query.partition("=")[0])
 
@@ -128,7 +128,7 @@ def test_a_wrong_query_is_named(stack: Stack, query: str) -> None:
         ("GET", "openai/images/generations:submit", 405, "POST"),
     ],
 )
-def test_what_is_not_there_is_told_in_the_error_schema(
+def test_unknown_route_or_method_has_the_error_schema(
     stack: Stack, method: str, path: str, status: int, allow: str | None
 ) -> None:
     answer = requests.request(method, f"{stack.base_url}/{path}", timeout=30)
@@ -137,13 +137,13 @@ def test_what_is_not_there_is_told_in_the_error_schema(
     assert answer.headers["x-ms-request-id"]
 
 
-def test_every_answer_carries_the_callers_id_back(stack: Stack) -> None:
+def test_every_answer_returns_the_client_request_id(stack: Stack) -> None:
     for path in ("generations/x", "nothing", "health"):
         answer = requests.get(f"{stack.base_url}/{path}", headers={"x-ms-client-request-id": "mine-1"}, timeout=30)
         assert answer.headers["x-ms-client-request-id"] == "mine-1"
 
 
-def test_health_tells_what_is_wrong_and_no_secret(stack: Stack) -> None:
+def test_health_names_the_problem_without_secrets(stack: Stack) -> None:
     healthy = requests.get(f"{stack.base_url}/health", timeout=30)
     assert (healthy.status_code, healthy.json()["status"]) == (200, "healthy")
     submits = requests.get(f"{stack.emulator_url}/_emulator/stats", timeout=10).json()["submits"]
@@ -159,7 +159,7 @@ def test_health_tells_what_is_wrong_and_no_secret(stack: Stack) -> None:
     assert requests.get(f"{stack.emulator_url}/_emulator/stats", timeout=10).json()["submits"] == submits
 
 
-def test_without_storage_a_post_is_503_and_nothing_is_billed() -> None:
+def test_post_without_storage_is_503_and_not_billed() -> None:
     with emulator() as (emulator_url, _), azurite() as storage:
         env = app_environment(storage.connection_string, emulator_url)
         with functions_host(env) as (base_url, _):
@@ -173,7 +173,7 @@ def test_without_storage_a_post_is_503_and_nothing_is_billed() -> None:
         assert requests.get(f"{emulator_url}/_emulator/stats", timeout=10).json()["submits"] == 0
 
 
-def test_wrong_settings_are_all_named_in_the_answer() -> None:
+def test_answer_names_all_invalid_settings() -> None:
     with azurite() as storage:
         env = app_environment(storage.connection_string, "ftp://nowhere", MAX_IMAGE_BYTES="much")
         with functions_host(env) as (base_url, host):
@@ -186,9 +186,9 @@ def test_wrong_settings_are_all_named_in_the_answer() -> None:
         assert KEY not in text
 
 
-def test_the_guides_steps_work_word_for_word(old: Stack) -> None:
-    headers = {"api-key": OLD_KEY, "Content-Type": "application/json"}
-    url = f"{old.base_url}/openai/images/generations:submit?{VERSION}"
+def test_steps_of_the_official_guide_work(legacy: Stack) -> None:
+    headers = {"api-key": LEGACY_KEY, "Content-Type": "application/json"}
+    url = f"{legacy.base_url}/openai/images/generations:submit?{VERSION}"
     body = {"prompt": "a lighthouse in fog", "n": 2, "size": "512x512"}
     submission = requests.post(url, headers=headers, json=body, timeout=30)
     assert (submission.status_code, submission.json()["status"]) == (202, "notRunning")
@@ -212,9 +212,9 @@ def test_the_guides_steps_work_word_for_word(old: Stack) -> None:
     assert requests.get(location, headers=headers, timeout=30).json()["error"]["code"] == "notFound"
 
 
-def test_a_failed_operation_says_why_inside(old: Stack) -> None:
-    headers = {"api-key": OLD_KEY}
-    url = f"{old.base_url}/openai/images/generations:submit?{VERSION}"
+def test_failed_operation_has_an_error(legacy: Stack) -> None:
+    headers = {"api-key": LEGACY_KEY}
+    url = f"{legacy.base_url}/openai/images/generations:submit?{VERSION}"
     location = requests.post(url, headers=headers, json={"prompt": "[contentFilter] x"}, timeout=30).headers[
         "operation-location"
     ]
@@ -233,14 +233,12 @@ def test_a_failed_operation_says_why_inside(old: Stack) -> None:
     [
         (None, VERSION, 401, "401"),
         ("wrong", VERSION, 401, "401"),
-        (OLD_KEY[:-1], VERSION, 401, "401"),
-        (OLD_KEY, "", 404, "404"),
-        (OLD_KEY, "api-version=2024-10-21", 404, "404"),
+        (LEGACY_KEY[:-1], VERSION, 401, "401"),
+        (LEGACY_KEY, "", 404, "404"),
+        (LEGACY_KEY, "api-version=2024-10-21", 404, "404"),
     ],
 )
-def test_the_old_api_is_strict_about_key_and_version(
-    old: Stack, key: str | None, query: str, status: int, code: str
-) -> None:
+def test_legacy_api_checks_key_and_version(legacy: Stack, key: str | None, query: str, status: int, code: str) -> None:
     headers = {"api-key": key} if key else {}
     for method, path in (
         ("POST", "images/generations:submit"),
@@ -248,14 +246,14 @@ def test_the_old_api_is_strict_about_key_and_version(
         ("DELETE", "operations/images/x"),
     ):
         answer = requests.request(
-            method, f"{old.base_url}/openai/{path}?{query}", headers=headers, json={"prompt": "x"}, timeout=30
+            method, f"{legacy.base_url}/openai/{path}?{query}", headers=headers, json={"prompt": "x"}, timeout=30
         )
         assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
 
 
-def test_the_old_api_takes_its_own_operation_id_and_fields_alone(old: Stack) -> None:
-    url = f"{old.base_url}/openai/images/generations:submit?{VERSION}"
-    headers = {"api-key": OLD_KEY, "Operation-Id": "f508bcf2-e651-4b4b-85a7-58ad77981ffa"}
+def test_legacy_api_checks_operation_id_and_fields(legacy: Stack) -> None:
+    url = f"{legacy.base_url}/openai/images/generations:submit?{VERSION}"
+    headers = {"api-key": LEGACY_KEY, "Operation-Id": "f508bcf2-e651-4b4b-85a7-58ad77981ffa"}
 
     def post(**body: Any) -> requests.Response:
         return requests.post(url, headers=headers, json=body, timeout=30)
@@ -265,7 +263,7 @@ def test_the_old_api_takes_its_own_operation_id_and_fields_alone(old: Stack) -> 
     assert post(prompt="x", metadata={}).json()["error"]["target"] == "metadata"
 
 
-def test_without_keys_the_old_api_is_not_there(stack: Stack) -> None:
+def test_legacy_api_needs_configured_keys(stack: Stack) -> None:
     url = f"{stack.base_url}/openai/images/generations:submit?{VERSION}"
     answer = requests.post(url, headers={"api-key": "any"}, json={"prompt": "x"}, timeout=30)
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "404")

@@ -1,4 +1,4 @@
-"""The host is killed with SIGKILL, as Azure may do to any instance."""
+"""The host is killed with SIGKILL, as may happen to any instance in Azure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import requests
 
 from local.azurite import Azurite, azurite
 from local.stack import app_environment, emulator, functions_host
-from tests.e2e.conftest import result, start, time_passes, until
+from tests.e2e.conftest import expire_claims, result, start, until
 
 
 @pytest.fixture
@@ -25,25 +25,25 @@ def stats(emulator_url: str) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("prompt", "event"),
     [
-        # While upstream works on it.
+        # During the work of the upstream.
         ("[seconds:2] a lighthouse", "upstream.polled"),
-        # While the POST waits for the answer to its submit: the operation exists, nobody here knows it.
+        # After a submit with a lost response: the operation exists, but the app does not know it.
         ("[submit-drop:1] a lighthouse", "upstream.unavailable"),
-        # While the image is on its way: the claim to copy is ours, and we are dead.
+        # During the download of the image: the killed host holds the claim.
         ("[image-slow:2] a lighthouse", "upstream.polled"),
     ],
 )
-def test_a_generation_survives_the_death_of_the_host(storage: Azurite, prompt: str, event: str) -> None:
+def test_generation_survives_a_killed_host(storage: Azurite, prompt: str, event: str) -> None:
     with emulator("--speed", "0.2") as (emulator_url, _):
         env = app_environment(storage.connection_string, emulator_url, POLL_SCHEDULE="*/2 * * * * *")
         with functions_host(env) as (base_url, first):
             answer = start(base_url, prompt)
             until(lambda: event in first.output or None, what=event)
             if "image-slow" in prompt:
-                until(lambda: stats(emulator_url)["image_gets"] or None, what="a fetch of the image")
+                until(lambda: stats(emulator_url)["image_gets"] or None, what="image fetch")
             first.kill()
         port = int(base_url.rpartition(":")[2].partition("/")[0])
-        time_passes(storage, answer.json()["id"])
+        expire_claims(storage, answer.json()["id"])
         with functions_host(env, port=port):
             final = result(answer.headers["Location"])
 

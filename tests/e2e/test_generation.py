@@ -1,4 +1,4 @@
-"""What a caller sees, from the POST to the picture."""
+"""A generation as the caller sees it, from the POST to the image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from local.stack import KEY, Stack
 from tests.e2e.conftest import operations_of, result, start, until
 
 
-def test_a_prompt_becomes_pictures_in_blob_storage(stack: Stack) -> None:
+def test_prompt_becomes_images_in_blob_storage(stack: Stack) -> None:
     answer = start(stack.base_url, "a lighthouse in fog", n=2, size="512x512", metadata={"order": "4711"})
 
     assert re.fullmatch(r"[1-9]\d*", answer.headers["Retry-After"])
@@ -26,7 +26,7 @@ def test_a_prompt_becomes_pictures_in_blob_storage(stack: Stack) -> None:
     assert (final.status_code, monitor["status"]) == (200, "succeeded")
     assert monitor["metadata"] == {"order": "4711"}
     assert monitor == requests.get(answer.headers["Operation-Location"], timeout=30).json() | {
-        "result": monitor["result"]  # its links are signed anew with each answer
+        "result": monitor["result"]  # every answer signs the URLs again
     }
     assert len(monitor["result"]["data"]) == 2
     for index, image in enumerate(monitor["result"]["data"]):
@@ -45,15 +45,15 @@ def test_a_prompt_becomes_pictures_in_blob_storage(stack: Stack) -> None:
     ("prompt", "status", "code"),
     [
         ("[contentFilter] a thing", 422, "contentFilter"),  # the caller must change the prompt
-        ("[submit-400] a thing", 422, "invalidPayload"),  # the same, refused at once
-        ("[failed:internalFailure] a thing", 424, "internalFailure"),  # upstream's failure is not the caller's
+        ("[submit-400] a thing", 422, "invalidPayload"),  # refused at the submit
+        ("[failed:internalFailure] a thing", 424, "internalFailure"),  # the upstream failed, not the caller
         ("[submit-no-location] a thing", 424, "operationLocationMissing"),
         ("[status:canceled] a thing", 410, "canceled"),
         ("[status:deleted] a thing", 424, "operationDeleted"),
-        ("[image-html] a thing", 424, "notAnImage"),  # five tries, then final
+        ("[image-html] a thing", 424, "notAnImage"),  # final after five tries
     ],
 )
-def test_a_failure_is_told_with_its_status_and_code(stack: Stack, prompt: str, status: int, code: str) -> None:
+def test_failure_has_status_and_code(stack: Stack, prompt: str, status: int, code: str) -> None:
     final = result(start(stack.base_url, prompt).headers["Location"])
 
     assert (final.status_code, final.headers["x-ms-error-code"]) == (status, code)
@@ -63,20 +63,20 @@ def test_a_failure_is_told_with_its_status_and_code(stack: Stack, prompt: str, s
 @pytest.mark.parametrize(
     "prompt",
     [
-        "[submit-500:2] the service hiccups when it is asked",
-        "[submit-drop:1] the answer to the submit is lost on its way",
+        "[submit-500:2] the submit fails twice",
+        "[submit-drop:1] the response to the submit is lost",
         "[poll-404:2] the operation is not visible at once",
         "[poll-500:2] [poll-drop:1] [poll-garbage:1] polls fail",
         "[status:somethingNew:2] a status word of a later version",
-        "[status:Succeeded] an older service writes capitals",
+        "[status:Succeeded] the case of an older service",
         "[poll-retry-date] Retry-After is a date",
         "[poll-no-retry-after] Retry-After is missing",
-        "[image-truncated:1] the image breaks off",
+        "[image-truncated:1] the image is truncated",
         "[image-500:1] the image is not there yet",
         "[image-jpeg] a JPEG",
     ],
 )
-def test_a_passing_fault_costs_nothing_but_time(stack: Stack, prompt: str) -> None:
+def test_transient_fault_does_not_fail_the_generation(stack: Stack, prompt: str) -> None:
     answer = start(stack.base_url, prompt)
 
     assert result(answer.headers["Location"]).json()["status"] == "succeeded"
@@ -85,7 +85,7 @@ def test_a_passing_fault_costs_nothing_but_time(stack: Stack, prompt: str) -> No
     assert counted["leaked_credentials"] == 0
 
 
-def test_one_refused_image_does_not_spoil_the_others(stack: Stack) -> None:
+def test_refused_image_keeps_the_other_images(stack: Stack) -> None:
     final = result(start(stack.base_url, "[image-error:0] two things", n=2).headers["Location"])
 
     refused, made = final.json()["result"]["data"]
@@ -94,7 +94,7 @@ def test_one_refused_image_does_not_spoil_the_others(stack: Stack) -> None:
     assert requests.get(made["url"], timeout=30).status_code == 200
 
 
-def test_operation_location_is_polled_byte_for_byte(stack: Stack) -> None:
+def test_operation_location_is_polled_unchanged(stack: Stack) -> None:
     answer = start(stack.base_url, "a lighthouse")
     assert result(answer.headers["Location"]).status_code == 200
 
@@ -102,7 +102,7 @@ def test_operation_location_is_polled_byte_for_byte(stack: Stack) -> None:
     assert set(urls) == {f"/openai/operations/images/{answer.json()['id']}?api-version=2023-06-01-preview"}
 
 
-def test_what_is_wrong_with_a_request_is_named(stack: Stack) -> None:
+def test_invalid_request_names_each_field(stack: Stack) -> None:
     before = requests.get(f"{stack.emulator_url}/_emulator/stats", timeout=10).json()["submits"]
     answer = requests.post(f"{stack.base_url}/generations", json={"promt": "x", "n": "2"}, timeout=30)
 
@@ -112,7 +112,7 @@ def test_what_is_wrong_with_a_request_is_named(stack: Stack) -> None:
     assert requests.get(f"{stack.emulator_url}/_emulator/stats", timeout=10).json()["submits"] == before
 
 
-def test_a_wrong_token_and_an_unknown_id_look_the_same(stack: Stack) -> None:
+def test_wrong_token_and_unknown_id_are_the_same_404(stack: Stack) -> None:
     monitor = start(stack.base_url, "a lighthouse").headers["Operation-Location"]
     answers = [
         requests.get(monitor[:-4] + "AAAA", timeout=30),
@@ -125,12 +125,12 @@ def test_a_wrong_token_and_an_unknown_id_look_the_same(stack: Stack) -> None:
     assert len({answer.json()["error"]["message"] for answer in answers}) == 1
 
 
-def test_the_log_holds_no_prompt_key_token_or_link(stack: Stack) -> None:
+def test_log_holds_no_prompt_key_token_or_url(stack: Stack) -> None:
     answer = start(stack.base_url, "a very private prompt", user="a-private-user")
     data = result(answer.headers["Location"]).json()["result"]["data"]
     log = until(
         lambda: stack.host.output if f"generation.succeeded id={answer.json()['id']}" in stack.host.output else None,
-        what="the event in the log",
+        what="log event",
     )
 
     token = answer.headers["Location"].partition("token=")[2]

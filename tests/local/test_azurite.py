@@ -34,7 +34,7 @@ def is_running(pid: int) -> bool:
     return True
 
 
-def test_blobs_and_queues_answer_with_the_installed_sdks(azurite: Azurite) -> None:
+def test_installed_sdks_reach_blobs_and_queues(azurite: Azurite) -> None:
     with BlobServiceClient.from_connection_string(azurite.connection_string) as blobs:
         assert blobs.url.rstrip("/") == azurite.blob_endpoint
         blobs.create_container("from-test-azurite")
@@ -44,7 +44,7 @@ def test_blobs_and_queues_answer_with_the_installed_sdks(azurite: Azurite) -> No
         assert queues.create_queue("from-test-azurite").get_queue_properties().name == "from-test-azurite"
 
 
-def test_a_location_keeps_the_data_and_memory_does_not(tmp_path: Path) -> None:
+def test_data_is_kept_with_a_location_only(tmp_path: Path) -> None:
     with azurite(tmp_path) as storage, BlobServiceClient.from_connection_string(storage.connection_string) as blobs:
         blobs.create_container("kept")
     with azurite(tmp_path) as storage:
@@ -53,13 +53,13 @@ def test_a_location_keeps_the_data_and_memory_does_not(tmp_path: Path) -> None:
         assert containers(storage) == []
 
 
-def test_it_is_gone_at_the_end() -> None:
+def test_azurite_ends_with_the_block() -> None:
     with azurite() as storage:
         pid = storage.process.pid
     assert not is_running(pid)
 
 
-def test_it_dies_with_a_parent_that_is_killed() -> None:
+def test_azurite_ends_with_a_killed_parent() -> None:
     script = """
 import time
 from local.azurite import azurite
@@ -77,20 +77,20 @@ with azurite() as storage:
             time.sleep(0.02)
 
 
-def test_a_port_that_is_taken_is_an_error_with_azurites_own_words() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+def test_port_in_use_shows_the_output_of_azurite() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as occupied:
+        port = occupied.getsockname()[1]
         with pytest.raises(AzuriteError, match="EADDRINUSE"), azurite(blob_port=port):
             pass
 
 
-def test_not_installed_says_what_to_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_azurite_names_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("local.azurite._SCRIPT", tmp_path / "azurite.js")
     with pytest.raises(AzuriteError, match="make start"), azurite():
         pass
 
 
-def test_with_a_certificate_it_speaks_https(tmp_path: Path) -> None:
+def test_certificate_enables_https(tmp_path: Path) -> None:
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")

@@ -1,4 +1,4 @@
-"""Waiting times."""
+"""Waiting times: polls, retries, throttles, copies."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_retry_after_is_clamped(retry_after: float | None, expected: float) -> N
         (10_000, 10.0),  # more would delay the result noticeably
     ],
 )
-def test_polls_without_retry_after_get_rarer(age: float, expected: float) -> None:
+def test_poll_interval_grows_with_age(age: float, expected: float) -> None:
     assert backoff.poll_wait(None, age) == seconds(expected)
 
 
@@ -49,7 +49,7 @@ def test_retry_after_sets_the_next_poll() -> None:
 
 @pytest.mark.parametrize(
     ("faults", "expected"),
-    [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (8, 60), (5_001, 60)],  # the last: no overflow after days of faults
+    [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (8, 60), (5_001, 60)],  # the last one: no overflow after days of faults
 )
 def test_fault_wait_doubles_to_a_minute(faults: int, expected: float) -> None:
     assert backoff.fault_wait(None, faults, jitter=0) == seconds(expected)
@@ -66,7 +66,7 @@ def test_jitter_adds_up_to_a_quarter(retry_after: float | None, jitter: float) -
     [
         (30.0, 0, 30),
         (0.0, 0, 1),  # an immediate retry by all generations would be a stampede
-        (900.0, 0, 900),  # an hourly quota is not asked every minute
+        (900.0, 0, 900),  # an hourly quota: a call each minute would be useless
         (1e9, 0, 3_600),
         (None, 0, 5),
         (None, 1, 10),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 
 import pytest
@@ -24,9 +25,13 @@ def fault(code: str = "imageTruncated", *, retryable: bool = True) -> CopyFault:
     return CopyFault(GenerationError(code=code, message="why"), retryable=retryable)
 
 
-def test_accepted_record_has_all_that_a_poll_needs() -> None:
-    accepted = changes.accepted(new(faults=3), Accepted(OPERATION, None), NOON)
-    assert accepted == running(due=NOON + seconds(1), faults=0)
+def test_accepted_record_can_be_polled() -> None:
+    accepted = changes.accepted(new(faults=3), Accepted(OPERATION, None), LATER)
+    assert accepted == running(submitted=LATER, last_action=LATER, due=LATER + seconds(1), faults=0)
+
+
+def test_retry_after_sets_the_first_poll() -> None:
+    assert waited(changes.accepted(new(), Accepted(OPERATION, 17.5), NOON)) == 17.5
 
 
 def test_poll_interval_grows_from_the_submit() -> None:
@@ -47,7 +52,7 @@ def test_queued_record_is_due_when_its_message_is_lost() -> None:
     assert changes.queued(new(deadline=NOON + seconds(60)), NOON).due == NOON + seconds(60)
 
 
-def test_claim_covers_the_slowest_call_that_was_seen() -> None:
+def test_claim_covers_the_slowest_observed_call() -> None:
     claimed = changes.call_claimed(new(queued=True), NOON)
     assert waited(claimed) == (changes.LONGEST_CALL + changes.CALL_SLACK).total_seconds()
     assert seconds(250 + 30) <= changes.LONGEST_CALL  # and its transfer
@@ -55,7 +60,12 @@ def test_claim_covers_the_slowest_call_that_was_seen() -> None:
 
 
 def test_second_claim_keeps_the_time_of_the_first() -> None:
-    assert changes.call_claimed(new(submitted=NOON), LATER).submitted == NOON
+    claimed = changes.call_claimed(new(submitted=NOON), LATER)
+    assert (claimed.submitted, claimed.last_action) == (NOON, LATER)
+
+
+def test_extended_claim_covers_two_tries() -> None:
+    assert waited(changes.claim_extended(new(calling=True), NOON)) == 2 * changes.LONGEST_TAKE.total_seconds()
 
 
 def test_lost_call_is_counted_and_backs_off() -> None:
@@ -87,12 +97,12 @@ def test_copy_claim_covers_all_its_images(images: int) -> None:
         (1, None, NOON, True),
         (changes.COPY_TRIES - 1, None, NOON, True),
         (changes.COPY_TRIES, None, NOON, False),
-        (10_000, None, NOON, False),  # every claim counts, also while storage is away for days
+        (10_000, None, NOON, False),  # each claim counts, also during days of a storage fault
         (1, None, DEADLINE - seconds(1.5), True),
-        (1, None, DEADLINE - seconds(1), False),  # the wait would end at the deadline
-        (3, None, DEADLINE - seconds(4), False),  # a later try waits longer
+        (1, None, DEADLINE - seconds(1), False),  # the retry would come at the deadline
+        (3, None, DEADLINE - seconds(4), False),  # later retries wait longer
         (1, NOON + seconds(1.5), NOON, True),
-        (1, NOON + seconds(1), NOON, False),  # the service deletes the image before
+        (1, NOON + seconds(1), NOON, False),  # the service deletes the image before the retry
         (1, NOON - seconds(1), NOON, False),
     ],
 )
@@ -128,7 +138,7 @@ def test_partial_copy_keeps_final_failures() -> None:
         (2 * changes.COPY_TRIES, NOON, True),  # the copy itself may crash the worker
     ],
 )
-def test_hopeless_copy(attempts: int, now: datetime, expected: bool) -> None:
+def test_copy_is_hopeless_after_too_many_tries(attempts: int, now: datetime, expected: bool) -> None:
     assert changes.is_hopeless(running(copy_attempts=attempts), now) is expected
 
 
@@ -154,6 +164,13 @@ def test_deadline_error_names_the_timeout() -> None:
     assert not error.is_refusal
 
 
+def test_changed_api_error_names_model_and_timeout() -> None:
+    error = changes.api_changed(running(), DEADLINE).error
+    assert error
+    assert "'dalle'" in error.message
+    assert "timeoutSeconds" in error.message
+
+
 REFUSED, LOST = failed("contentFilter"), failed("imageTruncated")
 
 
@@ -164,8 +181,8 @@ REFUSED, LOST = failed("contentFilter"), failed("imageTruncated")
         ((REFUSED, stored(1)), Status.SUCCEEDED, None),  # one stored image makes a success
         ((fault(), stored(1), REFUSED), Status.SUCCEEDED, None),
         ((REFUSED, REFUSED), Status.FAILED, "contentFilter"),
-        ((fault(), REFUSED), Status.FAILED, "contentFilter"),  # the caller can change the prompt, not the copy
-        ((fault(), failed("noImage")), Status.FAILED, "imageTruncated"),  # else the first reason
+        ((fault(), REFUSED), Status.FAILED, "contentFilter"),  # a refusal first: the caller can change the prompt
+        ((fault(), failed("noImage")), Status.FAILED, "imageTruncated"),  # without a refusal, the first reason
     ],
 )
 def test_one_stored_image_makes_a_success(results: tuple[CopyResult, ...], status: Status, code: str | None) -> None:
@@ -177,18 +194,20 @@ def test_one_stored_image_makes_a_success(results: tuple[CopyResult, ...], statu
     assert not ended.calling
 
 
-@pytest.mark.parametrize(
-    "ended",
-    [
-        changes.copied(running(), (stored(),), LATER),
-        changes.past_deadline(running(), LATER),
-        changes.api_changed(running(), LATER),
-        changes.model_removed(running(), LATER),
-        changes.outcome_unknown(running(), LATER),
-        changes.copy_abandoned(running(), 1, LATER),
-        changes.ended(running(), Status.CANCELED, None, LATER),
-    ],
-)
-def test_every_end_is_terminal_and_has_its_time(ended: Generation) -> None:
+ENDS: list[Callable[[Generation], Generation]] = [
+    lambda record: changes.copied(record, (stored(),), LATER),
+    lambda record: changes.past_deadline(record, LATER),
+    lambda record: changes.api_changed(record, LATER),
+    lambda record: changes.model_removed(record, LATER),
+    lambda record: changes.outcome_unknown(record, LATER),
+    lambda record: changes.copy_abandoned(record, 1, LATER),
+    lambda record: changes.ended(record, Status.CANCELED, None, LATER),
+]
+
+
+@pytest.mark.parametrize("record", [running(), running(images=(stored(), None))])
+@pytest.mark.parametrize("end", ENDS)
+def test_each_end_is_terminal_and_has_its_time(end: Callable[[Generation], Generation], record: Generation) -> None:
+    ended = end(record)
     assert ended.status.is_terminal
     assert ended.last_action == ended.due == LATER

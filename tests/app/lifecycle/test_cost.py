@@ -1,4 +1,4 @@
-"""What a generation costs in storage transactions: the table in docs/architecture.md."""
+"""Storage transactions of one generation: the table in docs/architecture.md."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from local.stack import KEY, emulator
 _WIRE = "azure.core.pipeline.policies.http_logging_policy"
 
 
-def test_one_generation_costs_what_the_docs_say(caplog: pytest.LogCaptureFixture) -> None:
+def test_storage_transactions_match_the_docs(caplog: pytest.LogCaptureFixture) -> None:
     with azurite() as storage, emulator("--speed", "0.2") as (endpoint, _):
         service = build(
             read_settings(
@@ -39,7 +39,7 @@ def test_one_generation_costs_what_the_docs_say(caplog: pytest.LogCaptureFixture
             assert answer(post, service.routes.start_generation).status == 202
             return service.poller.run(utc_now() + timedelta(seconds=30)).passes
 
-        generate()  # makes the containers, which Bicep does in Azure
+        generate()  # creates the containers; in Azure, Bicep creates them
         with caplog.at_level(logging.INFO, _WIRE):
             passes = generate()
 

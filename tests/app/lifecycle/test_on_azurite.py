@@ -1,4 +1,4 @@
-"""Whole generations: the emulator's every fault, real records, real images. Only time is played: nobody waits."""
+"""Whole generations on Azurite and the emulator, with each of the emulator's faults. Only the clock is a fake."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def endpoint() -> Generator[str]:
 
 
 @dataclass
-class FakeApp:
-    """One app, whose clock jumps to the next moment at which there is something to do."""
+class AzuriteApp:
+    """The app with a clock that jumps to the next `due`."""
 
     azurite: Azurite
     endpoint: str
@@ -94,7 +94,7 @@ class FakeApp:
         return self.now
 
     def generate(self, prompt: str, n: int = 1) -> Generation:
-        """Start it, and tick until it has ended."""
+        """Start a generation, and tick until it ends."""
         request = GenerationRequest(prompt=prompt, n=n, size="256x256")
         started = self.generations.start(request, metadata={}, timeout=timedelta(seconds=60))
         for _ in range(100):
@@ -108,19 +108,19 @@ class FakeApp:
             if found.status.is_terminal:
                 assert self.records.list_active() == []
                 return found
-        pytest.fail(f"no end of {prompt}")
+        pytest.fail(f"did not end after 100 ticks: {prompt}")
 
     def blobs(self) -> list[str]:
         return list(self.container.list_blob_names()) if self.container.exists() else []
 
 
 @pytest.fixture
-def app(azurite: Azurite, endpoint: str) -> FakeApp:
-    return FakeApp(azurite, endpoint)
+def app(azurite: Azurite, endpoint: str) -> AzuriteApp:
+    return AzuriteApp(azurite, endpoint)
 
 
-def emulated(endpoint: str, generation: Generation) -> dict[str, Any]:
-    """What the emulator counted for this generation: its id is the operation's."""
+def emulator_counts(endpoint: str, generation: Generation) -> dict[str, Any]:
+    """The emulator's counters of this generation. Its id is the ``Operation-Id``."""
     return requests.get(f"{endpoint}/_emulator/stats", timeout=10).json()["by_operation"][generation.id]
 
 
@@ -130,7 +130,7 @@ def emulated(endpoint: str, generation: Generation) -> dict[str, Any]:
         "",
         "[submit-429:2]",
         "[submit-500:3]",
-        "[submit-drop:1]",  # accepted, and nobody heard of it
+        "[submit-drop:1]",  # accepted, but the response is lost
         "[poll-404:1]",
         "[poll-429:3]",
         "[poll-500:3]",
@@ -149,14 +149,14 @@ def emulated(endpoint: str, generation: Generation) -> dict[str, Any]:
         "[image-empty:2]",
     ],
 )
-def test_passing_fault_costs_only_time(app: FakeApp, endpoint: str, fault: str) -> None:
+def test_temporary_fault_only_delays_success(app: AzuriteApp, endpoint: str, fault: str) -> None:
     done = app.generate(f"a lighthouse {fault}", n=2)
     assert (done.status, done.error) == (Status.SUCCEEDED, None)
     assert [image.blob for image in done.images if isinstance(image, StoredImage)] == app.blobs()
     assert len(app.blobs()) == 2
-    counted = emulated(endpoint, done)
+    counted = emulator_counts(endpoint, done)
     assert counted["operation_id_header"] == done.id
-    assert counted["image_gets"] == (2 if "image" not in fault else 6)  # what was copied is not fetched again
+    assert counted["image_gets"] == (2 if "image" not in fault else 6)  # a stored image is not fetched again
 
 
 @pytest.mark.parametrize(
@@ -183,13 +183,13 @@ def test_passing_fault_costs_only_time(app: FakeApp, endpoint: str, fault: str) 
         ("[image-redirect:http://example.com/]", Status.FAILED, "imageUrlNotAllowed"),
     ],
 )
-def test_lasting_fault_ends_with_its_reason(app: FakeApp, fault: str, status: Status, code: str | None) -> None:
+def test_permanent_fault_ends_with_its_code(app: AzuriteApp, fault: str, status: Status, code: str | None) -> None:
     done = app.generate(f"a lighthouse {fault}")
     assert (done.status, done.error.code if done.error else None) == (status, code)
     assert app.blobs() == []
 
 
-def test_refused_image_does_not_cost_the_others(app: FakeApp) -> None:
+def test_refused_image_does_not_fail_the_others(app: AzuriteApp) -> None:
     done = app.generate("a lighthouse [image-error:1]", n=3)
     assert done.status is Status.SUCCEEDED
     assert [type(image) for image in done.images] == [StoredImage, FailedImage, StoredImage]
@@ -197,23 +197,23 @@ def test_refused_image_does_not_cost_the_others(app: FakeApp) -> None:
 
 
 @pytest.mark.parametrize(("fault", "extension"), [("[image-jpeg]", "jpg"), ("[image-webp]", "webp")])
-def test_extension_follows_the_bytes(app: FakeApp, fault: str, extension: str) -> None:
+def test_file_extension_matches_the_image_format(app: AzuriteApp, fault: str, extension: str) -> None:
     done = app.generate(f"a lighthouse {fault}")
     assert app.blobs() == [f"{done.id}/0.{extension}"]
 
 
-def test_wrong_key_names_the_setting(azurite: Azurite, endpoint: str) -> None:
-    done = FakeApp(azurite, endpoint, deployment_key="wr0ng").generate("a lighthouse")
+def test_wrong_key_error_names_the_setting(azurite: Azurite, endpoint: str) -> None:
+    done = AzuriteApp(azurite, endpoint, deployment_key="wr0ng").generate("a lighthouse")
     assert done.error is not None
     assert "AZURE_OPENAI_API_KEY" in done.error.message
     assert "wr0ng" not in done.model_dump_json()
 
 
-def test_log_has_no_secret(app: FakeApp, endpoint: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_log_has_no_secret(app: AzuriteApp, endpoint: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        done = app.generate("a prompt of somebody's own [poll-500:1] [image-403:1]")
+        done = app.generate("a private prompt [poll-500:1] [image-403:1]")
     assert done.status is Status.SUCCEEDED
     assert "generation.succeeded" in caplog.text
-    for secret in ("somebody", KEY, done.token, "sig=", "AccountKey", endpoint):
+    for secret in ("private", KEY, done.token, "sig=", "AccountKey", endpoint):
         assert secret not in caplog.text
     assert requests.get(f"{endpoint}/_emulator/stats", timeout=10).json()["leaked_credentials"] == 0

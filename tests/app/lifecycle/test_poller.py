@@ -1,4 +1,4 @@
-"""The timer's slot, on a clock that only moves when somebody sleeps."""
+"""The timer's slot. The clock moves only when the poller sleeps."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def name(number: int) -> str:
 
 
 @dataclass
-class FakeApp:
-    """Records, a clock, and a worker that plays its results."""
+class PollerApp:
+    """Fakes of all that the poller needs: records, queue, clock, and the worker's `advance`."""
 
     now: datetime = NOON
     active: dict[str, Versioned] = field(default_factory=dict[str, Versioned])
@@ -35,8 +35,8 @@ class FakeApp:
     sent: list[tuple[float, list[str]]] = field(default_factory=list[tuple[float, list[str]]])
     """Seconds after noon, and the ids in the message."""
     listings: list[float] = field(default_factory=list[float])
-    move: Advance | None = None
-    """None: each generation ends at its first move."""
+    on_advance: Advance | None = None
+    """Result of `advance`. None: each generation ends when it is first advanced."""
 
     def add(self, number: int, *, due: float = 0, etag: str = "1") -> None:
         self.active[name(number)] = Versioned(running(id=name(number), due=NOON + seconds(due)), etag)
@@ -69,8 +69,8 @@ class FakeApp:
 
     def advance(self, current: Versioned) -> Versioned | None:
         self.advanced.append((self._elapsed(), current.generation.id))
-        if self.move:
-            return self.move(current)
+        if self.on_advance:
+            return self.on_advance(current)
         del self.active[current.generation.id]
         return None
 
@@ -86,70 +86,70 @@ class FakeApp:
 
 
 @pytest.fixture
-def app() -> FakeApp:
-    return FakeApp()
+def app() -> PollerApp:
+    return PollerApp()
 
 
-def test_idle_slot_costs_one_listing(app: FakeApp) -> None:
+def test_idle_slot_costs_one_listing(app: PollerApp) -> None:
     assert app.run() == SlotSummary(passes=1)
     assert (app.listings, app.now) == ([0], NOON)
 
 
-def test_slot_ends_when_no_work_is_left(app: FakeApp) -> None:
+def test_slot_ends_when_no_work_is_left(app: PollerApp) -> None:
     app.add(1)
     app.add(2)
     assert app.run() == SlotSummary(passes=2, moves=2, oldest_seconds=None)
     assert app.listings == [0, 1]
 
 
-def test_later_work_is_left_to_the_next_slot(app: FakeApp) -> None:
+def test_later_work_is_left_to_the_next_slot(app: PollerApp) -> None:
     app.add(1, due=61)
     done = app.run(60)
     assert (done.passes, done.moves, done.left, app.now) == (1, 0, 1, NOON)
 
 
-def test_generation_is_advanced_when_due(app: FakeApp) -> None:
+def test_generation_is_advanced_when_due(app: PollerApp) -> None:
     app.add(1, due=3)
     app.add(2, due=5.5)
     app.run()
     assert app.advanced == [(3, name(1)), (6, name(2))]
 
 
-def test_slot_stops_at_its_end(app: FakeApp) -> None:
+def test_slot_stops_at_its_end(app: PollerApp) -> None:
     app.add(1)
-    app.move = lambda current: current  # due again at once, for ever
+    app.on_advance = lambda current: current  # always due
     done = app.run(10)
     assert app.listings == [float(second) for second in range(10)]
     assert (done.moves, done.left) == (10, 1)
     assert app.now <= NOON + seconds(10)
 
 
-def test_unwritten_due_is_respected(app: FakeApp) -> None:
-    """A near `due` is not written: the listing goes on to show the old one."""
+def test_unwritten_due_is_respected(app: PollerApp) -> None:
+    """The worker does not write a near `due`, so the listing still shows the old one."""
     app.add(1)
-    app.move = lambda current: Versioned(current.generation.changed(due=app.now + seconds(4)), current.etag)
+    app.on_advance = lambda current: Versioned(current.generation.changed(due=app.now + seconds(4)), current.etag)
     app.run(10)
     assert [when for when, _ in app.advanced] == [0, 4, 8]
-    assert app.read == [name(1)]  # what was seen last is still current: not read again
+    assert app.read == [name(1)]  # the known record is current, and is not read again
 
 
-def test_changed_record_is_read_again(app: FakeApp) -> None:
+def test_changed_record_is_read_again(app: PollerApp) -> None:
     app.add(1)
 
-    def move(current: Versioned) -> Versioned | None:
+    def advance(current: Versioned) -> Versioned | None:
         if len(app.advanced) == 1:
-            app.write(running(id=name(1), due=NOON + seconds(2), faults=7), "theirs")
+            app.write(running(id=name(1), due=NOON + seconds(2), faults=7), "2")
             return Versioned(current.generation.changed(due=NOON + seconds(9)), current.etag)
         assert current.generation.faults == 7
         return app.active.pop(current.generation.id) and None
 
-    app.move = move
+    app.on_advance = advance
     app.run()
-    assert app.advanced == [(0, name(1)), (2, name(1))]  # their due counts, not the one that we remembered
+    assert app.advanced == [(0, name(1)), (2, name(1))]  # the written `due` counts, not the one in memory
     assert app.read == [name(1), name(1)]
 
 
-def test_vanished_record_needs_no_work(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vanished_record_needs_no_work(app: PollerApp, monkeypatch: pytest.MonkeyPatch) -> None:
     app.add(1)
 
     def gone(generation_id: str) -> None:
@@ -164,21 +164,21 @@ def test_vanished_record_needs_no_work(app: FakeApp, monkeypatch: pytest.MonkeyP
     ("error", "again"),
     [
         (StorageUnavailableError("save record"), [0, 5, 10]),
-        (RuntimeError(f"{PROMPT} {TOKEN}"), [0, 60]),  # not foreseen: it would fail again at once
+        (RuntimeError(f"{PROMPT} {TOKEN}"), [0, 60]),  # unexpected: a retry would fail at once
     ],
 )
 def test_failing_generation_does_not_stop_the_others(
-    app: FakeApp, caplog: pytest.LogCaptureFixture, error: Exception, again: list[float]
+    app: PollerApp, caplog: pytest.LogCaptureFixture, error: Exception, again: list[float]
 ) -> None:
     for number in (1, 2, 3):
         app.add(number)
 
-    def move(current: Versioned) -> None:
+    def advance(current: Versioned) -> None:
         if current.generation.id == name(1):
             raise error
         del app.active[current.generation.id]
 
-    app.move = move
+    app.on_advance = advance
     done = app.run(14 if len(again) == 3 else 70)
     assert [when for when, found in app.advanced if found == name(1)] == again
     assert [found for _, found in app.advanced].count(name(2)) == 1
@@ -188,20 +188,20 @@ def test_failing_generation_does_not_stop_the_others(
     assert TOKEN not in caplog.text
 
 
-def test_unexpected_error_is_logged_with_its_place(app: FakeApp, caplog: pytest.LogCaptureFixture) -> None:
+def test_unexpected_error_is_logged_with_its_place(app: PollerApp, caplog: pytest.LogCaptureFixture) -> None:
     app.add(1)
 
-    def move(_: Versioned) -> None:
+    def advance(_: Versioned) -> None:
         raise RuntimeError(PROMPT)
 
-    app.move = move
+    app.on_advance = advance
     with caplog.at_level(logging.ERROR):
         app.run(5)
     [record] = caplog.records
     assert record.getMessage().startswith(f"generation.stuck id={name(1)} error=RuntimeError at=test_poller.py:")
 
 
-def test_failed_listing_fails_the_slot(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_listing_fails_the_slot(app: PollerApp, monkeypatch: pytest.MonkeyPatch) -> None:
     def unavailable() -> None:
         raise StorageUnavailableError("list records")
 
@@ -210,7 +210,7 @@ def test_failed_listing_fails_the_slot(app: FakeApp, monkeypatch: pytest.MonkeyP
         app.run()
 
 
-def test_each_of_many_is_advanced_once(app: FakeApp) -> None:
+def test_each_of_many_is_advanced_once(app: PollerApp) -> None:
     for number in range(10):
         app.add(number)
     done = app.run(threads=4)
@@ -218,7 +218,7 @@ def test_each_of_many_is_advanced_once(app: FakeApp) -> None:
     assert (done.moves, done.failures, done.left) == (10, 0, 0)
 
 
-def test_overflow_goes_to_the_queue_in_batches(app: FakeApp) -> None:
+def test_overflow_goes_to_the_queue_in_batches(app: PollerApp) -> None:
     for number in range(45):
         app.active[f"id-{number:02}"] = Versioned(running(id=f"id-{number:02}"), "1")
     done = app.run(10, most=3)
@@ -229,17 +229,17 @@ def test_overflow_goes_to_the_queue_in_batches(app: FakeApp) -> None:
     assert (done.passed_on, done.failures) == (42, 0)
 
 
-def test_queued_overflow_is_left_to_the_workers_for_a_time(app: FakeApp) -> None:
+def test_queued_overflow_is_not_queued_again_for_20_seconds(app: PollerApp) -> None:
     app.add(1)
     app.add(2)
-    app.move = lambda current: current  # due again at once, for ever
+    app.on_advance = lambda current: current  # always due
     app.run(45, most=1)
     assert app.sent[0] == (0, [name(2)])
     times = [when for when, ids in app.sent if ids == [name(2)]]
     assert min(after - before for before, after in pairwise(times)) >= 20
 
 
-def test_finished_overflow_is_not_queued_again(app: FakeApp) -> None:
+def test_finished_overflow_is_not_queued_again(app: PollerApp) -> None:
     app.add(1)
     app.add(2)
     send = app.send
@@ -254,14 +254,14 @@ def test_finished_overflow_is_not_queued_again(app: FakeApp) -> None:
     assert app.sent == [(0, [name(2)])]
 
 
-def test_running_work_counts_towards_the_limit(app: FakeApp) -> None:
+def test_running_work_counts_towards_the_limit(app: PollerApp) -> None:
     for number in range(9):
         app.add(number)
     done = app.run(60, threads=4, most=5)
     assert (done.moves, done.passed_on, len(app.sent)) == (9, 4, 1)
 
 
-def test_queue_outage_loses_nothing(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_queue_outage_loses_nothing(app: PollerApp, monkeypatch: pytest.MonkeyPatch) -> None:
     def unavailable(_: Sequence[str]) -> None:
         raise StorageUnavailableError("send message")
 
@@ -279,18 +279,18 @@ def at(text: str) -> datetime:
 @pytest.mark.parametrize(
     ("schedule", "now", "expected"),
     [
-        # A second before the next tick, so that it can begin in time.
+        # One second before the next tick, so that the tick begins in time.
         ("0 * * * * *", "12:00:00", at("12:00:59")),
         ("0 * * * * *", "12:00:00.250", at("12:00:59")),
         ("0 * * * * *", "12:00:30", at("12:00:59")),
         ("*/10 * * * * *", "12:00:00", at("12:00:09")),
         ("*/10 * * * * *", "12:00:07.5", at("12:00:09")),
-        # Too near the tick to be worth a slot: on to the one after it.
+        # The next tick is too near for a slot: end before the tick after it.
         ("*/10 * * * * *", "12:00:09", at("12:00:19")),
         ("*/10 * * * * *", "12:00:08.5", at("12:00:19")),
         ("* * * * * *", "12:00:00", at("12:00:01")),
         ("*/2 * * * * *", "12:00:00", at("12:00:01")),
-        # However rare: the function's own time-out must not be reached.
+        # A rare schedule: the slot must end before the function's timeout.
         ("0 */15 * * * *", "12:00:00", at("12:05:00")),
         ("0 0 0 1 1 *", "12:00:00", at("12:05:00")),
         ("0 0 * * * *", "12:58:00", at("12:59:59")),
@@ -300,12 +300,12 @@ def test_slot_lasts_until_just_before_the_next_tick(schedule: str, now: str, exp
     assert slot_end(schedule, at(now)) == expected
 
 
-def test_slot_has_a_longest_length() -> None:
+def test_slot_lasts_five_minutes_at_most() -> None:
     assert slot_end("0 0 0 1 1 *", NOON) - NOON == LONGEST_SLOT == timedelta(minutes=5)
 
 
-def test_work_of_the_last_pass_waits_for_a_thread(app: FakeApp) -> None:
+def test_work_of_the_last_pass_waits_for_a_thread(app: PollerApp) -> None:
     for number in range(1, 6):
         app.add(number)
-    done = app.run(1, threads=1, most=5)  # a schedule of two seconds: each slot is one pass
+    done = app.run(1, threads=1, most=5)  # with a schedule of two seconds, each slot is one pass
     assert (done.passes, done.moves) == (1, 5)

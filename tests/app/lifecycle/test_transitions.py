@@ -1,4 +1,4 @@
-"""The table of the state machine: every pair of state and outcome, with the effect and the record that follow."""
+"""The table of the state machine: the effect and the record for each pair of state and outcome."""
 
 from __future__ import annotations
 
@@ -101,12 +101,12 @@ TABLE: list[tuple[State, Outcome, type | object, dict[str, object]]] = [
         Finish(),
         {"status": Status.SUCCEEDED, "calling": False, "usage": {"total_tokens": 3}},
     ),
-    (State.CALLING, AlreadyEnded(None), Drop(None), {"status": Status.CANCELED}),
+    (State.CALLING, AlreadyEnded(None), Drop(None), {"status": Status.CANCELED, "last_action": NOON}),
     (State.CALLING, Accepted(OPERATION, None), IMPOSSIBLE, {}),
     (State.CALLING, Working(None), IMPOSSIBLE, {}),
     (State.CALLING, PRODUCED, IMPOSSIBLE, {}),
     (State.ACCEPTED, FREE_POLLED, Poll(), {"due": NOON}),
-    # The API of the deployment was changed: wait for the old one, without any request.
+    # The deployment's API changed: wait for the old one, without a request.
     (State.ACCEPTED, FREE_DIRECT, Rest(), {"due": DEADLINE, "operation_location": OPERATION}),
     (State.ACCEPTED, DueWithoutModel(), Finish(), {"error.code": "modelRemoved"}),
     (State.ACCEPTED, Working(7), Rest(), {"due": NOON + seconds(7), "faults": 0}),
@@ -134,7 +134,9 @@ def test_table_has_every_pair_once() -> None:
     TABLE,
     ids=[f"{state.name} {type(outcome).__name__}" for state, outcome, _, _ in TABLE],
 )
-def test_each_pair(state: State, outcome: Outcome, effect: object, fields: dict[str, object]) -> None:
+def test_pair_has_its_effect_and_record(
+    state: State, outcome: Outcome, effect: object, fields: dict[str, object]
+) -> None:
     record = RECORDS[state]
     assert state_of(record) is state
     if effect is IMPOSSIBLE:
@@ -158,7 +160,7 @@ def due_direct(*, repeat: bool = True, paused_until: datetime | None = None, has
     [
         (new(), NOON, due_direct(has_minutes=False), Enqueue()),
         (new(queued=True), NOON, due_direct(), Call()),
-        (new(faults=9), NOON, due_direct(repeat=False), Call()),  # a fault did nothing, so it is no lost call
+        (new(faults=9), NOON, due_direct(repeat=False), Call()),  # a fault is not a lost call
         (new(lost_calls=1), NOON, due_direct(), Call()),
         (calling(), NOON, due_direct(has_minutes=False), Enqueue()),
         (calling(), NOON, due_direct(repeat=False), "outcomeUnknown"),
@@ -171,7 +173,7 @@ def due_direct(*, repeat: bool = True, paused_until: datetime | None = None, has
         (new(), DEADLINE - seconds(0.001), due_direct(), Call()),
         (new(), DEADLINE, due_direct(), "deadlineExceeded"),
         (new(lost_calls=1), DEADLINE, due_direct(), "deadlineExceeded"),
-        (new(), DEADLINE, FREE_POLLED, "deadlineExceeded"),  # nothing begins, or is billed, past the deadline
+        (new(), DEADLINE, FREE_POLLED, "deadlineExceeded"),  # no billed work begins past the deadline
         (new(), DEADLINE, due_direct(paused_until=DEADLINE + seconds(60)), "deadlineExceeded"),
         (new(), NOON, due_direct(paused_until=NOON + seconds(9)), Rest()),
         (new(), NOON, due_direct(paused_until=NOON), Call()),  # the throttle ends at this moment
@@ -179,7 +181,9 @@ def due_direct(*, repeat: bool = True, paused_until: datetime | None = None, has
         (new(), NOON, DueForPolled(repeat_lost_calls=True, paused_until=NOON), Submit()),
     ],
 )
-def test_begin_of_work(record: Generation, now: datetime, due: DueForDirect | DueForPolled, expected: object) -> None:
+def test_due_record_starts_waits_or_ends(
+    record: Generation, now: datetime, due: DueForDirect | DueForPolled, expected: object
+) -> None:
     step = after(record, due, now)
     if isinstance(expected, str):
         assert step.effect == Finish()
@@ -198,7 +202,7 @@ def test_throttled_generation_resumes_after_the_pause() -> None:
 @pytest.mark.parametrize(
     ("record", "outcome", "status", "code"),
     [
-        # The operation is paid for: its result counts, whatever the time.
+        # The operation is billed, so its result counts even past the deadline.
         (running(copy_attempts=1), Copied((stored(),)), Status.SUCCEEDED, None),
         (running(copy_attempts=1), Copied((FAULT,)), Status.FAILED, "imageTruncated"),
         (running(), Ended(Status.FAILED, REFUSED), Status.FAILED, "contentFilter"),
@@ -221,24 +225,31 @@ def test_end_past_the_deadline(record: Generation, outcome: Outcome, status: Sta
     [
         (running(), PRODUCED, Copy(PRODUCED)),
         (running(), FREE_POLLED, Poll()),
-        (calling(), Unavailable("503"), Rest()),  # the next look at it ends it
+        (calling(), Unavailable("503"), Rest()),  # it ends when it is next due
         (calling(), Lost("504"), Rest()),
         (calling(), ANSWERED, Take(ANSWERED)),
     ],
 )
-def test_paid_work_goes_on_past_the_deadline(record: Generation, outcome: Outcome, effect: object) -> None:
+def test_billed_work_continues_past_the_deadline(record: Generation, outcome: Outcome, effect: object) -> None:
     assert after(record, outcome, DEADLINE).effect == effect
 
 
 @pytest.mark.parametrize(
     ("attempts", "effect"), [(COPY_TRIES - 1, Copy(PRODUCED)), (COPY_TRIES, Finish()), (10_000, Finish())]
 )
-def test_copy_that_never_ends_is_abandoned(attempts: int, effect: object) -> None:
+def test_copy_without_an_end_is_abandoned(attempts: int, effect: object) -> None:
     step = after(running(copy_attempts=attempts), PRODUCED, DEADLINE)
     assert step.effect == effect
     if effect == Finish():
         assert step.generation.error
         assert step.generation.error.code == "copyFailed"
+        assert step.generation.last_action == DEADLINE
+
+
+def test_copy_ends_when_the_service_deletes_the_images() -> None:
+    step = after(running(copy_attempts=1), Copied((stored(), FAULT), expires=NOON))
+    assert step.effect == Finish()
+    assert step.generation.images == (stored(), FailedImage(error=FAULT.error))
 
 
 def test_copy_claim_counts_missing_images_only() -> None:

@@ -1,6 +1,6 @@
-"""How a command of make ends: quietly, and with everything that it started.
+"""How the commands of make end: without a traceback, and with all their child processes.
 
-Imports nothing heavy: it is what runs first, see `local/__main__.py`.
+This module imports nothing heavy, because it runs first (see `local/__main__.py`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def stop_on_sigterm() -> None:
-    """A SIGTERM ends this process as Ctrl-C does: with its children. Both, also where a script started it with &."""
+    """Treat SIGTERM like Ctrl-C. A shell that starts a command with `&` makes it ignore SIGINT; this undoes it."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal's signature
         raise KeyboardInterrupt
@@ -25,10 +25,10 @@ def stop_on_sigterm() -> None:
 
 
 def end_with_make() -> None:
-    """Have the kernel send SIGTERM when make dies, on Linux.
+    """On Linux, ask the kernel for a SIGTERM when make dies.
 
-    make passes on no SIGKILL, so a killed make would leave the stack running on its ports, with nobody to stop it.
-    Only make: whoever starts this in the background of a shell may well want it to outlive the shell.
+    make cannot pass on a SIGKILL: without this, the stack of a killed make would keep its ports. Only make counts as
+    a parent here. A command in the background of a shell may be meant to outlive the shell.
     """
     parent = os.getppid()
     if sys.platform != "linux" or _name(parent) not in ("make", "gmake"):
@@ -36,7 +36,7 @@ def end_with_make() -> None:
     import ctypes
 
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it died before prctl was called
+    if os.getppid() != parent:  # make died before the call of prctl
         sys.exit(1)
 
 

@@ -1,4 +1,4 @@
-"""The emulator as a process of its own, over HTTP, against what the official swagger and its examples say."""
+"""The asynchronous API of the emulator over HTTP, compared with the official swagger and its examples."""
 
 import io
 import re
@@ -22,7 +22,7 @@ import requests
 from PIL import Image
 
 from local.emulator.faults import WORDS
-from tests.emulator.running import KEY, ROOT, VERSION, Emulator, running, statuses
+from tests.emulator.process import KEY, ROOT, VERSION, Emulator, running, statuses
 
 UNKNOWN_ID = "f508bcf2-e651-4b4b-85a7-58ad77981ffa"
 GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -45,7 +45,7 @@ POLL_ANSWER = {
 
 
 def assert_same_shape(answer: object, example: object) -> None:
-    """The same fields of the same types, down to the leaves; every item of a list like the example's first."""
+    """Compare fields and types recursively. Each item of a list has the shape of the example's first item."""
     assert type(answer) is type(example)
     if isinstance(example, dict):
         fields, expected = cast("dict[str, object]", answer), cast("dict[str, object]", example)
@@ -77,10 +77,7 @@ def assert_error(answer: requests.Response, status: int, code: str) -> None:
     assert "operation-location" not in answer.headers
 
 
-# The way through
-
-
-def test_a_generation_goes_as_in_the_official_examples(emulator: Emulator) -> None:
+def test_generation_matches_the_official_examples(emulator: Emulator) -> None:
     submitted = emulator.submit(SUBMIT_REQUEST)
     assert submitted.status_code == 202
     assert_same_shape(submitted.json(), SUBMIT_ANSWER)
@@ -112,7 +109,7 @@ def test_a_generation_goes_as_in_the_official_examples(emulator: Emulator) -> No
     ("option", "path"),
     [("documented", "/openai/operations/images/"), ("example", urlsplit(SUBMIT_LOCATION).path[:-36])],
 )
-def test_operation_location_is_absolute_and_on_the_callers_host(tmp_path: Path, option: str, path: str) -> None:
+def test_operation_location_has_the_host_of_the_request(tmp_path: Path, option: str, path: str) -> None:
     with running(tmp_path / "log", "--location-path", option) as emulator:
         answer = emulator.submit(
             SUBMIT_REQUEST, headers={"host": "resource.example:8443"}, version="2023-08-01-preview"
@@ -121,14 +118,14 @@ def test_operation_location_is_absolute_and_on_the_callers_host(tmp_path: Path, 
         assert answer.headers["operation-location"] == expected
 
 
-def test_both_paths_answer_polls_and_deletes(emulator: Emulator) -> None:
+def test_both_paths_serve_polls_and_deletes(emulator: Emulator) -> None:
     for path in ("/openai/operations/images/", "/openai/dalle/operations/images/"):
         location = emulator.start("chair").replace("/openai/operations/images/", path)
         assert emulator.get(location).json()["status"] == "succeeded"
         assert emulator.delete(location).status_code == 204
 
 
-def test_ampersands_are_escaped_in_json_and_part_of_the_url(emulator: Emulator) -> None:
+def test_ampersands_are_escaped_in_json(emulator: Emulator) -> None:
     answer = emulator.get(emulator.start("chair"))
     assert "&" not in answer.text
     assert "\\u0026sig=" in answer.text
@@ -136,7 +133,7 @@ def test_ampersands_are_escaped_in_json_and_part_of_the_url(emulator: Emulator) 
     assert re.search(r"\.png\?se=[^&]+&sp=r&sig=[^&]+$", url)
 
 
-def test_a_queued_operation_is_not_running_and_says_when_to_come_again(tmp_path: Path) -> None:
+def test_queued_operation_is_not_running(tmp_path: Path) -> None:
     with running(tmp_path / "log", "--speed", "1000") as emulator:
         answer = emulator.get(emulator.start("chair"))
         assert answer.json().keys() == {"id", "status", "created"}
@@ -144,14 +141,14 @@ def test_a_queued_operation_is_not_running_and_says_when_to_come_again(tmp_path:
         assert int(answer.headers["retry-after"]) == 3
 
 
-def test_a_running_operation_has_no_result_yet(emulator: Emulator) -> None:
+def test_running_operation_has_no_result(emulator: Emulator) -> None:
     answer = emulator.get(emulator.start("[seconds:1000]"))
     assert answer.json().keys() == {"id", "status", "created"}
     assert answer.json()["status"] == "running"
     assert int(answer.headers["retry-after"]) == 3
 
 
-# Who may call, and with what
+# Credentials and requests
 
 
 @dataclass(frozen=True)
@@ -168,8 +165,8 @@ REFUSED = [
     Refused("no credential", 401, "401", {"api-key": None}),
     Refused("a wrong key", 401, "401", {"api-key": "wrong"}),
     Refused("an empty key", 401, "401", {"api-key": ""}),
-    Refused("a wrong key beside a token", 401, "401", {"api-key": "wrong", "authorization": "Bearer x"}),
-    Refused("an empty key beside a token", 401, "401", {"api-key": "", "authorization": "Bearer x"}),
+    Refused("a wrong key and a token", 401, "401", {"api-key": "wrong", "authorization": "Bearer x"}),
+    Refused("an empty key and a token", 401, "401", {"api-key": "", "authorization": "Bearer x"}),
     Refused("an empty token", 401, "401", {"api-key": None, "authorization": "Bearer "}),
     Refused("another scheme", 401, "401", {"api-key": None, "authorization": "Basic eDp5"}),
     Refused("no api-version", 404, "404", version=None),
@@ -178,7 +175,7 @@ REFUSED = [
     Refused("an unknown api-version", 404, "404", version="2023-06-01"),
     Refused("a form", 400, "invalidPayload", {"content-type": "application/x-www-form-urlencoded"}),
     Refused("no content type", 400, "invalidPayload", {"content-type": None}),
-    Refused("an Operation-Id that is no UUID", 400, "invalidPayload", {"operation-id": "one"}),
+    Refused("an Operation-Id that is not a UUID", 400, "invalidPayload", {"operation-id": "one"}),
     Refused("an Operation-Id in braces", 400, "invalidPayload", {"operation-id": "{" + UNKNOWN_ID + "}"}),
     Refused("a body that is not JSON", 400, "invalidPayload", body=b"{"),
     Refused("n out of range", 400, "invalidPayload", body={"prompt": "chair", "n": 6}),
@@ -187,7 +184,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("row", REFUSED, ids=lambda row: row.reason)
-def test_submit_refuses(emulator: Emulator, row: Refused) -> None:
+def test_invalid_submit_is_refused(emulator: Emulator, row: Refused) -> None:
     answer = emulator.submit(row.body or SUBMIT_REQUEST, headers=row.headers, version=row.version)
     assert_error(answer, row.status, row.code)
     assert emulator.stats()["submits"] == 1
@@ -195,15 +192,15 @@ def test_submit_refuses(emulator: Emulator, row: Refused) -> None:
 
 
 ACCEPTED: list[tuple[dict[str, str | None], str]] = [
-    ({"api-key": "second-key"}, "every key given counts"),
+    ({"api-key": "second-key"}, "the second key"),
     ({"api-key": None, "authorization": "Bearer anything"}, "a token"),
-    ({"api-key": None, "authorization": "bearer anything"}, "the scheme has no case"),
+    ({"api-key": None, "authorization": "bearer anything"}, "a scheme in lower case"),
     ({"content-type": "application/json; charset=utf-8"}, "a charset"),
 ]
 
 
 @pytest.mark.parametrize(("headers", "reason"), ACCEPTED, ids=[row[1] for row in ACCEPTED])
-def test_submit_accepts(emulator: Emulator, headers: dict[str, str | None], reason: str) -> None:
+def test_submit_is_accepted(emulator: Emulator, headers: dict[str, str | None], reason: str) -> None:
     assert emulator.submit(SUBMIT_REQUEST, headers=headers).status_code == 202, reason
 
 
@@ -215,7 +212,7 @@ def test_every_2023_preview_is_served(emulator: Emulator, month: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-def test_operations_are_as_strict_as_submit(emulator: Emulator, method: str) -> None:
+def test_poll_and_delete_check_credential_and_version(emulator: Emulator, method: str) -> None:
     location = emulator.start("chair")
     bare = location.partition("?")[0]
     rows: list[tuple[str, dict[str, str], int, str]] = [
@@ -230,14 +227,14 @@ def test_operations_are_as_strict_as_submit(emulator: Emulator, method: str) -> 
 
 
 @pytest.mark.parametrize("target", ["GET /", "GET /openai/images/generations:submit", "POST /images/generations"])
-def test_an_unknown_route_is_azures_404(emulator: Emulator, target: str) -> None:
+def test_unknown_route_is_404(emulator: Emulator, target: str) -> None:
     method, path = target.split()
     answer = emulator.session.request(method, emulator.base + path, headers={"api-key": KEY}, timeout=20)
     assert_error(answer, 404, "404")
     assert answer.json() == {"error": {"code": "404", "message": "Resource not found"}}
 
 
-def test_head_is_no_poll(emulator: Emulator) -> None:
+def test_head_is_not_a_poll(emulator: Emulator) -> None:
     location = emulator.start("chair")
     assert emulator.session.head(location, headers={"api-key": KEY}, timeout=20).status_code == 404
     assert emulator.stats()["polls"] == 0
@@ -246,7 +243,7 @@ def test_head_is_no_poll(emulator: Emulator) -> None:
 # Operation-Id
 
 
-def test_the_same_operation_id_and_request_is_the_same_operation(emulator: Emulator) -> None:
+def test_repeated_submit_is_the_same_operation(emulator: Emulator) -> None:
     given = str(uuid.uuid4())
     answers = [emulator.submit(SUBMIT_REQUEST, headers={"operation-id": given}) for _ in range(3)]
     assert {answer.status_code for answer in answers} == {202}
@@ -258,20 +255,20 @@ def test_the_same_operation_id_and_request_is_the_same_operation(emulator: Emula
     assert stats["by_operation"][given]["operation_id_header"] == given
 
 
-def test_a_request_with_its_defaults_written_out_is_the_same_request(emulator: Emulator) -> None:
+def test_defaults_do_not_change_the_request(emulator: Emulator) -> None:
     headers: dict[str, str | None] = {"operation-id": str(uuid.uuid4())}
     assert emulator.submit({"prompt": "chair"}, headers=headers).status_code == 202
     assert emulator.submit({"prompt": "chair", "n": 1, "size": "1024x1024"}, headers=headers).status_code == 202
 
 
-def test_the_same_operation_id_with_another_request_is_refused(emulator: Emulator) -> None:
+def test_operation_id_with_another_request_is_refused(emulator: Emulator) -> None:
     headers: dict[str, str | None] = {"operation-id": str(uuid.uuid4())}
     emulator.submit({"prompt": "chair"}, headers=headers)
     assert_error(emulator.submit({"prompt": "table"}, headers=headers), 400, "invalidPayload")
     assert emulator.stats()["operations"] == 1
 
 
-def test_a_lost_answer_is_found_again_by_its_operation_id(emulator: Emulator) -> None:
+def test_submit_after_a_lost_response_finds_the_operation(emulator: Emulator) -> None:
     headers: dict[str, str | None] = {"operation-id": str(uuid.uuid4())}
     with pytest.raises(requests.ConnectionError):
         emulator.submit({"prompt": "[submit-drop:1]"}, headers=headers)
@@ -306,7 +303,7 @@ def test_delete_removes_the_operation_and_its_images(emulator: Emulator) -> None
         ("[status:Succeeded]", 204),
     ],
 )
-def test_delete_takes_terminal_operations_only(emulator: Emulator, prompt: str, status: int) -> None:
+def test_delete_needs_a_terminal_state(emulator: Emulator, prompt: str, status: int) -> None:
     answer = emulator.delete(emulator.start(prompt))
     assert answer.status_code == status
     if status == 409:
@@ -317,7 +314,7 @@ def test_delete_takes_terminal_operations_only(emulator: Emulator, prompt: str, 
 
 
 @pytest.mark.parametrize("header", ["api-key", "Authorization"])
-def test_a_credential_sent_to_an_image_is_refused_and_counted(emulator: Emulator, header: str) -> None:
+def test_credential_on_an_image_url_is_counted(emulator: Emulator, header: str) -> None:
     url = emulator.image_url("chair")
     answer = emulator.image(url, **{header: "Bearer x"})
     assert (answer.status_code, answer.headers["content-type"]) == (400, "application/xml")
@@ -326,7 +323,7 @@ def test_a_credential_sent_to_an_image_is_refused_and_counted(emulator: Emulator
     assert emulator.stats()["leaked_credentials"] == 1
 
 
-def test_a_changed_image_url_is_refused(emulator: Emulator) -> None:
+def test_changed_image_url_is_refused(emulator: Emulator) -> None:
     url = emulator.image_url("chair")
     rows = [
         (url.partition("?")[0], "no signature"),
@@ -342,32 +339,32 @@ def test_a_changed_image_url_is_refused(emulator: Emulator) -> None:
         assert answer.text.startswith('<?xml version="1.0" encoding="utf-8"?><Error><Code>AuthenticationFailed</Code>')
 
 
-def test_an_expired_image_url_is_refused(tmp_path: Path) -> None:
+def test_expired_image_url_is_refused(tmp_path: Path) -> None:
     with running(tmp_path / "log", "--speed", "0", "--image-lifetime", "0") as emulator:
         answer = emulator.image(emulator.image_url("chair"))
         assert (answer.status_code, answer.headers["x-ms-error-code"]) == (403, "AuthenticationFailed")
         assert "Signature not valid in the specified time frame" in answer.text
 
 
-# Failures on request
+# Faults on request
 
 
 @dataclass(frozen=True)
 class Fault:
     prompt: str
-    answers: list[int | str]  # of one try after the other: its status, or "lost"
+    answers: list[int | str]  # the status of each try, or "lost"
     reason: str
 
 
 SUBMIT_FAULTS = [
     Fault("[submit-400]", [400, 400], "without N: always"),
     Fault("[submit-401:1]", [401, 202], "as with a wrong key"),
-    Fault("[submit-403:1]", [403, 202], "no right to"),
+    Fault("[submit-403:1]", [403, 202], "without permission"),
     Fault("[submit-429:2]", [429, 429, 202], "the first two"),
     Fault("[submit-500:1]", [500, 202], "nothing created"),
-    Fault("[submit-drop:2]", ["lost", "lost", 202], "answer lost"),
+    Fault("[submit-drop:2]", ["lost", "lost", 202], "response lost"),
     Fault("[submit-500:1] [submit-429:1]", [500, 429, 202], "one after the other"),
-    Fault("[submit-500:0]", [202], "the first none"),
+    Fault("[submit-500:0]", [202], "no try"),
 ]
 
 
@@ -396,21 +393,21 @@ SUBMIT_ERRORS = [
 
 
 @pytest.mark.parametrize(("prompt", "status", "code"), SUBMIT_ERRORS)
-def test_a_refused_submit_is_an_error_of_the_service(emulator: Emulator, prompt: str, status: int, code: str) -> None:
+def test_refused_submit_creates_nothing(emulator: Emulator, prompt: str, status: int, code: str) -> None:
     answer = emulator.submit({"prompt": prompt})
     assert_error(answer, status, code)
     assert ("retry-after" in answer.headers) == (status == 429)
     assert emulator.stats()["operations"] == 0
 
 
-def test_an_accepted_submit_may_lack_its_location(emulator: Emulator) -> None:
+def test_submit_without_operation_location(emulator: Emulator) -> None:
     answer = emulator.submit({"prompt": "[submit-no-location]"})
     assert answer.status_code == 202
     assert "operation-location" not in answer.headers
     assert emulator.stats()["operations"] == 1
 
 
-def test_a_hanging_submit_has_created_the_operation(emulator: Emulator) -> None:
+def test_hanging_submit_creates_the_operation(emulator: Emulator) -> None:
     with pytest.raises(requests.ReadTimeout):
         emulator.submit({"prompt": "[submit-hang:60]"}, timeout=0.2)
     assert emulator.stats()["operations"] == 1
@@ -424,7 +421,7 @@ def test_a_hanging_submit_has_created_the_operation(emulator: Emulator) -> None:
         ("[location-origin:https://other.example:8443]", "https://other.example:8443"),
     ],
 )
-def test_operation_location_may_be_elsewhere(emulator: Emulator, prompt: str, origin: str) -> None:
+def test_operation_location_on_another_origin(emulator: Emulator, prompt: str, origin: str) -> None:
     assert emulator.start(prompt).startswith(f"{origin}/openai/operations/images/")
 
 
@@ -432,7 +429,7 @@ POLL_FAULTS = [
     Fault("[poll-404:2]", [404, 404, 200], "not visible yet"),
     Fault("[poll-500:1]", [500, 200], "internal"),
     Fault("[poll-429:1]", [429, 200], "too many"),
-    Fault("[poll-drop:1]", ["lost", 200], "answer lost"),
+    Fault("[poll-drop:1]", ["lost", 200], "response lost"),
     Fault("[poll-404:1] [poll-500:1] [poll-drop:1]", [404, 500, "lost", 200], "one after the other"),
     Fault("[poll-404]", [404, 404, 404], "always"),
 ]
@@ -444,7 +441,7 @@ def test_polls_fail_as_asked(emulator: Emulator, row: Fault) -> None:
     assert list(statuses(len(row.answers), emulator.get, location)) == row.answers, row.reason
 
 
-def test_poll_errors_are_errors_of_the_service(emulator: Emulator) -> None:
+def test_poll_errors_have_codes(emulator: Emulator) -> None:
     location = emulator.start("[poll-404:1] [poll-500:1] [poll-429:1]")
     assert_error(emulator.get(location), 404, "notFound")
     assert_error(emulator.get(location), 500, "internalFailure")
@@ -453,7 +450,7 @@ def test_poll_errors_are_errors_of_the_service(emulator: Emulator) -> None:
     assert int(refused.headers["retry-after"]) >= 1
 
 
-def test_a_poll_may_be_garbage(emulator: Emulator) -> None:
+def test_garbage_poll_is_not_json(emulator: Emulator) -> None:
     location = emulator.start("[poll-garbage:1]")
     answer = emulator.get(location)
     assert answer.status_code == 200
@@ -463,19 +460,19 @@ def test_a_poll_may_be_garbage(emulator: Emulator) -> None:
 
 
 STATUSES = [
-    ("[status:Succeeded]", ["Succeeded", "Succeeded"], "an older service's case"),
+    ("[status:Succeeded]", ["Succeeded", "Succeeded"], "the case of an older service"),
     ("[status:canceled]", ["canceled"], "terminal, without result"),
     ("[status:deleted]", ["deleted"], "terminal, without result"),
-    ("[status:somethingNew]", ["somethingNew", "somethingNew"], "a word of the future, for ever"),
-    ("[status:somethingNew:2]", ["somethingNew", "somethingNew", "succeeded"], "and for a while"),
+    ("[status:somethingNew]", ["somethingNew", "somethingNew"], "an unknown word, always"),
+    ("[status:somethingNew:2]", ["somethingNew", "somethingNew", "succeeded"], "an unknown word, twice"),
     ("[status:a:1] [status:b:1]", ["a", "b", "succeeded"], "one after the other"),
     ("[seconds:1000] [status:canceled]", ["running"], "a terminal word waits for the end"),
-    ("[never]", ["running", "running"], "for ever"),
+    ("[never]", ["running", "running"], "always"),
 ]
 
 
 @pytest.mark.parametrize(("prompt", "statuses", "reason"), STATUSES, ids=[row[0] for row in STATUSES])
-def test_polls_show_the_status_asked_for(emulator: Emulator, prompt: str, statuses: list[str], reason: str) -> None:
+def test_polls_show_the_requested_status(emulator: Emulator, prompt: str, statuses: list[str], reason: str) -> None:
     location = emulator.start(prompt)
     answers = [emulator.get(location) for _ in statuses]
     assert [answer.json()["status"] for answer in answers] == statuses, reason
@@ -485,7 +482,7 @@ def test_polls_show_the_status_asked_for(emulator: Emulator, prompt: str, status
         assert ("retry-after" in answer.headers) == (status not in {"succeeded", "canceled", "deleted"})
 
 
-def test_a_filtered_operation_fails_with_its_inner_error(emulator: Emulator) -> None:
+def test_filtered_operation_has_an_inner_error(emulator: Emulator) -> None:
     monitor = emulator.get(emulator.start("[contentFilter]")).json()
     assert monitor["status"] == "failed"
     assert monitor["error"]["code"] == "contentFilter"
@@ -494,13 +491,13 @@ def test_a_filtered_operation_fails_with_its_inner_error(emulator: Emulator) -> 
     assert "result" not in monitor
 
 
-def test_an_operation_fails_with_any_code(emulator: Emulator) -> None:
+def test_operation_fails_with_the_requested_code(emulator: Emulator) -> None:
     monitor = emulator.get(emulator.start("[failed:quotaExceeded]")).json()
     assert (monitor["status"], monitor["error"]["code"]) == ("failed", "quotaExceeded")
     assert emulator.get(emulator.start("[status:failed]")).json()["error"]["code"] == "internalFailure"
 
 
-def test_retry_after_is_a_date_missing_or_what_was_asked(emulator: Emulator) -> None:
+def test_retry_after_takes_the_requested_form(emulator: Emulator) -> None:
     dated = emulator.get(emulator.start("[never] [poll-retry-date] [retry-after:30]"))
     later = parsedate_to_datetime(dated.headers["retry-after"]).timestamp() - time.time()
     assert 25 <= later <= 31
@@ -509,7 +506,7 @@ def test_retry_after_is_a_date_missing_or_what_was_asked(emulator: Emulator) -> 
     assert emulator.submit({"prompt": "[submit-429] [retry-after:7]"}).headers["retry-after"] == "7"
 
 
-def test_one_image_may_be_an_error_and_created_may_be_missing(emulator: Emulator) -> None:
+def test_image_error_and_missing_created(emulator: Emulator) -> None:
     result = emulator.get(emulator.start("[image-error:1] [no-created]", n=3)).json()["result"]
     assert result.keys() == {"data"}
     assert [list(item) for item in result["data"]] == [["url"], ["error"], ["url"]]
@@ -536,7 +533,7 @@ def test_image_faults_count_for_each_image(emulator: Emulator) -> None:
     assert [[emulator.image(item["url"]).status_code for _ in range(2)] for item in data] == [[404, 200]] * 2
 
 
-def test_a_truncated_image_promises_more_than_it_sends(emulator: Emulator) -> None:
+def test_truncated_image_is_shorter_than_content_length(emulator: Emulator) -> None:
     url = emulator.image_url("[image-truncated:1]")
     with requests.get(url, stream=True, timeout=20) as answer:
         promised = int(answer.headers["content-length"])
@@ -545,7 +542,7 @@ def test_a_truncated_image_promises_more_than_it_sends(emulator: Emulator) -> No
     assert len(emulator.image(url).content) == promised
 
 
-def test_an_image_may_be_a_login_page_or_empty(emulator: Emulator) -> None:
+def test_image_is_a_login_page_or_empty(emulator: Emulator) -> None:
     url = emulator.image_url("[image-html:1] [image-empty:1]")
     page, empty, picture = (emulator.image(url) for _ in range(3))
     assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
@@ -554,7 +551,7 @@ def test_an_image_may_be_a_login_page_or_empty(emulator: Emulator) -> None:
     assert picture.content.startswith(b"\x89PNG")
 
 
-def test_an_image_may_be_huge(emulator: Emulator) -> None:
+def test_huge_image_has_200_mib(emulator: Emulator) -> None:
     with requests.get(emulator.image_url("[image-huge]"), stream=True, timeout=20) as answer:
         assert "content-length" not in answer.headers
         pieces = answer.iter_content(1 << 20)
@@ -563,7 +560,7 @@ def test_an_image_may_be_huge(emulator: Emulator) -> None:
         assert len(first) + sum(len(piece) for piece in pieces) == 200 * 1024 * 1024
 
 
-def test_an_image_may_trickle(emulator: Emulator) -> None:
+def test_slow_image_takes_the_requested_time(emulator: Emulator) -> None:
     url = emulator.image_url("[image-slow:0.4]")
     started = time.monotonic()
     picture = emulator.image(url)
@@ -571,23 +568,23 @@ def test_an_image_may_trickle(emulator: Emulator) -> None:
     assert len(picture.content) == int(picture.headers["content-length"])
 
 
-def test_an_image_may_be_elsewhere(emulator: Emulator) -> None:
+def test_image_redirects(emulator: Emulator) -> None:
     answer = emulator.image(emulator.image_url("[image-redirect:http://169.254.169.254/metadata?a=b&c=d]"))
     assert (answer.status_code, answer.headers["location"]) == (302, "http://169.254.169.254/metadata?a=b&c=d")
 
 
 @pytest.mark.parametrize(("word", "form"), [("image-jpeg", "JPEG"), ("image-webp", "WEBP")])
-def test_an_image_may_be_of_another_format(emulator: Emulator, word: str, form: str) -> None:
+def test_image_has_another_format(emulator: Emulator, word: str, form: str) -> None:
     answer = emulator.image(emulator.image_url(f"[{word}]"))
     assert answer.headers["content-type"] == f"image/{form.lower()}"
     with Image.open(io.BytesIO(answer.content)) as image:
         assert image.format == form
 
 
-# The emulator itself
+# Stats, log and process
 
 
-def test_stats_tell_exactly_what_a_client_did(emulator: Emulator) -> None:
+def test_stats_record_each_request(emulator: Emulator) -> None:
     submitted = emulator.submit({"prompt": "chair"}, headers={"api-key": None, "authorization": "Bearer x"})
     location = submitted.headers["operation-location"]
     for suffix in ("", "&a=%2F%20&"):
@@ -624,7 +621,7 @@ def test_stats_tell_exactly_what_a_client_did(emulator: Emulator) -> None:
     }
 
 
-def test_reset_forgets_everything(emulator: Emulator) -> None:
+def test_reset_clears_everything(emulator: Emulator) -> None:
     location = emulator.start("[poll-404:1]")
     emulator.get(location)
     emulator.reset()
@@ -635,7 +632,7 @@ def test_reset_forgets_everything(emulator: Emulator) -> None:
     assert emulator.get(location).status_code == 404
 
 
-def test_the_log_has_a_line_a_request_and_no_prompt_key_or_signature(tmp_path: Path) -> None:
+def test_log_holds_no_prompt_key_or_signature(tmp_path: Path) -> None:
     with running(tmp_path / "log", "--speed", "0") as emulator:
         url = emulator.image_url("unspeakable [poll-404:0]")
         emulator.image(url)
@@ -648,7 +645,7 @@ def test_the_log_has_a_line_a_request_and_no_prompt_key_or_signature(tmp_path: P
         assert secret not in "\n".join(lines)
 
 
-def test_two_hundred_generations_at_once(emulator: Emulator) -> None:
+def test_200_concurrent_generations(emulator: Emulator) -> None:
     def generate(number: int) -> bytes:
         location = requests.post(
             f"{emulator.base}/openai/images/generations:submit?api-version={VERSION}",
@@ -666,7 +663,7 @@ def test_two_hundred_generations_at_once(emulator: Emulator) -> None:
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_it_at_once_though_a_request_hangs(tmp_path: Path, stop: signal.Signals) -> None:
+def test_signal_stops_the_emulator_despite_a_request(tmp_path: Path, stop: signal.Signals) -> None:
     with running(tmp_path / "log", "--speed", "0") as emulator:
 
         def hang() -> None:
@@ -684,23 +681,23 @@ def test_a_signal_stops_it_at_once_though_a_request_hangs(tmp_path: Path, stop: 
         assert "Traceback" not in emulator.log.read_text()
 
 
-def test_a_taken_port_is_one_clear_line_and_exit_1() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+def test_occupied_port_is_one_line_and_exit_code_1() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as occupied:
+        port = occupied.getsockname()[1]
         command = [sys.executable, "-m", "local.emulator", "--port", str(port)]
         result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == f"Cannot listen on 127.0.0.1 port {port}: Address already in use\n"
 
 
-def test_help_and_the_documentation_list_every_word_and_option() -> None:
+def test_help_and_docs_list_every_word_and_option() -> None:
     command = [sys.executable, "-m", "local.emulator", "--help"]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=True).stdout
     written = (ROOT / "docs" / "emulator.md").read_text()
     rows = re.findall(r"^  (\[.+?\])  +(\S.*)$", shown, re.MULTILINE)
     assert len(rows) == len(WORDS)
-    for usage, does in rows:
-        assert f"| {usage.replace('[', '`[').replace(']', ']`')} | {does} |" in written
+    for usage, effect in rows:
+        assert f"| {usage.replace('[', '`[').replace(']', ']`')} | {effect} |" in written
     options = set(re.findall(r"^  (--[a-z-]+)", shown, re.MULTILINE))
     assert len(options) > 7
     assert {option for option in options if f"`{option}" not in written} == set()

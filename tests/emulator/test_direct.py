@@ -1,4 +1,4 @@
-"""The emulator's APIs that answer with the picture, as a process of its own, over HTTP."""
+"""The direct APIs of the emulator over HTTP: the response holds the images."""
 
 import base64
 import hashlib
@@ -11,13 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
 import urllib3
 from PIL import Image
 
-from tests.emulator.running import KEY, Emulator, running, statuses
+from tests.emulator.process import KEY, Emulator, running, statuses
 
 # Azure/azure-rest-api-specs, inference stable 2024-10-21, examples/image_generation.json.
 DALLE_REQUEST = {
@@ -140,11 +141,8 @@ def counts(emulator: Emulator, route: Route) -> dict[str, int]:
     return {name: value for name, value in deployment_stats(emulator, route).items() if isinstance(value, int)}
 
 
-# The way through
-
-
 @every_route
-def test_a_call_answers_with_the_picture(emulator: Emulator, route: Route) -> None:
+def test_response_holds_the_image(emulator: Emulator, route: Route) -> None:
     answer = route.call(emulator, "An avocado chair")
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
     assert int(answer.headers["content-length"]) == len(answer.content)
@@ -156,7 +154,7 @@ def test_a_call_answers_with_the_picture(emulator: Emulator, route: Route) -> No
     assert (image.format, image.size) == ("PNG", expected)
 
 
-def test_gpt_image_says_what_it_made(emulator: Emulator) -> None:
+def test_gpt_image_response_describes_the_images(emulator: Emulator) -> None:
     body = DATED.call(
         emulator, "An avocado chair", n=2, size="1536x1024", output_format="jpeg", output_compression=70, user="u"
     ).json()
@@ -178,13 +176,13 @@ def test_gpt_image_says_what_it_made(emulator: Emulator) -> None:
     }
 
 
-def test_gpt_image_2_makes_large_ones(emulator: Emulator) -> None:
+def test_gpt_image_2_makes_large_images(emulator: Emulator) -> None:
     body = V1.call(emulator, "An avocado chair", size="3840x1600", background="transparent").json()
     image = opened(body["data"][0])
     assert (image.size, image.mode, body["size"]) == ((3840, 1600), "RGBA", "3840x1600")
 
 
-def test_dalle_answers_as_in_the_official_example(emulator: Emulator) -> None:
+def test_dalle_response_matches_the_official_example(emulator: Emulator) -> None:
     answer = post(emulator, DALLE.path, KEYED, DALLE_REQUEST)
     assert answer.status_code == 200
     assert "\\u0026sig=" in answer.text
@@ -200,7 +198,7 @@ def test_dalle_answers_as_in_the_official_example(emulator: Emulator) -> None:
         assert image.size == (1024, 1024)
 
 
-def test_flux_links_on_request_and_the_links_take_no_credential(emulator: Emulator) -> None:
+def test_flux_urls_refuse_credentials(emulator: Emulator) -> None:
     data = FLUX.call(emulator, "[url] [image-404:1]", num_images=2, output_format="jpeg").json()["data"]
     assert [list(item) for item in data] == [["url"], ["url"]]
     assert emulator.image(data[0]["url"], authorization=f"Bearer {KEY}").status_code == 400
@@ -209,13 +207,13 @@ def test_flux_links_on_request_and_the_links_take_no_credential(emulator: Emulat
     assert emulator.stats()["leaked_credentials"] == 1
 
 
-def test_links_expire(tmp_path: Path) -> None:
+def test_urls_expire(tmp_path: Path) -> None:
     with running(tmp_path / "log", "--speed", "0", "--image-lifetime", "0") as emulator:
         urls = [FLUX.call(emulator, "[url]").json()["data"][0]["url"] for _ in range(2)]
         assert [emulator.image(url).status_code for url in urls] == [403, 403]
 
 
-# Who may call, and where
+# Credentials and routes
 
 
 @dataclass(frozen=True)
@@ -232,14 +230,16 @@ REFUSED = [
     Refused("no credential", V1.path, {}, 401, "401"),
     Refused("a wrong key", V1.path, {"api-key": "wrong"}, 401, "401"),
     Refused("a wrong key at MAI", MAI.path, {"api-key": "wrong"}, 401, "401"),
-    Refused("FLUX takes no api-key", FLUX.path, KEYED, 401, "401"),
-    Refused("FLUX looks at the bearer beside it", FLUX.path, KEYED | {"authorization": "Bearer wrong"}, 401, "401"),
+    Refused("an api-key at FLUX", FLUX.path, KEYED, 401, "401"),
+    Refused(
+        "a known api-key and a wrong bearer at FLUX", FLUX.path, KEYED | {"authorization": "Bearer wrong"}, 401, "401"
+    ),
     Refused("a wrong key at FLUX", FLUX.path, {"authorization": "Bearer wrong"}, 401, "401"),
     Refused("a key under another scheme", FLUX.path, {"authorization": f"Basic {KEY}"}, 401, "401"),
     Refused("v1 with a dated version", V1.path + "?api-version=2025-04-01-preview", KEYED, 404, "404"),
     Refused("no version", DEPLOYMENT.format("gpt-image-1", ""), KEYED, 404, "404"),
     Refused("a version from before gpt-image", DEPLOYMENT.format("gpt-image-1", "2024-10-21"), KEYED, 404, "404"),
-    Refused("a version that never was", DEPLOYMENT.format("gpt-image-1", "2025-04-02-preview"), KEYED, 404, "404"),
+    Refused("an unknown version", DEPLOYMENT.format("gpt-image-1", "2025-04-02-preview"), KEYED, 404, "404"),
     Refused("a version from before DALL-E 3", DEPLOYMENT.format("dall-e-3", "2023-06-01-preview"), KEYED, 404, "404"),
     Refused("FLUX without version", FLUX.path.partition("?")[0], BEARER, 404, "404"),
     Refused("FLUX with a dated version", FLUX.path.replace("preview", "2024-10-21"), BEARER, 404, "404"),
@@ -247,7 +247,7 @@ REFUSED = [
     Refused("MAI with a dated version", MAI.path + "?api-version=2024-10-21", KEYED, 404, "404"),
     Refused("an unknown route", "/openai/images/generations", KEYED, 404, "404"),
     Refused(
-        "no such deployment",
+        "an unknown deployment",
         DEPLOYMENT.format("missing-1", "2025-04-01-preview"),
         KEYED,
         404,
@@ -257,7 +257,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("row", REFUSED, ids=lambda row: row.reason)
-def test_a_call_is_refused(emulator: Emulator, row: Refused) -> None:
+def test_call_is_refused_and_not_counted(emulator: Emulator, row: Refused) -> None:
     body = {"model": "gpt-image-1", "prompt": "chair"} if "deployments" not in row.path else {"prompt": "chair"}
     answer = post(emulator, row.path, row.headers, body)
     assert (answer.status_code, answer.json()["error"]["code"]) == (row.status, row.code), answer.text
@@ -270,25 +270,25 @@ ALLOWED = [
     ("v1 with a bearer", V1.path, {"authorization": "Bearer x"}),
     ("the second key", V1.path, {"api-key": "second-key"}),
     ("Entra at FLUX", FLUX.path, {"authorization": "Bearer e30.e30.x"}),
-    ("an api-key beside FLUX's bearer", FLUX.path, BEARER | {"api-key": "wrong"}),
+    ("a wrong api-key and a known bearer at FLUX", FLUX.path, BEARER | {"api-key": "wrong"}),
     ("Entra at MAI", MAI.path, {"authorization": "Bearer x"}),
 ]
 
 
 @pytest.mark.parametrize(("reason", "path", "headers"), ALLOWED, ids=[row[0] for row in ALLOWED])
-def test_a_call_is_allowed(emulator: Emulator, reason: str, path: str, headers: dict[str, str]) -> None:
+def test_call_is_allowed(emulator: Emulator, reason: str, path: str, headers: dict[str, str]) -> None:
     body = {"model": "gpt-image-1", "prompt": "chair"}
     assert post(emulator, path, headers, body).status_code == 200, reason
 
 
 @pytest.mark.parametrize("path", ["flux-pro-1.1", "flux-kontext-pro", "flux-2-pro", "flux-2-flex"])
-def test_each_flux_has_its_path(emulator: Emulator, path: str) -> None:
+def test_every_flux_model_has_a_path(emulator: Emulator, path: str) -> None:
     url = f"/providers/blackforestlabs/v1/{path}?api-version=preview"
     assert post(emulator, url, BEARER, {**FLUX.body, "prompt": "chair"}).status_code == 200
 
 
 @every_route
-def test_a_missing_deployment_is_azures_404(emulator: Emulator, route: Route) -> None:
+def test_missing_deployment_is_404(emulator: Emulator, route: Route) -> None:
     path = route.path.replace("gpt-image-1.5", "missing").replace("dall-e-3", "missing")
     body = {**route.body, "prompt": "chair"} | ({"model": "missing"} if "model" in route.body else {})
     answer = post(emulator, path, route.headers, body)
@@ -303,14 +303,14 @@ def test_flux_needs_a_content_length(emulator: Emulator) -> None:
     assert requests.post(emulator.base + FLUX.path, data=body, headers=headers, timeout=30).status_code == 200
 
 
-def test_the_others_do_not(emulator: Emulator) -> None:
+def test_mai_does_not_need_a_content_length(emulator: Emulator) -> None:
     body = json.dumps({**MAI.body, "prompt": "chair"}).encode()
     headers = KEYED | {"content-type": "application/json"}
     assert requests.post(emulator.base + MAI.path, data=iter([body]), headers=headers, timeout=30).status_code == 200
 
 
 @every_route
-def test_a_form_is_no_json(emulator: Emulator, route: Route) -> None:
+def test_form_is_refused(emulator: Emulator, route: Route) -> None:
     answer = requests.post(emulator.base + route.path, data={"prompt": "chair"}, headers=route.headers, timeout=30)
     assert answer.status_code == 400
 
@@ -318,7 +318,7 @@ def test_a_form_is_no_json(emulator: Emulator, route: Route) -> None:
 NO_CREDENTIAL: dict[str, str] = {}
 LISTS = [
     ("/openai/v1/models", KEYED, 200, "a key"),
-    ("/openai/v1/models?api-version=preview", BEARER, 200, "a key as a bearer, as FLUX has it"),
+    ("/openai/v1/models?api-version=preview", BEARER, 200, "a key as a bearer token"),
     ("/openai/v1/models", {"authorization": "Bearer e30.e30.x"}, 200, "Entra"),
     ("/openai/models?api-version=2024-10-21", KEYED, 200, "the dated list"),
     ("/openai/deployments?api-version=2022-12-01", KEYED, 200, "the list of deployments"),
@@ -330,7 +330,7 @@ LISTS = [
 
 
 @pytest.mark.parametrize(("path", "headers", "status", "reason"), LISTS, ids=[row[3] for row in LISTS])
-def test_a_list_tells_for_free_whether_the_credential_is_right(
+def test_model_list_checks_the_credential_for_free(
     emulator: Emulator, path: str, headers: dict[str, str], status: int, reason: str
 ) -> None:
     answer = requests.get(emulator.base + path, headers=headers, timeout=30)
@@ -341,7 +341,7 @@ def test_a_list_tells_for_free_whether_the_credential_is_right(
     assert emulator.stats()["calls"] == 0
 
 
-# Failures on request
+# Faults on request
 
 
 FILTERED = ["contentFilter", "content_policy_violation", "moderation_blocked"]
@@ -349,9 +349,7 @@ FILTERED = ["contentFilter", "content_policy_violation", "moderation_blocked"]
 
 @every_route
 @pytest.mark.parametrize("code", FILTERED)
-def test_a_filter_error_has_its_code_and_its_details_where_the_api_has_them(
-    emulator: Emulator, route: Route, code: str
-) -> None:
+def test_filter_error_has_code_and_details(emulator: Emulator, route: Route, code: str) -> None:
     answer = route.call(emulator, "[contentFilter]" if code == "contentFilter" else f"[contentFilter:{code}]")
     error = answer.json()["error"]
     assert (answer.status_code, error["code"]) == (400, code)
@@ -373,22 +371,22 @@ class Fault:
 
 FAULTS = [
     Fault("[call-401]", [401, 401], 0, "without N: always"),
-    Fault("[call-403:1]", [403, 200], 1, "the network's rules"),
+    Fault("[call-403:1]", [403, 200], 1, "the network rules"),
     Fault("[call-blocked:1]", [403, 200], 1, "the whole resource"),
     Fault("[call-404:1]", [404, 200], 1, "a new deployment"),
-    Fault("[call-408:1]", [408, 200], 1, "a timeout there"),
+    Fault("[call-408:1]", [408, 200], 1, "a timeout"),
     Fault("[call-429:2]", [429, 429, 200], 1, "the first two"),
     Fault("[call-500:1] [call-502:1] [call-503:1]", [500, 502, 503, 200], 1, "one after the other"),
-    Fault("[call-drop:2]", ["lost", "lost", 200], 3, "each lost answer is billed"),
-    Fault("[call-cut:1]", ["lost", 200], 2, "half an answer is billed"),
+    Fault("[call-drop:2]", ["lost", "lost", 200], 3, "each lost response is billed"),
+    Fault("[call-cut:1]", ["lost", 200], 2, "half of a response is billed"),
     Fault("[call-garbage:1]", [200, 200], 2, "garbage is billed"),
-    Fault("[call-500:1] [contentFilter]", [500, 400, 400], 0, "the filter comes last"),
+    Fault("[call-500:1] [contentFilter]", [500, 400, 400], 0, "the filter is last"),
 ]
 
 
 @pytest.mark.parametrize("row", FAULTS, ids=lambda row: row.prompt)
 @pytest.mark.parametrize("route", [V1, FLUX], ids=lambda route: route.name)
-def test_calls_fail_as_asked_and_are_billed_if_they_were_made(emulator: Emulator, route: Route, row: Fault) -> None:
+def test_calls_fail_as_asked_and_are_billed(emulator: Emulator, route: Route, row: Fault) -> None:
     tries = statuses(len(row.answers), route.call, emulator, row.prompt)
     assert list(tries) == row.answers, row.reason
     digest = hashlib.sha256(row.prompt.encode()).hexdigest()
@@ -410,7 +408,7 @@ CODES = [
 
 @every_route
 @pytest.mark.parametrize(("prompt", "status", "code", "message"), CODES, ids=[row[0] for row in CODES])
-def test_a_refusal_is_spelt_as_the_service_does(
+def test_refusal_has_code_and_message(
     emulator: Emulator, route: Route, prompt: str, status: int, code: str, message: str
 ) -> None:
     answer = route.call(emulator, prompt)
@@ -420,21 +418,21 @@ def test_a_refusal_is_spelt_as_the_service_does(
     assert "retry-after" not in answer.headers
 
 
-def test_a_gateways_502_is_no_json(emulator: Emulator) -> None:
+def test_502_is_html(emulator: Emulator) -> None:
     answer = MAI.call(emulator, "[call-502]")
     assert answer.headers["content-type"].startswith("text/html")
     with pytest.raises(requests.exceptions.JSONDecodeError):
         answer.json()
 
 
-def test_garbage_is_no_json(emulator: Emulator) -> None:
+def test_garbage_is_not_json(emulator: Emulator) -> None:
     answer = MAI.call(emulator, "[call-garbage]")
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
     with pytest.raises(requests.exceptions.JSONDecodeError):
         answer.json()
 
 
-def test_a_cut_answer_promises_more_than_it_sends(emulator: Emulator) -> None:
+def test_cut_response_is_shorter_than_content_length(emulator: Emulator) -> None:
     url, body = emulator.base + MAI.path, json.dumps({**MAI.body, "prompt": "[call-cut:1]"})
     headers = KEYED | {"content-type": "application/json"}
     with requests.post(url, data=body, headers=headers, stream=True, timeout=30) as answer:
@@ -450,35 +448,35 @@ WAITS: list[tuple[str, str | None, str | None, str]] = [
     ("[call-429]", "1", "1000", "both"),
     ("[call-429] [retry-after:7]", "7", None, "seconds alone"),
     ("[call-429] [retry-after-ms:250]", None, "250", "milliseconds alone"),
-    ("[call-429] [retry-after:7] [retry-after-ms:6500]", "7", "6500", "both as asked"),
-    ("[call-429] [retry-after:soon]", "soon", None, "no number"),
+    ("[call-429] [retry-after:7] [retry-after-ms:6500]", "7", "6500", "both as given"),
+    ("[call-429] [retry-after:soon]", "soon", None, "not a number"),
     ("[call-429] [call-no-retry-after]", None, None, "neither"),
-    ("[call-503] [retry-after:9]", "9", None, "also with a 503"),
+    ("[call-503] [retry-after:9]", "9", None, "a 503"),
 ]
 
 
 @pytest.mark.parametrize(("prompt", "seconds", "thousandths", "reason"), WAITS, ids=[row[0] for row in WAITS])
-def test_a_refusal_says_how_long_to_wait(
+def test_refusal_has_the_requested_wait(
     emulator: Emulator, prompt: str, seconds: str | None, thousandths: str | None, reason: str
 ) -> None:
     answer = FLUX.call(emulator, prompt)
-    said = (answer.headers.get("retry-after"), answer.headers.get("retry-after-ms"))
-    assert said == (seconds, thousandths), reason
+    waits = (answer.headers.get("retry-after"), answer.headers.get("retry-after-ms"))
+    assert waits == (seconds, thousandths), reason
 
 
 @every_route
-def test_a_429_has_the_code_of_its_api(emulator: Emulator, route: Route) -> None:
+def test_429_has_the_code_of_its_api(emulator: Emulator, route: Route) -> None:
     assert route.call(emulator, "[call-429]").json()["error"]["code"] == route.rate_limited
 
 
-def test_a_hanging_call_has_been_billed(emulator: Emulator) -> None:
+def test_hanging_call_is_billed(emulator: Emulator) -> None:
     with pytest.raises(requests.ReadTimeout):
         MAI.call(emulator, "[call-hang:60]", timeout=0.2)
     assert emulator.stats()["calls"] == 1
     assert MAI.call(emulator, "[call-hang:0.01]").status_code == 200
 
 
-def test_a_slow_call_is_billed_when_it_begins(tmp_path: Path) -> None:
+def test_slow_call_is_billed_at_its_start(tmp_path: Path) -> None:
     with running(tmp_path / "log", "--seconds", "60", "--speed", "2") as emulator:
         with pytest.raises(requests.ReadTimeout):
             MAI.call(emulator, "chair", timeout=0.2)
@@ -489,19 +487,19 @@ def test_a_slow_call_is_billed_when_it_begins(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("route", [V1, MAI], ids=lambda route: route.name)
-def test_a_picture_may_have_any_size(emulator: Emulator, route: Route) -> None:
+def test_image_is_padded_on_request(emulator: Emulator, route: Route) -> None:
     item = route.call(emulator, "[bytes:3000001]").json()["data"][0]
     assert len(base64.b64decode(item["b64_json"])) == 3_000_001
     assert opened(item).format == "PNG"
 
 
-def test_ten_large_pictures_come_in_one_answer(emulator: Emulator) -> None:
+def test_response_with_ten_large_images(emulator: Emulator) -> None:
     answer = V1.call(emulator, "[bytes:2000000]", n=10)
     assert int(answer.headers["content-length"]) == len(answer.content) > 26_000_000
     assert [len(base64.b64decode(item["b64_json"])) for item in answer.json()["data"]] == [2_000_000] * 10
 
 
-def test_linked_pictures_are_padded_too(emulator: Emulator) -> None:
+def test_image_behind_a_url_is_padded_too(emulator: Emulator) -> None:
     url = FLUX.call(emulator, "[url] [bytes:1000000]").json()["data"][0]["url"]
     assert len(emulator.image(url).content) == 1_000_000
 
@@ -509,7 +507,7 @@ def test_linked_pictures_are_padded_too(emulator: Emulator) -> None:
 # Quotas
 
 
-def test_past_the_quota_every_call_is_told_when_to_come_again(tmp_path: Path) -> None:
+def test_429_beyond_the_quota_names_the_wait(tmp_path: Path) -> None:
     with running(tmp_path / "log", "--speed", "0", "--quota", "2", "--quota-window", "1000") as emulator:
         answers = [FLUX.call(emulator, f"chair {number}") for number in range(4)]
         assert [answer.status_code for answer in answers] == [200, 200, 429, 429]
@@ -519,32 +517,59 @@ def test_past_the_quota_every_call_is_told_when_to_come_again(tmp_path: Path) ->
         assert refused.json()["error"]["code"] == "RateLimitReached"
         assert 990 <= int(refused.headers["retry-after"]) <= 1000
         assert 0 <= int(refused.headers["retry-after"]) - int(refused.headers["retry-after-ms"]) / 1000 < 1
-        assert MAI.call(emulator, "chair").status_code == 200, "each deployment has a quota of its own"
-        assert counts(emulator, FLUX) == {"requests": 4, "calls": 2, "billed": 2, "throttled": 2, "impatient": 0}
+        assert MAI.call(emulator, "chair").status_code == 200, "each deployment has its own quota"
+        assert counts(emulator, FLUX) == {
+            "requests": 4,
+            "calls": 2,
+            "billed": 2,
+            "throttled": 2,
+            "impatient": 0,
+            "early_retries": 0,
+        }
         details = deployment_stats(emulator, FLUX)
         assert (len(details["call_times"]), len(details["throttled_times"])) == (2, 2)
         assert details["call_times"] + details["throttled_times"] == sorted(
             details["call_times"] + details["throttled_times"]
         )
         emulator.reset()
-        assert FLUX.call(emulator, "chair").status_code == 200, "a reset begins a new window"
+        assert FLUX.call(emulator, "chair").status_code == 200, "a reset starts a new window"
 
 
-def test_what_is_refused_before_takes_no_room(tmp_path: Path) -> None:
+def test_invalid_call_does_not_use_the_quota(tmp_path: Path) -> None:
     with running(tmp_path / "log", "--speed", "0", "--quota", "1", "--quota-window", "1000") as emulator:
         assert FLUX.call(emulator, "chair", width=1).status_code == 400
         assert FLUX.call(emulator, "chair").status_code == 200
 
 
-def test_a_429_on_request_is_counted_like_one_of_the_quota(emulator: Emulator) -> None:
+def test_requested_429_is_counted(emulator: Emulator) -> None:
     assert list(statuses(3, FLUX.call, emulator, "[call-429:1]")) == [429, 200, 200]
-    assert counts(emulator, FLUX) == {"requests": 3, "calls": 2, "billed": 2, "throttled": 1, "impatient": 0}
+    assert counts(emulator, FLUX) == {
+        "requests": 3,
+        "calls": 2,
+        "billed": 2,
+        "throttled": 1,
+        "impatient": 0,
+        "early_retries": 0,
+    }
 
 
-# What was billed
+def test_retry_before_the_end_of_its_own_wait_is_counted(emulator: Emulator) -> None:
+    def call(client_request_id: str, prompt: str) -> int:
+        headers = FLUX.headers | {"x-ms-client-request-id": client_request_id}
+        return post(emulator, FLUX.path, headers, {**FLUX.body, "prompt": prompt}).status_code
+
+    assert [call("a", "[call-429:1] [retry-after:1000]") for _ in range(2)] == [429, 200]
+    assert call("b", "another sender does not know of the wait") == 200
+    assert call("c", "[call-429:1] [call-no-retry-after]") == 429
+    assert call("c", "no wait was named") == 200
+    assert FLUX.call(emulator, "no client request id").status_code == 200
+    assert deployment_stats(emulator, FLUX)["early_retries"] == 1
 
 
-def test_stats_prove_what_was_billed_to_whom(emulator: Emulator) -> None:
+# Counters
+
+
+def test_stats_count_billed_calls_by_prompt_and_id(emulator: Emulator) -> None:
     for number, (route, prompt) in enumerate(itertools.product((FLUX, MAI), ("one", "two"))):
         headers = route.headers | {"x-ms-client-request-id": f"id-{number}"}
         body = {**route.body, "prompt": prompt}
@@ -556,17 +581,31 @@ def test_stats_prove_what_was_billed_to_whom(emulator: Emulator) -> None:
     assert (stats["calls"], stats["billed"]) == (6, 9)
     assert stats["billed_by_prompt"] == {one: 3, two: 3}
     assert stats["billed_by_client_request_id"] == {"id-0": 1, "id-1": 1, "id-2": 1, "id-3": 2}
-    assert counts(emulator, FLUX) == {"requests": 3, "calls": 3, "billed": 6, "throttled": 0, "impatient": 0}
-    assert counts(emulator, MAI) == {"requests": 3, "calls": 3, "billed": 3, "throttled": 0, "impatient": 0}
+    assert counts(emulator, FLUX) == {
+        "requests": 3,
+        "calls": 3,
+        "billed": 6,
+        "throttled": 0,
+        "impatient": 0,
+        "early_retries": 0,
+    }
+    assert counts(emulator, MAI) == {
+        "requests": 3,
+        "calls": 3,
+        "billed": 3,
+        "throttled": 0,
+        "impatient": 0,
+        "early_retries": 0,
+    }
 
 
 @pytest.mark.parametrize(("quality", "missing"), [("low", 0), ("auto", 0), (None, 1)])
-def test_a_call_of_gpt_image_without_quality_is_counted(emulator: Emulator, quality: str | None, missing: int) -> None:
+def test_gpt_image_call_without_quality_is_counted(emulator: Emulator, quality: str | None, missing: int) -> None:
     assert V1.call(emulator, "chair", quality=quality).status_code == 200
     assert emulator.stats()["missing_quality"] == missing
 
 
-def test_the_log_and_the_stats_hold_no_prompt_and_no_key(tmp_path: Path) -> None:
+def test_log_and_stats_hold_no_prompt_and_no_key(tmp_path: Path) -> None:
     with running(tmp_path / "log", "--speed", "0", "--quota", "3") as emulator:
         for route, prompt in ((V1, "unspeakable"), (FLUX, "unspeakable [call-500]"), (MAI, "unspeakable [call-drop]")):
             list(statuses(1, route.call, emulator, prompt))
@@ -574,12 +613,17 @@ def test_the_log_and_the_stats_hold_no_prompt_and_no_key(tmp_path: Path) -> None
         emulator.process.terminate()
         assert emulator.process.wait(10) == 0
         written = emulator.log.read_text()
-    assert [line.split()[3] for line in written.splitlines()] == ["200", "500", "closed", "200"]
+    assert {line.split()[2]: line.split()[3] for line in written.splitlines()} == {
+        urlsplit(V1.path).path: "200",
+        urlsplit(FLUX.path).path: "500",
+        urlsplit(MAI.path).path: "closed",
+        "/_emulator/stats": "200",
+    }
     for secret in ("unspeakable", KEY, "?"):
         assert secret not in written + stats
 
 
-def test_two_hundred_calls_at_once_are_each_billed_once(emulator: Emulator) -> None:
+def test_200_concurrent_calls_are_billed_once_each(emulator: Emulator) -> None:
     prompts = [f"chair {number}" for number in range(200)]
 
     def call(prompt: str) -> requests.Response:

@@ -1,4 +1,4 @@
-"""The emulator of the image APIs as a process of its own, and a caller's hands."""
+"""The emulator as a child process, and a client for it."""
 
 import json
 import re
@@ -19,8 +19,6 @@ VERSION = "2023-06-01-preview"
 
 @dataclass
 class Emulator:
-    """A running one, and a caller's hands."""
-
     base: str
     process: subprocess.Popen[str]
     log: Path
@@ -34,7 +32,7 @@ class Emulator:
         version: str | None = VERSION,
         timeout: float = 20,
     ) -> requests.Response:
-        """A header given as None is not sent."""
+        """POST an operation. A header of None is not sent."""
         sent = {"api-key": KEY, "content-type": "application/json", **(headers or {})}
         return self.session.post(
             f"{self.base}/openai/images/generations:submit",
@@ -45,7 +43,7 @@ class Emulator:
         )
 
     def start(self, prompt: str, **fields: object) -> str:
-        """The operation-location of a new generation."""
+        """Return the operation-location of a new operation."""
         answer = self.submit({"prompt": prompt, "size": "256x256", **fields})
         assert answer.status_code == 202, answer.text
         return answer.headers["operation-location"]
@@ -71,7 +69,7 @@ class Emulator:
 
 @contextmanager
 def running(log: Path, *arguments: str) -> Generator[Emulator]:
-    """One that listens until the block is left; its standard error goes to ``log``."""
+    """Run an emulator whose standard error goes to ``log``."""
     command = [sys.executable, "-m", "local.emulator", "--port", "0", "--key", KEY, "second-key", *arguments]
     with (
         log.open("w") as errors,
@@ -88,7 +86,7 @@ def running(log: Path, *arguments: str) -> Generator[Emulator]:
 
 
 def statuses(tries: int, call: Any, *arguments: object) -> Iterator[int | str]:
-    """Of one try after the other: the status, or "lost"."""
+    """Repeat a call. Yields each status, or "lost" if there is no complete response."""
     for _ in range(tries):
         try:
             yield call(*arguments).status_code

@@ -1,10 +1,7 @@
 """The asynchronous image API of the 2023 previews: submit, poll, delete."""
 
 import asyncio
-import math
 import re
-from collections.abc import Awaitable, Callable
-from email.utils import formatdate
 from typing import Any, cast
 
 from starlette.requests import Request
@@ -13,28 +10,38 @@ from starlette.routing import Route
 
 from local.emulator.auth import Authorization, authorize, wrong_key
 from local.emulator.connection import Dropped
-from local.emulator.emulator import Emulator, base_url, raw_target
-from local.emulator.errors import ServiceError, invalid_payload, json_answer, resource_not_found
+from local.emulator.emulator import Emulator, base_url
+from local.emulator.errors import (
+    OperationErrors,
+    ServiceError,
+    content_filter,
+    invalid_payload,
+    json_response,
+    resource_not_found,
+)
 from local.emulator.faults import Fault, Faults
-from local.emulator.generation import OPERATION_LIFETIME, GenerationRequest, Operation, content_filter
-from local.emulator.images import Images
+from local.emulator.image_storage import ImageStorage
+from local.emulator.operation import LIFETIME, Operation, OperationRequest
+from local.emulator.validation import json_object, validate
 
 API_VERSIONS = frozenset(f"2023-{month}-01-preview" for month in ("06", "07", "08", "09", "10"))
 
 _PATHS = {"documented": "/openai/operations/images/", "example": "/openai/dalle/operations/images/"}
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _TERMINAL = ("succeeded", "canceled", "failed", "deleted")
-_LONGEST_RETRY_AFTER = 3  # seconds
 
+_INTERNAL = (500, "internalFailure", "Internal error. Please retry.")
+_NOT_FOUND = (404, "notFound", "The resource is not found.")
+_TOO_MANY = (429, "tooManyRequests", "Too many requests. Please retry later.")
 _REFUSALS: dict[str, tuple[int, str, str]] = {
     "submit-400": (400, "invalidPayload", "The request data is invalid for this operation."),
     "submit-401": (401, wrong_key().code, wrong_key().message),
     "submit-403": (403, "forbidden", "The operation is forbidden for the current user/api key."),
-    "submit-429": (429, "tooManyRequests", "Too many requests. Please retry later."),
-    "submit-500": (500, "internalFailure", "Internal error. Please retry."),
-    "poll-404": (404, "notFound", "The resource is not found."),
-    "poll-429": (429, "tooManyRequests", "Too many requests. Please retry later."),
-    "poll-500": (500, "internalFailure", "Internal error. Please retry."),
+    "submit-429": _TOO_MANY,
+    "submit-500": _INTERNAL,
+    "poll-404": _NOT_FOUND,
+    "poll-429": _TOO_MANY,
+    "poll-500": _INTERNAL,
 }
 _SUBMIT_FAULTS = (
     *(word for word in _REFUSALS if word.startswith("submit-")),
@@ -46,25 +53,23 @@ _POLL_FAULTS = (*(word for word in _REFUSALS if word.startswith("poll-")), "poll
 
 
 class OperationsApi:
-    """Operations by id."""
+    """The operations, by id."""
 
-    def __init__(self, emulator: Emulator, images: Images) -> None:
+    def __init__(self, emulator: Emulator, images: ImageStorage) -> None:
         self._emulator = emulator
         self._images = images
         self._operations: dict[str, Operation] = {}
 
     def routes(self) -> list[Route]:
-        """What it serves."""
-        served = [Route("/openai/images/generations:submit", _answered(self._submit), methods=["POST"])]
+        routes = [Route("/openai/images/generations:submit", self._submit, methods=["POST"])]
         for path in _PATHS.values():
-            served.append(Route(path + "{id}", _answered(self._poll), methods=["GET"]))
-            served.append(Route(path + "{id}", _answered(self._delete), methods=["DELETE"]))
-        for route in served:
-            cast("set[str]", route.methods).discard("HEAD")  # Starlette adds it; the API has none
-        return served
+            routes.append(Route(path + "{id}", self._poll, methods=["GET"]))
+            routes.append(Route(path + "{id}", self._delete, methods=["DELETE"]))
+        for route in routes:
+            cast("set[str]", route.methods).discard("HEAD")  # Starlette adds it, the API does not have it
+        return routes
 
-    def clear(self) -> None:
-        """Forget every operation."""
+    def reset(self) -> None:
         self._operations.clear()
 
     # Submit
@@ -72,26 +77,26 @@ class OperationsApi:
     async def _submit(self, request: Request) -> Response:
         self._emulator.stats.submits += 1
         authorization = self._check(request)
-        _check_content_type(request)
         operation_id = _operation_id(request)
         if operation_id is not None:
-            self._emulator.stats.of(operation_id).submits += 1
-        asked = GenerationRequest.from_json(await request.body())
+            self._emulator.stats.operation(operation_id).submits += 1
+        errors = OperationErrors()
+        asked = validate(OperationRequest, await json_object(request, errors), errors)
 
-        # From here to the answer there is no await: two submits of one Operation-Id cannot both create it.
+        # There is no `await` from here to the response: two submits with one Operation-Id cannot both create it.
         faults = Faults.parse(asked.prompt)
         fault = self._emulator.fault_counts.next(operation_id or repr(asked), faults, _SUBMIT_FAULTS)
         if fault is not None and fault.word in _REFUSALS:
             raise _refusal(fault, faults)
         operation = self._existing(operation_id, asked)
-        status = "notRunning"  # also when no time is to pass: the first poll is the first to see more
         if operation is None:
             operation = self._create(request, operation_id, asked, authorization)
+            status = "notRunning"  # even with --speed 0: only a poll shows progress
         else:
             status = operation.state(self._emulator.clock())
-        return await _spoilt(fault, self._accepted(request, operation, status))
+        return await _with_fault(fault, self._accepted(request, operation, status))
 
-    def _existing(self, operation_id: str | None, asked: GenerationRequest) -> Operation | None:
+    def _existing(self, operation_id: str | None, asked: OperationRequest) -> Operation | None:
         operation = None if operation_id is None else self._known(operation_id)
         if operation is not None and operation.request != asked:
             raise invalid_payload(
@@ -102,19 +107,15 @@ class OperationsApi:
         return operation
 
     def _create(
-        self,
-        request: Request,
-        operation_id: str | None,
-        asked: GenerationRequest,
-        authorization: Authorization,
+        self, request: Request, operation_id: str | None, asked: OperationRequest, authorization: Authorization
     ) -> Operation:
         emulator = self._emulator
-        self._forget_expired()
+        self._remove_expired()
         operation = Operation.accept(
             operation_id or emulator.new_id(), asked, now=emulator.clock(), speed=emulator.options.speed
         )
         self._operations[operation.id] = operation
-        self._images.store(operation.id, [asked.picture(index) for index in range(asked.n)], operation.faults)
+        self._images.store(operation.id, asked.drawings(), operation.faults, operation.created + LIFETIME)
         details = emulator.stats.created(operation.id)
         details.submits = 1
         details.operation_id_header = request.headers.get("operation-id")
@@ -129,25 +130,25 @@ class OperationsApi:
             origin = "http://localhost.invalid"
         path = _PATHS[self._emulator.options.location_path] + operation.id
         version = request.query_params["api-version"]
-        return json_answer(
+        return json_response(
             {"id": operation.id, "status": status},
             status=202,
             headers={"operation-location": f"{origin}{path}?api-version={version}"},
         )
 
-    def _forget_expired(self) -> None:
+    def _remove_expired(self) -> None:
         for operation_id in list(self._operations):
             if self._known(operation_id) is not None:
-                break  # they are in order of age
+                break  # they are in the order of their age
             self._remove(operation_id)
 
     # Poll
 
     async def _poll(self, request: Request) -> Response:
         operation_id = _id_in_path(request)
-        self._emulator.stats.polled(operation_id, raw_target(request), self._emulator.clock())
+        self._emulator.stats.polled(operation_id, _raw_target(request), self._emulator.clock())
         self._check(request)
-        operation = self._found(operation_id)
+        operation = self._find(operation_id)
         fault = self._emulator.fault_counts.next(operation.id, operation.faults, _POLL_FAULTS)
         if fault is None:
             return self._monitor(request, operation)
@@ -159,26 +160,22 @@ class OperationsApi:
 
     def _monitor(self, request: Request, operation: Operation) -> Response:
         now = self._emulator.clock()
-        status = self._show_status(operation, now)
+        fault = self._status_fault(operation, now)
+        if fault is not None:
+            self._emulator.fault_counts.count(operation.id, fault)
+        status = operation.state(now) if fault is None else fault.argument
         body: dict[str, Any] = {"id": operation.id, "status": status, "created": int(operation.created)}
         if status.lower() not in _TERMINAL:
-            return json_answer(body, headers=_retry_after(operation, now))
+            return json_response(body, headers=operation.retry_after(now))
         body["expires"] = int(self._expires(operation))
         if status.lower() == "succeeded":
             body["result"] = self._result(request, operation)
         elif status.lower() == "failed":
-            body["error"] = (operation.error() or _INTERNAL).body()
-        return json_answer(body)
-
-    def _show_status(self, operation: Operation, now: float) -> str:
-        fault = self._status_fault(operation, now)
-        if fault is None:
-            return operation.state(now)
-        self._emulator.fault_counts.count(operation.id, fault)
-        return fault.argument
+            body["error"] = (operation.error() or ServiceError(*_INTERNAL)).body()
+        return json_response(body)
 
     def _status_fault(self, operation: Operation, now: float) -> Fault | None:
-        """The status word asked for, if it is its turn: a terminal one only when the operation has ended."""
+        """Return the next status word that the prompt asks for. A terminal one waits for the end."""
         ended = operation.state(now) in _TERMINAL
         for fault in operation.faults.all("status"):
             due = ended or fault.argument.lower() not in _TERMINAL
@@ -210,18 +207,15 @@ class OperationsApi:
     async def _delete(self, request: Request) -> Response:
         operation_id = _id_in_path(request)
         self._emulator.stats.deletes += 1
-        self._emulator.stats.of(operation_id).deletes += 1
+        self._emulator.stats.operation(operation_id).deletes += 1
         self._check(request)
-        operation = self._found(operation_id)
+        operation = self._find(operation_id)
         now = self._emulator.clock()
         fault = self._status_fault(operation, now)
         status = operation.state(now) if fault is None else fault.argument
         if status.lower() not in _TERMINAL:
-            raise ServiceError(
-                409,
-                "unexpectedEntityState",
-                f"The operation cannot be executed in the current resource's state ({status}).",
-            )
+            message = f"The operation cannot be executed in the current resource's state ({status})."
+            raise ServiceError(409, "unexpectedEntityState", message)
         self._remove(operation.id)
         return Response(status_code=204)
 
@@ -239,32 +233,26 @@ class OperationsApi:
 
     def _known(self, operation_id: str) -> Operation | None:
         operation = self._operations.get(operation_id)
-        expired = operation is not None and self._emulator.clock() >= operation.created + OPERATION_LIFETIME
+        expired = operation is not None and self._emulator.clock() >= operation.created + LIFETIME
         return None if expired else operation
 
-    def _found(self, operation_id: str) -> Operation:
+    def _find(self, operation_id: str) -> Operation:
         operation = self._known(operation_id)
         if operation is None:
-            raise ServiceError(404, "notFound", "The resource is not found.")
+            raise ServiceError(*_NOT_FOUND)
         return operation
-
-
-_INTERNAL = ServiceError(500, "internalFailure", "Internal error. Please retry.")
-
-
-def _answered(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-    async def answer(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except ServiceError as error:
-            return error.answer()
-
-    return answer
 
 
 def _id_in_path(request: Request) -> str:
     operation_id: str = request.path_params["id"]
     return operation_id.lower()
+
+
+def _raw_target(request: Request) -> str:
+    """Return path and query exactly as received."""
+    path: bytes = request.scope["raw_path"]
+    query: bytes = request.scope["query_string"]
+    return (path + b"?" + query if query else path).decode("latin-1")
 
 
 def _operation_id(request: Request) -> str | None:
@@ -276,21 +264,15 @@ def _operation_id(request: Request) -> str | None:
     return given.lower()
 
 
-def _check_content_type(request: Request) -> None:
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        raise invalid_payload("The Content-Type must be application/json.", "Content-Type")
-
-
 def _refusal(fault: Fault, faults: Faults) -> ServiceError:
     status, code, message = _REFUSALS[fault.word]
-    seconds = faults.get("retry-after")
-    pause = {"retry-after": seconds.argument if seconds else "1"} if status == 429 else {}
-    return ServiceError(status, code, message, headers=pause)
+    asked = faults.get("retry-after")
+    headers = {"retry-after": asked.argument if asked else "1"} if status == 429 else {}
+    return ServiceError(status, code, message, headers=headers)
 
 
-async def _spoilt(fault: Fault | None, accepted: Response) -> Response:
-    """The answer to an operation that does exist, if it comes at all."""
+async def _with_fault(fault: Fault | None, accepted: Response) -> Response:
+    """Spoil the response to a submit that has created its operation."""
     match fault:
         case Fault(word="submit-drop"):
             return Dropped()
@@ -301,17 +283,3 @@ async def _spoilt(fault: Fault | None, accepted: Response) -> Response:
         case _:
             pass
     return accepted
-
-
-def _retry_after(operation: Operation, now: float) -> dict[str, str]:
-    faults = operation.faults
-    if "poll-no-retry-after" in faults:
-        return {}
-    left = min(operation.finishes - now, _LONGEST_RETRY_AFTER)
-    pause = str(max(1, math.ceil(left)))
-    if asked := faults.get("retry-after"):
-        pause = asked.argument
-    if "poll-retry-date" in faults:
-        later = float(pause) if pause.isdecimal() else 1.0
-        pause = formatdate(math.ceil(now + later), usegmt=True)
-    return {"retry-after": pause}

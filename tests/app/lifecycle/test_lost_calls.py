@@ -1,0 +1,110 @@
+"""Calls whose response was lost: by the network, or with the worker. The service may have billed them."""
+
+from __future__ import annotations
+
+import pytest
+
+from imagegen.generation import Status
+from imagegen.lifecycle import changes
+from imagegen.lifecycle.transitions import MOST_LOST_CALLS
+from imagegen.upstream.protocol import Answered, ImageBytes, Lost, Throttled, Unavailable
+from tests.app.fakes import Crash
+from tests.app.generations import DIRECT, ID, error_code, new, seconds
+from tests.app.lifecycle.fake_app import FakeApp
+
+CLAIM = changes.LONGEST_CALL + changes.CALL_SLACK
+CALL = 3
+"""Index of the call in the steps: create, send, save, generate."""
+
+
+# --- Repeated (REPEAT_LOST_CALLS=true)
+
+
+@pytest.mark.parametrize("fail_after", [False, True])
+def test_timer_takes_over_an_expired_claim(app: FakeApp, caplog: pytest.LogCaptureFixture, fail_after: bool) -> None:
+    app.start(DIRECT)
+    app.steps.fail_at, app.steps.fail_after = CALL, fail_after
+    with pytest.raises(Crash):
+        app.work()
+    billed = len(app.direct.calls)
+    app.tick(CLAIM - seconds(1))
+    assert app.queue.messages == []
+    app.tick(seconds(1))
+    assert app.queue.messages == [[ID]]
+    app.work()
+    assert len(app.direct.calls) == billed + 1
+    assert (app.read().status, app.read().lost_calls) == (Status.SUCCEEDED, 1)
+    assert "generation.call_repeated" in caplog.text
+    assert "billed twice" in caplog.text
+
+
+def test_retry_of_a_harmless_fault_is_not_a_lost_call(app: FakeApp, caplog: pytest.LogCaptureFixture) -> None:
+    app.direct.outcomes = [Unavailable("status 503"), Throttled("status 429", 5), Answered((ImageBytes(b"0"),))]
+    app.start(DIRECT)
+    app.settle()
+    assert (app.read().status, app.read().lost_calls) == (Status.SUCCEEDED, 0)
+    assert "billed" not in caplog.text
+
+
+def test_third_lost_response_fails(app: FakeApp) -> None:
+    app.direct.outcomes = [Lost("no answer")]
+    app.start(DIRECT)
+    app.settle()
+    assert error_code(app.read()) == "outcomeUnknown"
+    assert len(app.direct.calls) == MOST_LOST_CALLS == 3
+
+
+def test_third_crash_in_a_call_fails(app: FakeApp) -> None:
+    """The call itself may crash the worker: a response that fills the memory."""
+
+    def crash() -> None:
+        raise Crash
+
+    app.direct.during_call = crash
+    app.generations.start(new(model=DIRECT).request, metadata={}, timeout=seconds(86_400))
+    for _ in range(20):
+        try:
+            app.settle()
+        except Crash:
+            continue
+        break
+    assert error_code(app.read()) == "outcomeUnknown"
+    assert len(app.direct.calls) == MOST_LOST_CALLS
+
+
+# --- Not repeated (REPEAT_LOST_CALLS=false)
+
+
+def test_crash_in_a_call_fails_without_repetition(caplog: pytest.LogCaptureFixture) -> None:
+    app = FakeApp(repeat_lost_calls=False)
+    app.start(DIRECT)
+    app.steps.fail_at, app.steps.fail_after = CALL, True
+    with pytest.raises(Crash):
+        app.work()
+    app.settle()
+    error = app.read().error
+    assert error
+    assert (app.read().status, error.code, error.is_refusal) == (Status.FAILED, "outcomeUnknown", False)
+    assert "REPEAT_LOST_CALLS=false" in error.message
+    assert (len(app.direct.calls), "call_repeated" in caplog.text) == (1, False)
+
+
+def test_lost_response_fails_without_repetition() -> None:
+    app = FakeApp(repeat_lost_calls=False)
+    app.direct.outcomes = [Lost("status 504")]
+    app.start(DIRECT)
+    app.settle()
+    assert error_code(app.read()) == "outcomeUnknown"
+    assert app.direct.calls == [ID]
+
+
+def test_images_of_a_crashed_call_are_removed() -> None:
+    app = FakeApp(repeat_lost_calls=False)
+    app.start(DIRECT)
+    app.steps.fail_at, app.steps.fail_after = CALL + 1, True  # the first image
+    with pytest.raises(Crash):
+        app.work()
+    assert app.images.blobs == {f"{ID}/0"}
+    app.settle()
+    assert error_code(app.read()) == "outcomeUnknown"
+    assert app.images.blobs == set()
