@@ -50,9 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"Saved: {path}", flush=True)
     seconds = f"{time.monotonic() - started:.0f} s"
     if paths:
-        console.print(
-            f"\n[green]Done[/] in {seconds}. The demo has stopped its storage, so the URLs above no longer work."
-        )
+        console.print(f"\n[green]Done[/] in {seconds}. The demo's storage has stopped: the URLs above no longer work.")
     else:
         console.print(f"\n[yellow]No image[/] after {seconds}. The answer above says why.")
     console.print(_NEXT, markup=False, soft_wrap=True)

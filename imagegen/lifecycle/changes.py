@@ -67,9 +67,7 @@ def still_working(generation: Generation, outcome: Working, now: datetime) -> Ge
 
 def unavailable(generation: Generation, outcome: Unavailable, now: datetime, *, jitter: float) -> Generation:
     """Retry later: the service did nothing."""
-    faults = generation.faults + 1
-    due = now + backoff.fault_wait(outcome.retry_after, faults, jitter=jitter)
-    return generation.changed(faults=faults, calling=False, claim=None, queued=False, due=due)
+    return _retry_later(generation, outcome.retry_after, now, jitter)
 
 
 def paused(generation: Generation, until: datetime, now: datetime, *, jitter: float) -> Generation:
@@ -84,8 +82,6 @@ def call_claimed(generation: Generation, now: datetime, *, claim: str) -> Genera
         status=Status.RUNNING,
         queued=False,
         calling=True,
-        claim=claim,
-        lost_calls=generation.lost_calls + generation.calling,
         submitted=generation.submitted or now,
         last_action=now,
         due=now + CALL_CLAIM,
@@ -98,8 +94,7 @@ def claim_renewed(generation: Generation, now: datetime) -> Generation:
 
 def call_lost(generation: Generation, now: datetime, *, jitter: float) -> Generation:
     """The response of a call was lost. The service may have billed it."""
-    later = unavailable(generation, Unavailable("lost"), now, jitter=jitter)
-    return later.changed(lost_calls=generation.lost_calls + 1)
+    return _retry_later(generation, None, now, jitter).changed(lost_calls=generation.lost_calls + 1)
 
 
 def claim_expired(generation: Generation) -> Generation:
@@ -197,6 +192,12 @@ def failed(generation: Generation, error: GenerationError, now: datetime) -> Gen
 
 def ended(generation: Generation, status: Status, error: GenerationError | None, now: datetime) -> Generation:
     return generation.changed(status=status, error=error, claim=None, last_action=now, due=now)
+
+
+def _retry_later(generation: Generation, retry_after: float | None, now: datetime, jitter: float) -> Generation:
+    faults = generation.faults + 1
+    due = now + backoff.fault_wait(retry_after, faults, jitter=jitter)
+    return generation.changed(faults=faults, calling=False, claim=None, queued=False, due=due)
 
 
 def _with_images(generation: Generation, images: Sequence[StoredImage | FailedImage], now: datetime) -> Generation:

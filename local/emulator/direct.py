@@ -245,7 +245,7 @@ def _retry_after(seconds: float, faults: Faults) -> dict[str, str]:
 
 
 def _with_images(body: dict[str, Any], files: list[bytes], headers: dict[str, str], *, truncated: bool) -> Response:
-    """Return the body with the files in base64, encoded one after the other: ten of 20 MB need much memory."""
+    """Return the body with the files in base64. They are encoded one after the other, to save memory."""
     texts = bytes(json_response(body).body).split(_IMAGE_MARK.encode())
     pieces = _pieces(texts, files)
     if truncated:

@@ -63,6 +63,7 @@ def test_worker_without_minutes_queues_each_call(app: FakeApp) -> None:
     [
         (True, 60, [ID]),  # the message is the reason to start
         (False, 0, [ID]),
+        (False, -1, [ID]),
         (False, 0.001, []),  # another worker has claimed it, or it backs off
     ],
 )
@@ -195,7 +196,7 @@ def test_long_storage_fault_lets_the_claim_expire(app: FakeApp) -> None:
     assert (app.direct.calls, app.read().status, app.read().lost_calls) == ([ID, ID], Status.SUCCEEDED, 1)
 
 
-@pytest.mark.parametrize(("elapsed", "tries"), [(719, 2), (720, 1)])
+@pytest.mark.parametrize(("elapsed", "tries"), [(719, 2), (720, 1), (721, 1)])
 def test_images_are_retried_for_twelve_minutes(app: FakeApp, elapsed: float, tries: int) -> None:
     """After that, the platform might stop the worker during a retry."""
     failures = [StorageUnavailableError("write image")]

@@ -1,4 +1,4 @@
-"""Calls whose response was lost: by the network, or with the worker. The service may have billed them."""
+"""Calls whose response was lost, by a network fault or by a crash of the worker. The service may have billed them."""
 
 from __future__ import annotations
 

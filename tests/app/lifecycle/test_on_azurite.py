@@ -30,6 +30,7 @@ from imagegen.storage.work_queue import WorkQueue
 from imagegen.upstream.operations import OperationsUpstream
 from local.azurite import Azurite
 from local.stack import KEY, emulator
+from tests.app.generations import error_code
 
 LIMIT = 2 << 20
 
@@ -185,7 +186,7 @@ def test_temporary_fault_only_delays_success(app: AzuriteApp, endpoint: str, fau
 )
 def test_permanent_fault_ends_with_its_code(app: AzuriteApp, fault: str, status: Status, code: str | None) -> None:
     done = app.generate(f"a lighthouse {fault}")
-    assert (done.status, done.error.code if done.error else None) == (status, code)
+    assert (done.status, error_code(done)) == (status, code)
     assert app.blobs() == []
 
 
