@@ -121,6 +121,7 @@ class Generations:
                 return found
             # The generation of this key was deleted a moment ago. Its key goes too, and this request claims it anew.
             self._ports.records.drop_key(key.name, claimed.id)
+            generation = generation.changed(id=self._new_id(self._ports.clock()))
 
     def _claim_key(self, key: IdempotencyKey, claim: KeyClaim) -> KeyClaim:
         records = self._ports.records
@@ -140,9 +141,8 @@ class Generations:
         if not own and records.was_deleted(generation.id):
             return None
         created = records.create(generation)
-        if created and own:
-            return created
-        # Another request with this key may have been faster. Then that request submits, and this one does not.
+        # Another request with this key may have been faster: it submits, and this one does not. Its generation may
+        # even have ended, or have been deleted, before this record was written.
         there = records.read(generation.id)
         if there is None and created:
             records.drop_active(generation.id, created.etag)

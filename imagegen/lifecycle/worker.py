@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from functools import partial
 from typing import Final
 
 from imagegen.crash_points import CrashPoint, crash_point
-from imagegen.errors import ConflictError
+from imagegen.errors import ConflictError, StorageUnavailableError
 from imagegen.events import log_event, place_of
 from imagegen.generation import Generation, GenerationError, Status, Versioned
 from imagegen.lifecycle.claims import ClaimKeeper, KeptClaim
@@ -54,7 +54,7 @@ class Worker:
 
     def __init__(self, ports: Ports, keeper: ClaimKeeper | None = None) -> None:
         self._ports = ports
-        self._keeper = keeper or ClaimKeeper(ports.records.save, ports.clock)
+        self._keeper = keeper or ClaimKeeper(ports.records, ports.clock)
 
     def advance_by_id(self, generation_id: str, *, has_minutes: bool) -> None:
         """Advance the generation of a queue message, if it is due or still waits for this message.
@@ -107,6 +107,9 @@ class Worker:
                 if kept and not isinstance(step.effect, Take):
                     current = kept.release()
                 match step.effect:
+                    case Finish() if kept and kept.lost and step.generation.status is not Status.SUCCEEDED:
+                        # Another worker calls again. Its images must not be dropped because this call failed.
+                        raise ConflictError(current.generation.id)
                     case Finish():
                         winner = finish(self._ports, step.generation, current.etag)
                         return Versioned(winner or step.generation, current.etag)
@@ -165,15 +168,21 @@ class Worker:
                 return polled
             case Call(), Direct() as upstream:
                 # A worker that is late must not pay for a generation that was canceled or deleted meanwhile.
-                there = self._ports.records.read(generation.id)
-                if there is None or there.status.is_terminal:
-                    return AlreadyEnded(there)
-                return self._call(upstream, generation)
+                try:
+                    ended = self._find_end(generation)
+                except StorageUnavailableError:
+                    # No call was made. A claim that expires would count as a lost call.
+                    return Unavailable("storage did not answer before the call")
+                return ended or self._call(upstream, generation)
             case Copy(produced), _:
                 crash_point(CrashPoint.COPY_CLAIMED)
                 return copy_produced(self._ports, generation, produced)
             case Take(answered), _:
-                return take_answered(self._ports, generation, answered)
+                # Images of a later call must not replace those of an outcome.
+                ended = None
+                with suppress(StorageUnavailableError):
+                    ended = self._find_end(generation)
+                return ended or take_answered(self._ports, generation, answered)
             case Enqueue(), _:
                 # Sent after it was written: a crash in between is a lost message, and costs the time until `due`.
                 self._ports.queue.send([generation.id])
@@ -187,6 +196,10 @@ class Worker:
                 return None
             case Submit() | Poll() | Call(), upstream:
                 raise TypeError(f"{type(effect).__name__} does not fit {type(upstream).__name__}")
+
+    def _find_end(self, generation: Generation) -> AlreadyEnded | None:
+        there = self._ports.records.read(generation.id)
+        return AlreadyEnded(there) if there is None or there.status.is_terminal else None
 
     def _call(self, upstream: Direct, generation: Generation) -> Outcome:
         crash_point(CrashPoint.CALL_CLAIMED)
