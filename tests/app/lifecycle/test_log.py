@@ -101,9 +101,9 @@ def test_operation_that_cannot_be_polled_is_logged(app: FakeApp, caplog: pytest.
     app.write_record(running())
     app.configure({POLLED: app.direct})
     app.tick()
+    cause = "its model was changed to an API that cannot poll its operation"
     assert lines(caplog) == [
-        f"WARNING generation.stranded id={ID} model=dalle "
-        "cause='its model was changed to an API that cannot poll its operation'"
+        f"WARNING generation.stranded id={ID} model=dalle cause={cause!r}",
     ]
 
 
