@@ -128,7 +128,9 @@ def test_crashed_delete_leaves_a_key_that_starts_anew(app: FakeApp) -> None:
     claim = app.records.keys[KEY.name]
     app.generations.delete(first)
     app.records.keys[KEY.name] = claim
+    app.steps.taken.clear()
     started = app.start(key=KEY)
+    assert app.steps.taken.count("create") == 1  # none under the deleted id, which the timer could submit
     assert started.id != first.id
     assert app.read(started.id).token == started.token
     assert app.polled.operations == [first.id, started.id]
