@@ -10,7 +10,7 @@ from typing import Annotated, Final, Protocol
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from pydantic.alias_generators import to_camel
 
-from imagegen.urls import BaseUrl
+from imagegen.urls import BaseUrl, origin_of
 
 
 class ImageApi(StrEnum):
@@ -170,9 +170,16 @@ def _resolve_single(settings: DeploymentSettings) -> tuple[tuple[Deployment, ...
 
 def _key(entry: DeploymentEntry, settings: DeploymentSettings, environment: Mapping[str, str]) -> SecretStr | None:
     if entry.api_key_setting is None:
-        return settings.api_key
+        return None if _is_foreign(entry, settings) else settings.api_key
     value = environment.get(entry.api_key_setting)
     return SecretStr(value) if value else None
+
+
+def _is_foreign(entry: DeploymentEntry, settings: DeploymentSettings) -> bool:
+    """Whether the entry's endpoint is on another origin, which must not get the main key."""
+    if entry.endpoint is None:
+        return False
+    return settings.endpoint is None or origin_of(entry.endpoint) != origin_of(settings.endpoint)
 
 
 def _deployment(

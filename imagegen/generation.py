@@ -173,6 +173,8 @@ class Generation(JsonModel):
     """Whether a queue message is on its way. A worker may act on it before `due`; `due` is for a lost message."""
     calling: bool = False
     """Whether a worker has claimed the record for a call, and has not written its result."""
+    claim: str | None = None
+    """Random name of the worker that wrote the claim. Two workers that claim at once write different records."""
     lost_calls: int = 0
     """Calls whose response was lost. Each may have been billed."""
     usage: dict[str, int] | None = None

@@ -38,9 +38,14 @@ class SettingsError(Exception):
 
 
 def _schedule(text: str) -> str:
-    if len(text.split()) != 6:
+    fields = text.upper().split()
+    if len(fields) != 6:
         raise ValueError(f"is not a schedule. {_USE_SIX_FIELDS}")
-    if re.search(r"[#?]|\bL|L\b|W\b|\b7\b", text.split(maxsplit=3)[3].upper().replace("JUL", "")):
+    day, month, weekday = fields[3:]
+    # CronSim knows these; NCRONTAB does not. A step, as in */7, is no weekday.
+    if re.search(r"[#?]|\bL|L\b|W\b", f"{day} {month.replace('JUL', '')} {weekday}") or re.search(
+        r"(?<![/\d])7\b", weekday
+    ):
         raise ValueError("uses L, W, #, ? or weekday 7, which NCRONTAB does not support. Leave these out; Sunday is 0.")
     try:
         CronSim(text, _ANY_TIME)

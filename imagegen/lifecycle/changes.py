@@ -1,8 +1,8 @@
-"""The record after each transition. Pure functions, among which `transitions` chooses."""
+"""The record after each transition. Pure functions: they decide nothing, and `transitions` chooses among them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -11,19 +11,13 @@ from imagegen.generation import FailedImage, Generation, GenerationError, Status
 from imagegen.lifecycle import backoff
 from imagegen.upstream.protocol import Accepted, Unavailable, Working
 
-LONGEST_CALL: Final = timedelta(seconds=330)
-"""Limit of one call of a direct model. Calls of 250 s have been observed."""
-
-CALL_SLACK: Final = timedelta(seconds=30)
-"""Longest time from the end of a call until its claim is extended."""
-
-LONGEST_TAKE: Final = timedelta(seconds=240)
-"""Limit of one try to store an image of an answer: a download, and three tries of storage."""
+CALL_CLAIM: Final = timedelta(seconds=90)
+"""Lifetime of a claim to call. Its worker renews it every 30 s; after a crash the timer takes over within 90 s."""
 
 MESSAGE_LOST: Final = timedelta(minutes=10)
-"""A queue message that has not arrived after this time is lost. A needless second message costs one transaction."""
+"""A queue message that has not arrived after this time is lost. Sending one too early costs one transaction."""
 
-_SETTINGS_WAIT: Final = timedelta(seconds=60)
+_STRANDED_WAIT: Final = timedelta(seconds=60)
 
 COPY_TRIES: Final = 5
 """Tries to copy an image before its failure is final."""
@@ -31,6 +25,10 @@ COPY_TRIES: Final = 5
 COPY_SECONDS_EACH: Final = 30
 COPY_SECONDS_SLACK: Final = 10
 """Limit of the copy of one image, and of the remaining work of that step."""
+
+
+type Clock = Callable[[], datetime]
+"""The time now, aware, UTC."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,23 +73,24 @@ def unavailable(generation: Generation, outcome: Unavailable, now: datetime, *, 
 def paused(generation: Generation, until: datetime, now: datetime, *, jitter: float) -> Generation:
     """Wait for the end of a throttle, but not past the deadline."""
     due = min(backoff.after_pause(until, now, jitter=jitter), max(generation.deadline, now))
-    return generation.changed(queued=False, calling=False, due=due)
+    return generation.changed(queued=False, calling=False, claim=None, due=due)
 
 
-def call_claimed(generation: Generation, now: datetime) -> Generation:
-    """Claim the generation for one call. After `due` the call, and the copy of its images, must be over."""
+def call_claimed(generation: Generation, now: datetime, *, claim: str) -> Generation:
+    """Claim the generation for one call. The worker renews the claim until the images are stored."""
     return generation.changed(
         status=Status.RUNNING,
         queued=False,
         calling=True,
+        claim=claim,
         submitted=generation.submitted or now,
         last_action=now,
-        due=now + LONGEST_CALL + CALL_SLACK,
+        due=now + CALL_CLAIM,
     )
 
 
-def claim_extended(generation: Generation, now: datetime) -> Generation:
-    return generation.changed(due=now + 2 * LONGEST_TAKE)
+def claim_renewed(generation: Generation, now: datetime) -> Generation:
+    return generation.changed(due=now + CALL_CLAIM)
 
 
 def call_lost(generation: Generation, now: datetime, *, jitter: float) -> Generation:
@@ -101,18 +100,19 @@ def call_lost(generation: Generation, now: datetime, *, jitter: float) -> Genera
 
 def claim_expired(generation: Generation) -> Generation:
     """The worker of the call crashed: count a lost call, drop its claim."""
-    return generation.changed(calling=False, lost_calls=generation.lost_calls + generation.calling)
+    return generation.changed(calling=False, claim=None, lost_calls=generation.lost_calls + generation.calling)
 
 
-def waits_for_api(generation: Generation, now: datetime) -> Generation:
+def stranded(generation: Generation, now: datetime) -> Generation:
     """Look again in a minute. Not written: another instance may have the settings that this one lacks."""
-    return generation.changed(due=min(now + _SETTINGS_WAIT, max(generation.deadline, now)))
+    return generation.changed(due=min(now + _STRANDED_WAIT, max(generation.deadline, now)))
 
 
-def copy_claimed(generation: Generation, images: int, now: datetime) -> Generation:
+def copy_claimed(generation: Generation, images: int, now: datetime, *, claim: str) -> Generation:
     """Claim the copy of this many images. After `due` the timer takes over."""
     longest = COPY_SECONDS_EACH * images + COPY_SECONDS_SLACK
-    return generation.changed(copy_attempts=generation.copy_attempts + 1, due=now + timedelta(seconds=longest))
+    attempts = generation.copy_attempts + 1
+    return generation.changed(copy_attempts=attempts, claim=claim, due=now + timedelta(seconds=longest))
 
 
 def copied_in_part(
@@ -132,7 +132,7 @@ def copied_in_part(
     if not any(isinstance(result, CopyFault) and result.retryable for result in results):
         return None
     images = tuple(None if isinstance(one, CopyFault) and one.retryable else _final(one) for one in results)
-    return generation.changed(images=images, last_action=now, due=retry_at)
+    return generation.changed(images=images, claim=None, last_action=now, due=retry_at)
 
 
 def copied(generation: Generation, results: Sequence[CopyResult], now: datetime) -> Generation:
@@ -142,7 +142,7 @@ def copied(generation: Generation, results: Sequence[CopyResult], now: datetime)
 
 def copy_abandoned(generation: Generation, images: int, now: datetime) -> Generation:
     """No copy came to an end. Keep the images that an earlier copy stored."""
-    message = f"The images could not be copied: {generation.copy_attempts} tries were interrupted."
+    message = f"The images could not be copied: {generation.copy_attempts} tries did not come to an end."
     error = GenerationError(code="copyFailed", message=message)
     known = generation.images or (None,) * images
     return _with_images(generation, [image or FailedImage(error=error) for image in known], now)
@@ -155,7 +155,10 @@ def is_hopeless(generation: Generation, now: datetime) -> bool:
 
 
 def model_removed(generation: Generation, now: datetime) -> Generation:
-    message = f"The model '{generation.request.model}' was removed from the app's settings before it was finished."
+    message = (
+        f"The settings of the app no longer name the model '{generation.request.model}', and it was not put back "
+        "before the deadline (timeoutSeconds). Start a new generation with another model."
+    )
     return failed(generation, GenerationError(code="modelRemoved", message=message), now)
 
 
@@ -189,13 +192,13 @@ def failed(generation: Generation, error: GenerationError, now: datetime) -> Gen
 
 
 def ended(generation: Generation, status: Status, error: GenerationError | None, now: datetime) -> Generation:
-    return generation.changed(status=status, error=error, last_action=now, due=now)
+    return generation.changed(status=status, error=error, claim=None, last_action=now, due=now)
 
 
 def _retry_later(generation: Generation, retry_after: float | None, now: datetime, jitter: float) -> Generation:
     faults = generation.faults + 1
     due = now + backoff.fault_wait(retry_after, faults, jitter=jitter)
-    return generation.changed(faults=faults, calling=False, queued=False, due=due)
+    return generation.changed(faults=faults, calling=False, claim=None, queued=False, due=due)
 
 
 def _with_images(generation: Generation, images: Sequence[StoredImage | FailedImage], now: datetime) -> Generation:
@@ -203,7 +206,7 @@ def _with_images(generation: Generation, images: Sequence[StoredImage | FailedIm
     if any(isinstance(image, StoredImage) for image in images):
         return ended(generation, Status.SUCCEEDED, None, now)
     reasons = [image.error for image in images if isinstance(image, FailedImage)]
-    # A refusal shows the caller what to change, so it comes before a fault of the copy.
+    # A refusal tells the caller what to change, so it comes before a fault of the copy.
     error = next((reason for reason in reasons if reason.is_refusal), reasons[0])
     return ended(generation, Status.FAILED, error, now)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime, timedelta
+from itertools import chain, repeat
 from typing import Final
 
+from imagegen.crash_points import CrashPoint, crash_point
 from imagegen.errors import ImageUnusableError, StorageUnavailableError
-from imagegen.events import log_unusable_image
-from imagegen.generation import FailedImage, GenerationError, Versioned
-from imagegen.lifecycle import changes
+from imagegen.events import log_event, log_unusable_image, place_of
+from imagegen.generation import FailedImage, Generation, GenerationError
 from imagegen.lifecycle.changes import CopyFault, CopyResult
 from imagegen.lifecycle.ports import Ports
 from imagegen.lifecycle.transitions import Copied
@@ -25,64 +27,70 @@ _VANISHED: Final = ImageRefused(
 )
 
 
-def copy_produced(ports: Ports, claimed: Versioned, produced: Produced) -> Copied:
+def copy_produced(ports: Ports, generation: Generation, produced: Produced) -> Copied:
     """Try each image that is not stored yet once. A later poll gives fresh URLs for the rest."""
-    generation = claimed.generation
     known = generation.images or (None,) * len(produced.images)
-    sources = produced.images
+    sources = (*produced.images, *repeat(_VANISHED, len(known)))
     results = tuple(
-        image or _copy_once(ports, sources[index] if index < len(sources) else _VANISHED, generation.id, index)
-        for index, image in enumerate(known)
+        image or _copy_once(ports, sources[index], generation.id, index) for index, image in enumerate(known)
     )
     return Copied(results, produced.expires)
 
 
-def take_answered(ports: Ports, claimed: Versioned, answered: Answered) -> tuple[Versioned, Copied]:
-    """Store the images of a response, one after the other. Return the record with the claim's latest ETag.
+def take_answered(ports: Ports, generation: Generation, answered: Answered) -> Copied:
+    """Store the images of a response, one after the other.
 
-    The response comes only once, so a fault is retried here, within the claim.
+    The response comes only once and is paid for. So a fault is retried here, while the claim is kept; and an error
+    of one image, expected or not, is an error of that image.
     """
     results: list[CopyResult] = []
     stop_retrying = ports.clock() + _TAKE_BUDGET
-    for index, source in enumerate(answered.images):
-        claimed, result = _take(ports, claimed, source, index, stop_retrying)
-        results.append(result)
-    return claimed, Copied(tuple(results), usage=answered.usage)
-
-
-def _take(
-    ports: Ports, claimed: Versioned, source: ImageSource, index: int, stop_retrying: datetime
-) -> tuple[Versioned, CopyResult]:
-    for wait in _TAKE_WAITS:
-        claimed = _extend_expiring_claim(ports, claimed)
-        if ports.clock() >= stop_retrying:
-            break
+    sources = iter(answered.images)
+    while True:
         try:
-            result = _copy_once(ports, source, claimed.generation.id, index)
-        except StorageUnavailableError:
-            pass
+            source = next(sources)
+        except StopIteration:
+            break
+        except Exception as error:  # noqa: BLE001 - the rest of the response cannot be read: what is stored counts
+            results.append(_unexpected(generation.id, len(results), error))
+            break
+        results.append(_take(ports, source, generation.id, len(results), stop_retrying))
+    return Copied(tuple(results), usage=answered.usage)
+
+
+def _take(ports: Ports, source: ImageSource, generation_id: str, index: int, stop_retrying: datetime) -> CopyResult:
+    for tries, wait in enumerate(chain(_TAKE_WAITS, repeat(_TAKE_WAITS[-1]))):
+        last = ports.clock() >= stop_retrying
+        try:
+            result = _copy_once(ports, source, generation_id, index)
+        except StorageUnavailableError as error:
+            if last:
+                # Another call would be billed, and would probably fail to store its images too.
+                return _unexpected(generation_id, index, error)
+        except Exception as error:  # noqa: BLE001 - a second call would cost more than one image
+            return _unexpected(generation_id, index, error)
         else:
-            if not (isinstance(result, CopyFault) and result.retryable):
-                return claimed, result
+            # Minutes of waiting help storage, not the URL of an image.
+            if last or tries == len(_TAKE_WAITS) or not (isinstance(result, CopyFault) and result.retryable):
+                return result
         ports.sleep(wait)
-    claimed = _extend_expiring_claim(ports, claimed)
-    return claimed, _copy_once(ports, source, claimed.generation.id, index)
+    raise AssertionError("the waits are endless")
 
 
-def _extend_expiring_claim(ports: Ports, claimed: Versioned) -> Versioned:
-    """Extend an expiring claim: a takeover would repeat a billed call."""
-    now = ports.clock()
-    if claimed.generation.due - now >= changes.LONGEST_TAKE:
-        return claimed
-    extended = changes.claim_extended(claimed.generation, now)
-    return Versioned(extended, ports.records.save(extended, claimed.etag))
+def _unexpected(generation_id: str, index: int, error: Exception) -> CopyFault:
+    name, place = type(error).__name__, place_of(error)
+    log_event("image.failed", level=logging.ERROR, id=generation_id, index=index, error=name, at=place)
+    message = "The app failed to store this image. Its log has the reason under the id of the generation."
+    return CopyFault(GenerationError(code="internalError", message=message), retryable=False)
 
 
 def _copy_once(ports: Ports, source: ImageSource, generation_id: str, index: int) -> CopyResult:
     if isinstance(source, ImageRefused):
         return FailedImage(error=source.error)
     try:
-        return ports.images.copy(source, generation_id, index)
+        stored = ports.images.copy(source, generation_id, index)
     except ImageUnusableError as error:
         log_unusable_image(generation_id, index, error)
         return CopyFault(GenerationError(code=error.code, message=error.message), retryable=error.again)
+    crash_point(CrashPoint.IMAGE_STORED)
+    return stored

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from imagegen.crash_points import CrashPoint, crash_point
 from imagegen.events import log_event
 from imagegen.generation import Generation, Status, StoredImage
 from imagegen.lifecycle.ports import Ports
@@ -18,6 +19,7 @@ def finish(ports: Ports, generation: Generation, etag: str | None) -> Generation
         Of the active record, which is dropped. None leaves the record to its worker.
     """
     winner = ports.records.write_outcome(generation)
+    crash_point(CrashPoint.OUTCOME_WRITTEN)
     if winner == generation:
         _log_outcome(generation)
         may_have_images = generation.is_claimed or generation.lost_calls > 0 or any(generation.images)
@@ -29,6 +31,7 @@ def finish(ports: Ports, generation: Generation, etag: str | None) -> Generation
     # A crash before this line leaves both records. Readers use the outcome; the next tick comes here again.
     if etag is not None:
         ports.records.drop_active(generation.id, etag)
+        crash_point(CrashPoint.RECORD_DROPPED)
     return winner
 
 

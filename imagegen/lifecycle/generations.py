@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
 
+from imagegen.crash_points import CrashPoint, crash_point
 from imagegen.errors import (
     ConflictError,
     FieldProblem,
@@ -99,6 +100,7 @@ class Generations:
             key=key.name if key else None,
         )
         created = self._create(generation, key, digest)
+        crash_point(CrashPoint.RECORD_CREATED)
         if isinstance(created, Generation):
             return created
         log_event("generation.started", id=created.generation.id, model=request.model, n=request.n, size=request.size)
@@ -106,23 +108,45 @@ class Generations:
 
     def _create(self, generation: Generation, key: IdempotencyKey | None, digest: str) -> Versioned | Generation:
         """Write the record. Return it with its ETag, or the generation that another request with this key made."""
-        own_id = generation.id
-        if key:
+        if key is None:
+            self._admit()
+            created = self._ports.records.create(generation)
+            return created or self._ports.records.read(generation.id) or generation
+        while True:
+            claimed = self._claim_key(key, KeyClaim(id=generation.id, digest=digest))
             # A crash after this line leaves a key without a record. The next request with the key makes the record,
             # under the same id.
-            claim = self._ports.records.claim_key(key.name, KeyClaim(id=own_id, digest=digest))
-            if claim.digest != digest:
-                raise KeyReusedError(key.header)
-            if claim.id != own_id and (existing := self._ports.records.read(claim.id)):
-                return existing
-            generation = generation.changed(id=claim.id)
-        self._admit(generation, owns_key=generation.id == own_id)
-        created = self._ports.records.create(generation)
-        if created and generation.id == own_id:
-            return created
-        # Another request with this key may have been faster. Then that request submits, and this one does not.
-        there = self._ports.records.read(generation.id) or generation
-        return created if created and there.token == generation.token else there
+            crash_point(CrashPoint.KEY_CLAIMED)
+            if found := self._create_under_key(generation.changed(id=claimed.id), own=claimed.id == generation.id):
+                return found
+            # The generation of this key was deleted a moment ago. Its key goes too, and this request claims it anew.
+            self._ports.records.drop_key(key.name, claimed.id)
+            generation = generation.changed(id=self._new_id(self._ports.clock()))
+
+    def _claim_key(self, key: IdempotencyKey, claim: KeyClaim) -> KeyClaim:
+        records = self._ports.records
+        # At the limit no key is claimed, so a refused start leaves its key free. A known key is a repetition.
+        known = records.read_key(key.name) if self._is_full() else records.claim_key(key.name, claim)
+        if known is None:
+            raise TooManyActiveError(self._most_active)
+        if known.digest != claim.digest:
+            raise KeyReusedError(key.header)
+        return known
+
+    def _create_under_key(self, generation: Generation, *, own: bool) -> Versioned | Generation | None:
+        """The record of a key: made here, or by another request. None when it was deleted."""
+        records = self._ports.records
+        if not own and (existing := records.read(generation.id)):
+            return existing
+        if not own and records.was_deleted(generation.id):
+            return None
+        created = records.create(generation)
+        # Another request with this key may have been faster: it submits, and this one does not. Its generation may
+        # even have ended, or have been deleted, before this record was written.
+        there = records.read(generation.id)
+        if there is None and created:
+            records.drop_active(generation.id, created.etag)
+        return created if created and there and there.token == generation.token else there
 
     def _begin(self, created: Versioned) -> Generation:
         """Submit, or queue the call.
@@ -134,6 +158,7 @@ class Generations:
         try:
             if generation.queued:
                 self._ports.queue.send([generation.id])
+                crash_point(CrashPoint.MESSAGE_SENT)
                 return generation
             return self._worker.run(created).generation
         except (StorageUnavailableError, ConflictError):
@@ -152,13 +177,12 @@ class Generations:
             raise RequestError.for_fields([problem])
         return upstream
 
-    def _admit(self, generation: Generation, *, owns_key: bool) -> None:
-        if self._ports.records.count_active() < self._most_active:
-            return
-        if generation.key and owns_key:
-            # Nothing was started, so the key must stay free.
-            self._ports.records.drop_key(generation.key, generation.id)
-        raise TooManyActiveError(self._most_active)
+    def _admit(self) -> None:
+        if self._is_full():
+            raise TooManyActiveError(self._most_active)
+
+    def _is_full(self) -> bool:
+        return self._ports.records.count_active() >= self._most_active
 
     def cancel(self, generation: Generation) -> Generation | None:
         """End the generation as `canceled`, unless it has ended. Return its outcome, None when it was deleted."""
@@ -177,8 +201,10 @@ class Generations:
         """Cancel if need be, then delete images, key and record. After a crash, the caller deletes again."""
         self.cancel(generation)
         self._ports.images.delete_all(generation.id)
+        crash_point(CrashPoint.IMAGES_DELETED)
         if generation.key:
             self._ports.records.drop_key(generation.key, generation.id)
+        crash_point(CrashPoint.KEY_DROPPED)
         # Last: it removes the token, without which the caller cannot repeat the delete.
         self._ports.records.write_tombstone(generation.id)
         log_event("generation.deleted", id=generation.id)

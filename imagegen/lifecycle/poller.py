@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import batched
 from typing import Final, Protocol
 
@@ -33,6 +33,8 @@ _MESSAGE_WAIT: Final = timedelta(seconds=20)
 """Time for a worker to take a generation from the queue, before this slot looks at it again."""
 _FAILURE_WAIT: Final = 5 * CADENCE
 """Time before this slot advances a generation again after a failure of storage."""
+_OUTAGE_GRACE: Final = timedelta(seconds=30)
+"""Time after a failed listing in which a claim may be renewed late: its worker could not write either."""
 _STUCK_WAIT: Final = timedelta(seconds=60)
 """The same after an unexpected error."""
 
@@ -66,6 +68,7 @@ class SlotSummary:
     moves: int = 0
     """Generations advanced, once for each time."""
     failures: int = 0
+    failed_listings: int = 0
     passed_on: int = 0
     """Generations sent to the queue."""
     left: int = 0
@@ -87,6 +90,10 @@ class _Slot:
     )
     not_before: dict[str, datetime] = field(default_factory=dict[str, datetime])
     summary: SlotSummary = field(default_factory=SlotSummary)
+    wait: timedelta = CADENCE
+    """Time to the next listing."""
+    failure: StorageUnavailableError | None = None
+    """Of the last listing that failed."""
 
     def due(self, entry: ActiveEntry) -> datetime:
         known = self.known.get(entry.id)
@@ -123,6 +130,7 @@ class Poller:
         self._threads = threads
         self._most = most
         self._sleep = sleep
+        self._no_takeover_before = datetime.min.replace(tzinfo=UTC)
 
     def run(self, ends: datetime) -> SlotSummary:
         """Work until `ends`, or until no work is left.
@@ -130,7 +138,7 @@ class Poller:
         Raises
         ------
         StorageUnavailableError
-            When the records cannot be listed. The next tick tries again.
+            When no listing of the whole slot succeeded. The next tick tries again.
         """
         slot = _Slot(ends)
         with ThreadPoolExecutor(self._threads, "poll") as pool:
@@ -142,11 +150,21 @@ class Poller:
             self._collect(slot, wait(slot.running, timeout=max(0.0, seconds)).done)
             pool.shutdown(wait=True, cancel_futures=True)
             self._collect(slot, {future for future in slot.running if not future.cancelled()})
+        if slot.summary.passes == 0 and slot.failure:
+            raise slot.failure
         return slot.summary
 
     def _pass(self, slot: _Slot, pool: ThreadPoolExecutor) -> bool:
         """List once, and start work on each due generation. Return whether another pass is needed."""
-        entries = self._records.list_active()
+        try:
+            entries = self._records.list_active()
+        except StorageUnavailableError as failure:
+            slot.summary.failed_listings += 1
+            slot.failure = failure
+            slot.wait = _FAILURE_WAIT
+            self._no_takeover_before = self._clock() + _OUTAGE_GRACE
+            return self._clock() + slot.wait < slot.ends
+        slot.wait = CADENCE
         now = self._clock()
         slot.summary.passes += 1
         slot.summary.left = len(entries)
@@ -175,11 +193,13 @@ class Poller:
 
     def _advance_entry(self, entry: ActiveEntry, known: Versioned | None) -> Versioned | None:
         current = known if known and known.etag == entry.etag else self._records.read_active(entry.id)
+        if current and current.generation.calling and self._clock() < self._no_takeover_before:
+            return Versioned(current.generation.changed(due=self._no_takeover_before), current.etag)
         return self._advance(current) if current else None
 
     def _pause(self, slot: _Slot) -> None:
         """Collect results until the next pass is worth its listing."""
-        until = self._clock() + CADENCE
+        until = self._clock() + slot.wait
         while slot.running and (seconds := (until - self._clock()).total_seconds()) > 0:
             self._collect(slot, wait(slot.running, timeout=seconds, return_when=FIRST_COMPLETED).done)
         if (seconds := (until - self._clock()).total_seconds()) > 0:

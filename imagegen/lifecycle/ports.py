@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,8 +62,16 @@ class Records(Protocol):
         """Replace the outcome with a tombstone."""
         ...
 
+    def was_deleted(self, generation_id: str) -> bool:
+        """Whether a tombstone says that the generation was deleted."""
+        ...
+
     def claim_key(self, key: str, claim: KeyClaim) -> KeyClaim:
         """Claim an idempotency key. Return the first claim of this key."""
+        ...
+
+    def read_key(self, key: str) -> KeyClaim | None:
+        """The claim of an idempotency key."""
         ...
 
     def drop_key(self, key: str, generation_id: str) -> None:
@@ -122,3 +131,5 @@ class Ports:
     jitter: Callable[[], float] = random.random
     """A random number from 0 to 1."""
     sleep: Callable[[float], None] = time.sleep
+    new_claim: Callable[[], str] = secrets.token_hex
+    """A random name for the claims of one worker."""

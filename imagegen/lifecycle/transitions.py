@@ -25,7 +25,7 @@ from imagegen.upstream.protocol import (
 )
 
 MOST_LOST_CALLS: Final = 3
-"""A generation fails at this number of lost responses."""
+"""Lost responses of one generation before it fails."""
 
 
 class State(Enum):
@@ -75,7 +75,7 @@ class DueWithoutModel:
 
 @dataclass(frozen=True, slots=True)
 class AlreadyEnded:
-    """The record is due for a call, but a cancel or a delete has ended the generation."""
+    """A cancel or a delete ended the generation before its call was made."""
 
     winner: Generation | None
     """The outcome in ``done/``; None when the generation was deleted."""
@@ -83,7 +83,7 @@ class AlreadyEnded:
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """Every missing image was tried."""
+    """Every missing image was tried once."""
 
     results: tuple[CopyResult, ...]
     expires: datetime | None = None
@@ -164,8 +164,8 @@ class Drop:
     winner: Generation | None
 
 
-type ContinuingEffect = Rest | Submit | Poll | Enqueue | Call | Copy | Take | Pause
-type EndingEffect = Leave | Finish | Drop
+type ContinuingEffect = Rest | Leave | Submit | Poll | Enqueue | Call | Copy | Take | Pause
+type EndingEffect = Finish | Drop
 type Effect = ContinuingEffect | EndingEffect
 
 
@@ -182,7 +182,7 @@ class ImpossibleOutcomeError(Exception):
 
 
 def transition(  # noqa: C901 - the table: one case for each pair
-    generation: Generation, outcome: Outcome, now: datetime, *, jitter: float
+    generation: Generation, outcome: Outcome, now: datetime, *, jitter: float, claim: str
 ) -> Step:
     """Decide what the generation becomes and what the worker does next.
 
@@ -192,24 +192,27 @@ def transition(  # noqa: C901 - the table: one case for each pair
     ----------
     jitter
         Random, 0 to 1.
+    claim
+        Random name of the worker that asks.
     """
     late = now >= generation.deadline
     match state_of(generation), outcome:
         # The record is due.
         case State.WAITING | State.CALLING, DueForPolled() | DueForDirect():
-            return _begin(generation, outcome, now, jitter)
+            return _begin(generation, outcome, now, jitter, claim)
         case State.ACCEPTED, DueForPolled():
             # Also past the deadline: the operation is paid for, and its images may be ready.
             return Step(generation, Poll())
         case State.ACCEPTED, DueForDirect():
-            # The API of the deployment was changed. The operator can restore the old API until the deadline.
+            # The API of the deployment was changed. The old one may come back until the deadline.
             if late:
                 return Step(changes.api_changed(generation, now), Finish())
-            return Step(changes.waits_for_api(generation, now), Leave())
+            return Step(changes.stranded(generation, now), Leave())
         case _, DueWithoutModel():
-            return Step(changes.model_removed(generation, now), Finish())
-        case State.WAITING | State.CALLING, AlreadyEnded(winner):
-            return Step(winner or changes.ended(generation, Status.CANCELED, None, now), Drop(winner))
+            # A slip in the settings, or an instance that is older or newer than the one that started it.
+            if late:
+                return Step(changes.model_removed(generation, now), Finish())
+            return Step(changes.stranded(generation, now), Leave())
 
         # A submit.
         case State.WAITING, Accepted():
@@ -217,7 +220,7 @@ def transition(  # noqa: C901 - the table: one case for each pair
 
         # A poll.
         case State.ACCEPTED, Produced():
-            return _copy(generation, outcome, now)
+            return _copy(generation, outcome, now, claim)
         case State.ACCEPTED, Working():
             if late:
                 return Step(changes.past_deadline(generation, now), Finish())
@@ -229,6 +232,8 @@ def transition(  # noqa: C901 - the table: one case for each pair
             return Step(part, Rest()) if part else Step(changes.copied(generation, outcome.results, now), Finish())
 
         # A call.
+        case State.CALLING, AlreadyEnded(winner):
+            return Step(winner or changes.ended(generation, Status.CANCELED, None, now), Drop(winner))
         case State.CALLING, Answered():
             return Step(generation, Take(outcome))
         case State.CALLING, Lost():
@@ -237,7 +242,7 @@ def transition(  # noqa: C901 - the table: one case for each pair
             taken = changes.copied(generation.changed(usage=outcome.usage), outcome.results, now)
             return Step(taken, Finish())
 
-        # A submit, a poll or a call.
+        # Any of them.
         case _, Ended():
             return _end(generation, outcome, now)
         case _, Unavailable():
@@ -249,14 +254,14 @@ def transition(  # noqa: C901 - the table: one case for each pair
             return Step(waiting.changed(faults=generation.faults + 1), Pause(until))
 
         case (
-            (State.WAITING, Working() | Produced() | Answered() | Lost() | Copied())
+            (State.WAITING, Working() | Produced() | Answered() | Lost() | Copied() | AlreadyEnded())
             | (State.CALLING, Accepted() | Working() | Produced())
             | (State.ACCEPTED, Accepted() | Answered() | Lost() | Throttled() | AlreadyEnded())
         ):
             raise ImpossibleOutcomeError(f"{type(outcome).__name__} in state {state_of(generation).name}")
 
 
-def _begin(generation: Generation, due: DueForPolled | DueForDirect, now: datetime, jitter: float) -> Step:
+def _begin(generation: Generation, due: DueForPolled | DueForDirect, now: datetime, jitter: float, claim: str) -> Step:
     """Start, or start again, the work of a model."""
     # A claim that has expired: the worker crashed during its call, and the response is lost.
     generation = changes.claim_expired(generation)
@@ -270,17 +275,17 @@ def _begin(generation: Generation, due: DueForPolled | DueForDirect, now: dateti
     if due.paused_until and due.paused_until > now:
         return Step(changes.paused(generation, due.paused_until, now, jitter=jitter), Rest())
     if isinstance(due, DueForDirect):
-        return Step(changes.call_claimed(generation, now), Call())
+        return Step(changes.call_claimed(generation, now, claim=claim), Call())
     return Step(generation, Submit())
 
 
-def _copy(generation: Generation, produced: Produced, now: datetime) -> Step:
+def _copy(generation: Generation, produced: Produced, now: datetime, claim: str) -> Step:
     images = len(produced.images)
     if changes.is_hopeless(generation, now):
         return Step(changes.copy_abandoned(generation, images, now), Finish())
     known = generation.images or (None,) * images
     # The claim: two workers that saw "succeeded" must not both download.
-    return Step(changes.copy_claimed(generation, known.count(None), now), Copy(produced))
+    return Step(changes.copy_claimed(generation, known.count(None), now, claim=claim), Copy(produced))
 
 
 def _end(generation: Generation, outcome: Ended, now: datetime) -> Step:

@@ -1,14 +1,18 @@
-"""Writes the record that `transitions` decides, carries out the effect, and repeats until the generation rests."""
+"""The worker: writes what `transitions` decides, then does it, until the generation rests or ends."""
 
 from __future__ import annotations
 
 import logging
-from datetime import datetime, timedelta
+from contextlib import ExitStack, suppress
+from datetime import timedelta
+from functools import partial
 from typing import Final
 
-from imagegen.errors import ConflictError
-from imagegen.events import log_event
-from imagegen.generation import Generation, Versioned
+from imagegen.crash_points import CrashPoint, crash_point
+from imagegen.errors import ConflictError, StorageUnavailableError
+from imagegen.events import log_event, place_of
+from imagegen.generation import Generation, GenerationError, Status, Versioned
+from imagegen.lifecycle.claims import ClaimKeeper, KeptClaim
 from imagegen.lifecycle.copying import copy_produced, take_answered
 from imagegen.lifecycle.finishing import drop, finish
 from imagegen.lifecycle.ports import Ports
@@ -34,17 +38,23 @@ from imagegen.lifecycle.transitions import (
     Take,
     transition,
 )
-from imagegen.upstream.protocol import Direct, Lost, Polled, Throttled, Unavailable
+from imagegen.upstream.protocol import Direct, Ended, Lost, Polled, Throttled, Unavailable
 
 _WORTH_WRITING: Final = timedelta(seconds=5)
-"""A change of `due` alone is not written if it is nearer than this: the worker that polls remembers it."""
+"""A nearer `due` stays in the memory of the worker that polls. It is not worth a transaction."""
+
+_CAUSE: Final[dict[type, str]] = {
+    DueWithoutModel: "the settings do not name its model",
+    DueForDirect: "its model was changed to an API that cannot poll its operation",
+}
 
 
 class Worker:
     """Advances generations. Thread-safe: it has no state of its own."""
 
-    def __init__(self, ports: Ports) -> None:
+    def __init__(self, ports: Ports, keeper: ClaimKeeper | None = None) -> None:
         self._ports = ports
+        self._keeper = keeper or ClaimKeeper(ports.records, ports.clock)
 
     def advance_by_id(self, generation_id: str, *, has_minutes: bool) -> None:
         """Advance the generation of a queue message, if it is due or still waits for this message.
@@ -74,6 +84,7 @@ class Worker:
         try:
             after = self.run(current, has_minutes=has_minutes)
         except ConflictError:
+            log_event("generation.overtaken", id=current.generation.id)
             return None
         return None if after.generation.status.is_terminal else after
 
@@ -85,125 +96,140 @@ class Worker:
         ConflictError
             When another worker changed the record. Its change is valid, this one is dropped.
         """
-        try:
-            return self._run(current, has_minutes=has_minutes)
-        except ConflictError:
-            log_event("generation.overtaken", id=current.generation.id)
-            raise
-
-    def _run(self, current: Versioned, *, has_minutes: bool) -> Versioned:
+        claim = self._ports.new_claim()
         outcome: Outcome = self._due(current.generation, has_minutes=has_minutes)
-        while True:
-            step = transition(current.generation, outcome, self._ports.clock(), jitter=self._ports.jitter())
-            # Before the write, which may fail: a lost call must leave a trace.
-            self._log_outcome(outcome, step)
-            match step.effect:
-                case Finish():
-                    winner = finish(self._ports, step.generation, current.etag)
-                    return Versioned(winner or step.generation, current.etag)
-                case Drop(winner):
-                    drop(self._ports, current.generation.id, winner, current.etag)
-                    return Versioned(step.generation, current.etag)
-                case Leave():
-                    return Versioned(step.generation, current.etag)
-                case _:
-                    current = self._write(current, step)
-            # A crash from here on repeats the effect, with one exception: a call is not idempotent. The claim in the
-            # record says that a call was made, and that its response is lost.
-            current, more = self._do(step.effect, current)
-            if more is None:
-                return current
-            outcome = more
+        with ExitStack() as stack:
+            kept: KeptClaim | None = None
+            while True:
+                step = transition(
+                    current.generation, outcome, self._ports.clock(), jitter=self._ports.jitter(), claim=claim
+                )
+                if kept and not isinstance(step.effect, Take):
+                    current = kept.release()
+                match step.effect:
+                    case Finish() if kept and kept.lost and step.generation.status is not Status.SUCCEEDED:
+                        # Another worker calls again. Its images must not be dropped because this call failed.
+                        raise ConflictError(current.generation.id)
+                    case Finish():
+                        winner = finish(self._ports, step.generation, current.etag)
+                        return Versioned(winner or step.generation, current.etag)
+                    case Drop(winner):
+                        drop(self._ports, current.generation.id, winner, current.etag)
+                        return Versioned(step.generation, current.etag)
+                    case Leave() | Take():
+                        current = Versioned(step.generation, current.etag)
+                    case _:
+                        current = self._write(current, step.generation)
+                self._log(outcome, step)
+                # A crash from here on repeats the effect, with one exception: a call is not idempotent. The claim in
+                # the record says that a call was made, and that its response is lost.
+                if isinstance(step.effect, Call):
+                    kept = stack.enter_context(self._keeper.keep(current))
+                more = self._do(step.effect, current.generation)
+                if more is None:
+                    return current
+                outcome = more
 
-    def _due(self, generation: Generation, *, has_minutes: bool) -> Due | AlreadyEnded:
+    def _due(self, generation: Generation, *, has_minutes: bool) -> Due:
         """Collect the facts that decide how a due generation goes on."""
         upstream = self._ports.upstreams.get(generation.request.model or "")
         if upstream is None:
             return DueWithoutModel()
         repeat = self._ports.repeat_lost_calls
-        if not isinstance(upstream, Direct):
-            return DueForPolled(repeat, self._paused_until(generation))
-        if not has_minutes:
-            return DueForDirect(repeat, None, has_minutes=False)
-        if generation.operation_location is None:
-            # A late worker must not pay for a generation that was canceled or deleted.
-            there = self._ports.records.read(generation.id)
-            if there is None or there.status.is_terminal:
-                return AlreadyEnded(there)
-        return DueForDirect(repeat, self._paused_until(generation), has_minutes=True)
+        direct = isinstance(upstream, Direct)
+        may_call = generation.operation_location is None and (has_minutes or not direct)
+        paused_until = self._ports.throttling.paused_until(generation.request.model or "") if may_call else None
+        if direct:
+            return DueForDirect(repeat, paused_until, has_minutes)
+        return DueForPolled(repeat, paused_until)
 
-    def _paused_until(self, generation: Generation) -> datetime | None:
-        """End of the deployment's throttle, if the generation needs a submit or a call."""
-        if generation.operation_location is not None:
-            return None
-        return self._ports.throttling.paused_until(generation.request.model or "")
-
-    def _write(self, current: Versioned, step: Step) -> Versioned:
+    def _write(self, current: Versioned, generation: Generation) -> Versioned:
         """Write what other workers must know. Raises ConflictError when one of them changed the record."""
-        before, generation = current.generation, step.generation
-        near = isinstance(step.effect, Rest) and generation.due - self._ports.clock() < _WORTH_WRITING
+        before = current.generation
+        near = generation.due - self._ports.clock() < _WORTH_WRITING
         if generation == before or (near and generation.changed(due=before.due) == before):
             return Versioned(generation, current.etag)
-        return Versioned(generation, self._ports.records.save(generation, current.etag))
+        written = Versioned(generation, self._ports.records.save(generation, current.etag))
+        crash_point(CrashPoint.RECORD_WRITTEN)
+        return written
 
     def _do(  # noqa: C901 - one case for each effect
-        self, effect: ContinuingEffect, current: Versioned
-    ) -> tuple[Versioned, Outcome | None]:
-        """Carry out an effect. Return the record, and the outcome if there is more to decide."""
-        generation = current.generation
+        self, effect: ContinuingEffect, generation: Generation
+    ) -> Outcome | None:
+        """Carry out an effect. Return its outcome, if there is more to decide."""
         match effect, self._ports.upstreams.get(generation.request.model or ""):
             case Submit(), Polled() as upstream:
-                return current, upstream.submit(generation)
+                submitted = upstream.submit(generation)
+                crash_point(CrashPoint.OPERATION_SUBMITTED)
+                return submitted
             case Poll(), Polled() as upstream:
-                return current, upstream.poll(generation, self._ports.clock())
+                polled = upstream.poll(generation, self._ports.clock())
+                crash_point(CrashPoint.OPERATION_POLLED)
+                return polled
             case Call(), Direct() as upstream:
-                if generation.lost_calls:
-                    log_event(
-                        "generation.call_repeated",
-                        level=logging.WARNING,
-                        id=generation.id,
-                        lost_calls=generation.lost_calls,
-                        note="an earlier call may have been billed: this one may be billed twice",
-                    )
-                return current, upstream.generate(generation)
+                # A worker that is late must not pay for a generation that was canceled or deleted meanwhile.
+                try:
+                    ended = self._find_end(generation)
+                except StorageUnavailableError:
+                    # No call was made. A claim that expires would count as a lost call.
+                    return Unavailable("storage did not answer before the call")
+                return ended or self._call(upstream, generation)
             case Copy(produced), _:
-                return current, copy_produced(self._ports, current, produced)
+                crash_point(CrashPoint.COPY_CLAIMED)
+                return copy_produced(self._ports, generation, produced)
             case Take(answered), _:
-                return take_answered(self._ports, current, answered)
+                # Images of a later call must not replace those of an outcome.
+                ended = None
+                with suppress(StorageUnavailableError):
+                    ended = self._find_end(generation)
+                return ended or take_answered(self._ports, generation, answered)
             case Enqueue(), _:
                 # Sent after it was written: a crash in between is a lost message, and costs the time until `due`.
                 self._ports.queue.send([generation.id])
-                return current, None
+                crash_point(CrashPoint.MESSAGE_SENT)
+                return None
             case Pause(until), _:
                 self._ports.throttling.pause(generation.request.model or "", until)
-                return current, None
-            case Rest(), _:
-                return current, None
+                crash_point(CrashPoint.PAUSE_WRITTEN)
+                return None
+            case Rest() | Leave(), _:
+                return None
             case Submit() | Poll() | Call(), upstream:
                 raise TypeError(f"{type(effect).__name__} does not fit {type(upstream).__name__}")
 
-    def _log_outcome(self, outcome: Outcome, step: Step) -> None:
+    def _find_end(self, generation: Generation) -> AlreadyEnded | None:
+        there = self._ports.records.read(generation.id)
+        return AlreadyEnded(there) if there is None or there.status.is_terminal else None
+
+    def _call(self, upstream: Direct, generation: Generation) -> Outcome:
+        crash_point(CrashPoint.CALL_CLAIMED)
+        try:
+            answered = upstream.generate(generation)
+        except Exception as error:  # noqa: BLE001 - a defect of the app must not repeat a call that may be billed
+            name, place = type(error).__name__, place_of(error)
+            log_event("generation.stuck", level=logging.ERROR, id=generation.id, error=name, at=place)
+            message = (
+                "The app failed during the call, and the service may have billed it. The app did not repeat it. "
+                "Its log has the reason under the id of the generation."
+            )
+            return Ended(Status.FAILED, GenerationError(code="outcomeUnknown", message=message))
+        crash_point(CrashPoint.CALL_ANSWERED)
+        return answered
+
+    def _log(self, outcome: Outcome, step: Step) -> None:
         generation = step.generation
+        log = partial(log_event, level=logging.WARNING, id=generation.id)
         match outcome:
             case Throttled(reason) | Unavailable(reason):
                 resumes = step.effect.until if isinstance(step.effect, Pause) else generation.due
-                log_event(
-                    "upstream.unavailable",
-                    level=logging.WARNING,
-                    id=generation.id,
-                    reason=reason,
-                    faults=generation.faults,
-                    seconds=round((resumes - self._ports.clock()).total_seconds()),
-                )
+                seconds = round((resumes - self._ports.clock()).total_seconds())
+                log("upstream.unavailable", reason=reason, faults=generation.faults, seconds=seconds)
             case Lost(reason):
-                log_event("generation.call_lost", level=logging.WARNING, id=generation.id, reason=reason)
-            case DueForDirect() if isinstance(step.effect, Leave):
-                log_event(
-                    "generation.api_changed",
-                    level=logging.WARNING,
-                    id=generation.id,
-                    model=generation.request.model,
-                    note="its model cannot poll its operation",
-                )
+                log("generation.call_lost", reason=reason)
             case _:
                 pass
+        if isinstance(step.effect, Leave):
+            log("generation.stranded", model=generation.request.model, cause=_CAUSE[type(outcome)])
+        if isinstance(step.effect, Call) and generation.lost_calls:
+            note = "an earlier call may have been billed: this one may be billed twice"
+            log("generation.call_repeated", lost_calls=generation.lost_calls, note=note)

@@ -20,6 +20,7 @@ from requests_hardened import Config, HTTPSession
 from requests_hardened.ip_filter import InvalidIPAddress
 from urllib3.exceptions import HTTPError
 
+from imagegen.connections import bound, response_deadline
 from imagegen.errors import ImageUnusableError
 from imagegen.urls import origin_of
 
@@ -85,7 +86,7 @@ class Downloader:
         for session in (self._trusted, self._public):
             for adapter in session.adapters.values():
                 if isinstance(adapter, HTTPAdapter):
-                    adapter.init_poolmanager(10, connections)
+                    bound(adapter, connections=connections)
 
     @contextmanager
     def open(self, url: str) -> Generator[Download]:
@@ -98,7 +99,7 @@ class Downloader:
         """
         deadline = self._monotonic() + self._seconds
         try:
-            with self._get(url) as response:
+            with response_deadline(self._seconds), self._get(url) as response:
                 if response.status_code != 200:
                     again = response.status_code not in _FINAL
                     raise ImageUnusableError(

@@ -148,6 +148,22 @@ class BlobRecords:
                 return self.claim_key(key, claim)
         return claim
 
+    def read_key(self, key: str) -> KeyClaim | None:
+        """The claim of an idempotency key; None when no request has used it."""
+        with storage_errors("read key"):
+            try:
+                return KeyClaim.model_validate_json(self._container.download_blob(f"{_KEYS}{key}").readall())
+            except ResourceNotFoundError:
+                return None
+
+    def was_deleted(self, generation_id: str) -> bool:
+        """Whether a tombstone stands in ``done/``."""
+        try:
+            self._download(f"{_DONE}{done_key(generation_id)}")
+        except _DeletedError:
+            return True
+        return False
+
     def drop_key(self, key: str, generation_id: str) -> None:
         """Delete the claim of an idempotency key if it belongs to this generation."""
         blob = self._container.get_blob_client(f"{_KEYS}{key}")

@@ -7,6 +7,7 @@ the request may have reached the service, and the state machine decides.
 from __future__ import annotations
 
 import base64
+import codecs
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -113,7 +114,7 @@ class DirectUpstream:
         try:
             response = self._call(generation, spool)
             if response.status == 200:
-                return _answered(spool)
+                return _answered(spool, response)
             outcome = _outcome(response)
         except NotSentError as error:
             outcome = Unavailable(str(error))
@@ -141,9 +142,9 @@ class DirectUpstream:
         )
 
 
-def _answered(spool: SpooledTemporaryFile[bytes]) -> Answered:
+def _answered(spool: SpooledTemporaryFile[bytes], response: UpstreamResponse) -> Answered | Ended | Lost:
     """Parse the response twice: first to see that it is complete, then one image at a time."""
-    spool.seek(0)
+    start = _skip_byte_order_mark(spool)
     try:
         count, usage = 0, dict[str, int]()
         events = cast("Iterator[tuple[str, str, object]]", ijson.parse(spool, **_PARSER))
@@ -151,19 +152,41 @@ def _answered(spool: SpooledTemporaryFile[bytes]) -> Answered:
             count += (prefix, event) == ("data.item", "start_map")
             if prefix.startswith("usage.") and isinstance(value, int) and not isinstance(value, bool):
                 usage[prefix.removeprefix("usage.")] = value
+    except ijson.IncompleteJSONError:
+        spool.close()
+        # A response without a length may have been cut. Any other has arrived as the service sent it.
+        return _incomprehensible(response) if response.has_length else Lost("status 200 with a body that breaks off")
     except (ijson.JSONError, ValueError, RecursionError):
-        raise NoResponseError("status 200 with a body that is not complete JSON") from None
+        spool.close()
+        return _incomprehensible(response)
     if count == 0:
         spool.close()
         error = GenerationError(code="noImages", message="The response of the image service holds no image.")
         return Answered((ImageRefused(error),))
-    return Answered(_images(spool), usage=usage or None)
+    return Answered(_images(spool, start), usage=usage or None)
 
 
-def _images(spool: SpooledTemporaryFile[bytes]) -> Iterator[ImageSource]:
+def _skip_byte_order_mark(spool: SpooledTemporaryFile[bytes]) -> int:
+    """Move to the start of the JSON. Return its position."""
+    spool.seek(0)
+    start = len(codecs.BOM_UTF8) if spool.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8 else 0
+    spool.seek(start)
+    return start
+
+
+def _incomprehensible(response: UpstreamResponse) -> Ended:
+    """The end of a generation whose call was answered, and perhaps billed, with something else than images."""
+    message = (
+        f"The image service answered {response.status} with {response.media_type}, which is not the JSON of this API. "
+        "Check the endpoint and the API in the settings. The call may have been billed; the app did not repeat it."
+    )
+    return Ended(Status.FAILED, GenerationError(code="upstreamAnswerInvalid", message=message))
+
+
+def _images(spool: SpooledTemporaryFile[bytes], start: int) -> Iterator[ImageSource]:
     """The images one by one, so that memory holds one image and its base64."""
     with spool:
-        spool.seek(0)
+        spool.seek(start)
         for item in ijson.items(spool, "data.item", **_PARSER):
             yield _image(cast("dict[str, Any]", item) if isinstance(item, dict) else {})
 
@@ -182,6 +205,10 @@ def _image(item: dict[str, Any]) -> ImageSource:
     return ImageRefused(read_error(item.get("error"), default_code="noImage"))
 
 
+_DID_NOTHING: Final = frozenset({409, 425, 500, 503, 521, 523, 525, 526, 529})
+"""Statuses after which a repeated call is not billed twice. docs/reliability.md has the table of all statuses."""
+
+
 def _outcome(response: UpstreamResponse) -> Ended | Throttled | Unavailable | Lost:
     """The outcome of any status other than 200."""
     status, error = response.status, response.error
@@ -191,11 +218,13 @@ def _outcome(response: UpstreamResponse) -> Ended | Throttled | Unavailable | Lo
     if status == 403 and "temporarily blocked" in error.message.lower():
         # The service blocks the whole resource, and every call would extend the block.
         return Throttled("temporarily blocked", _BLOCKED_SECONDS)
-    if status in (408, 502, 504):
-        # A proxy timed out. The service may have continued, and bills the images.
-        return Lost(f"status {status}")
-    if status in (409, 425) or status >= 500:
+    if status in _DID_NOTHING:
         return Unavailable(f"status {status}", retry_after)
+    if status in (408, 499) or status >= 500:
+        # A proxy or a front door stopped waiting. The service may have continued, and bills the images.
+        return Lost(f"status {status}")
+    if status < 400:
+        return _incomprehensible(response)
     if configuration_error := response.configuration_error:
         return Ended(Status.FAILED, configuration_error)
     if status == 400 and error.code != "contentFilter":

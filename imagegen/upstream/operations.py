@@ -128,6 +128,9 @@ class OperationsUpstream:
 
     def poll(self, generation: Generation, now: datetime) -> Working | Produced | Ended | Unavailable:
         assert generation.operation_location is not None  # noqa: S101 - the state machine polls accepted operations
+        if origin_of(generation.operation_location) not in self._origins:
+            # Allowed when the operation was accepted, and not any more: it gets no credential.
+            return Unavailable("origin of the operation-location not in OPERATION_LOCATION_ALLOWED_ORIGINS")
         try:
             response = self._session.send(
                 "GET", generation.operation_location, event="upstream.polled", generation_id=generation.id

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from requests import Response
 
 _CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+_MEDIA_TYPE: Final = re.compile(r"[a-z0-9.+-]{1,60}/[a-z0-9.+-]{1,60}")
 _FILTER_CODES: Final = frozenset({"contentfilter", "content_filter", "content_policy_violation", "moderation_blocked"})
 _KEY_OR_ROLE: Final = (
     "Check the key of the deployment (AZURE_OPENAI_API_KEY, or apiKeySetting in IMAGE_DEPLOYMENTS); without a key, the "
@@ -51,6 +52,17 @@ class UpstreamResponse:
     def request_id(self) -> str | None:
         """The identifier that the service's support asks for."""
         return self.headers.get("x-ms-request-id") or self.headers.get("apim-request-id")
+
+    @property
+    def media_type(self) -> str:
+        """Of the body, for a message."""
+        stated = self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        return stated if _MEDIA_TYPE.fullmatch(stated) else "no content type"
+
+    @property
+    def has_length(self) -> bool:
+        """Whether the end of the body was announced, by its length or in chunks."""
+        return "content-length" in self.headers or "chunked" in self.headers.get("transfer-encoding", "").lower()
 
     def json(self) -> dict[str, Any]:
         """The body as a JSON object.

@@ -14,6 +14,7 @@ from azure.core.exceptions import AzureError
 from requests.auth import AuthBase
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError, SSLError
 
+from imagegen.connections import response_deadline
 from imagegen.deployments import Deployment
 from imagegen.events import log_event
 from imagegen.upstream.response import NoResponseError, UpstreamResponse
@@ -135,17 +136,20 @@ class UpstreamSession:
         try:
             request = self._session.prepare_request(requests.Request(method, url, auth=self._credential, **options))
             request.url = url  # prepare_request normalizes the URL; send it as given
-            response = self._session.send(
-                request, timeout=(_CONNECT_SECONDS, read_seconds), allow_redirects=False, stream=True
-            )
-            with response:
+            seconds = read_seconds + _TRANSFER_SECONDS if into else _RESPONSE_SECONDS
+            with (
+                response_deadline(seconds),
+                self._session.send(
+                    request, timeout=(_CONNECT_SECONDS, read_seconds), allow_redirects=False, stream=True
+                ) as response,
+            ):
                 if into and response.status_code == 200:
                     file, limit = into
-                    self._read(response, file, limit=limit, deadline=started + read_seconds + _TRANSFER_SECONDS)
+                    self._read(response, file, limit=limit)
                     body = b""
                 else:
                     memory = io.BytesIO()
-                    self._read(response, memory, limit=_LONGEST_RESPONSE, deadline=started + _RESPONSE_SECONDS)
+                    self._read(response, memory, limit=_LONGEST_RESPONSE)
                     body = memory.getvalue()
         except (requests.RequestException, HTTPError, OSError, AzureError) as error:
             log_event(f"{event}.unanswered", id=generation_id, error=type(error).__name__)
@@ -161,15 +165,13 @@ class UpstreamSession:
         )
         return received
 
-    def _read(self, response: Response, file: IO[bytes], *, limit: int, deadline: float) -> None:
+    def _read(self, response: Response, file: IO[bytes], *, limit: int) -> None:
         total = 0
-        # read1 returns what has arrived. A server that sends a byte now and then never causes a read timeout.
+        # read1 returns what has arrived, so the deadline of the response is noticed.
         while chunk := response.raw.read1(_CHUNK, decode_content=True):
             total += len(chunk)
             if total > limit:
                 raise ResponseTooLongError(f"a response of more than {limit:,} bytes")
-            if self._monotonic() > deadline:
-                raise NoResponseError("a response that does not end")
             try:
                 file.write(chunk)
             except OSError as error:

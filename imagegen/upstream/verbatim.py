@@ -10,19 +10,20 @@ from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from imagegen.connections import KEEP_ALIVE, BoundedConnection, BoundedSecureConnection
 
 _TARGET: ContextVar[str] = ContextVar("target")
 """Path and query of this thread's request."""
 
 
-class _Connection(HTTPConnection):
+class _Connection(BoundedConnection):
     def putrequest(self, method: str, url: str, *args: Any, **options: Any) -> None:
         super().putrequest(method, _TARGET.get(url), *args, **options)
 
 
-class _SecureConnection(HTTPSConnection):
+class _SecureConnection(BoundedSecureConnection):
     def putrequest(self, method: str, url: str, *args: Any, **options: Any) -> None:
         super().putrequest(method, _TARGET.get(url), *args, **options)
 
@@ -39,7 +40,7 @@ class VerbatimAdapter(HTTPAdapter):
     """Sends the ``url`` of a prepared request unchanged. Has no effect through a proxy, which has its own pools."""
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
-        super().init_poolmanager(*args, **options)
+        super().init_poolmanager(*args, **options, socket_options=KEEP_ALIVE)
         pools: dict[str, type[HTTPConnectionPool | HTTPSConnectionPool]] = {"http": _Pool, "https": _SecurePool}
         self.poolmanager.pool_classes_by_scheme = pools
 

@@ -89,7 +89,7 @@ def test_two_workers_with_one_message_make_one_call(app: FakeApp) -> None:
     def advance_in_other_workers() -> None:
         app.worker.advance_by_id(ID, has_minutes=True)  # reads the claim
         app.worker.advance(stale, has_minutes=True)  # has read the record before the claim
-        app.tick(changes.LONGEST_CALL + changes.CALL_SLACK - seconds(1))
+        app.tick(changes.CALL_CLAIM - seconds(1))
 
     app.direct.during_call = advance_in_other_workers
     app.work()
