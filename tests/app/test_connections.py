@@ -10,6 +10,7 @@ import socket
 from collections.abc import Iterable
 
 import pytest
+import requests
 import urllib3.util.connection
 from pydantic import SecretStr
 
@@ -79,9 +80,16 @@ def test_download_connections(
     server.answers(http(200, b"x"))
     endpoint = "https://elsewhere.example.com" if public else server.url
     downloader = Downloader(allowed_hosts=[], endpoints=[endpoint], connections=1, seconds=5)
-    if public:  # the session for unknown hosts, which refuses this machine's own addresses and http
-        monkeypatch.setattr(downloader, "_session_for", lambda _: downloader._public)  # pyright: ignore[reportPrivateUsage]
-        monkeypatch.setattr("requests_hardened.ip_filter_adapter.filter_host", lambda *_, **__: "127.0.0.1")
+    if public:  # the session for unknown hosts, which refuses http and this machine's own addresses
+
+        def session_for(_: str) -> requests.Session:
+            return downloader._public  # pyright: ignore[reportPrivateUsage]
+
+        def own_address(*_: object, **__: object) -> str:
+            return "127.0.0.1"
+
+        monkeypatch.setattr(downloader, "_session_for", session_for)
+        monkeypatch.setattr("requests_hardened.ip_filter_adapter.filter_host", own_address)
     with downloader.open(server.url) as download:
         assert list(download.chunks) == [b"x"]
     assert all_kept_alive(opened, count=1)

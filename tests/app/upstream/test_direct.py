@@ -645,7 +645,7 @@ def test_full_disk_fails_the_generation_without_a_second_call(
     server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Full(SpooledTemporaryFile[bytes]):
-        def seek(self, *_: int) -> int:
+        def seek(self, offset: int, whence: int = 0) -> int:
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(direct, "SpooledTemporaryFile", Full)
@@ -684,7 +684,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_POST = do_GET  # noqa: N815 - the name that http.server looks for
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as the method of the server
         pass
 
 
