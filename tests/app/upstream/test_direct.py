@@ -609,7 +609,7 @@ def test_twelve_answers_of_ten_images_do_not_fill_the_disk(server: ScriptedServe
     caller = upstream(server.url, most=64 * 2**20, disk=DiskRoom(disk))
     server.answers(http(200, WHOLE))
     ten = new(request=GenerationRequest(prompt=PROMPT, n=10, model="ours"))
-    waiting, stored, most_in_flight = 12, 0, 0
+    waiting, stored = 12, 0
     in_flight: list[Answered] = []
     while waiting or in_flight:
         outcome = caller.generate(ten) if waiting else None
@@ -621,13 +621,11 @@ def test_twelve_answers_of_ten_images_do_not_fill_the_disk(server: ScriptedServe
         else:
             assert outcome is None or outcome == Unavailable("no room for the response on the temporary disk", 10.0)
             assert in_flight, "an empty disk has room for a call"
-            most_in_flight = max(most_in_flight, len(in_flight))
             list(in_flight.pop(0).images)
             disk.free += 10 * 27_000_000
             stored += 1
     assert stored == 12
     assert len(server.seen) == 12  # each was called once
-    assert most_in_flight >= 1
 
 
 @pytest.mark.parametrize("status", [200, 400, 429, 500, 502, 503])
