@@ -89,13 +89,7 @@ class Routes:
         self, generation: Generation, base: str, headers: Mapping[str, str], *, may_be_final: bool = False
     ) -> Response:
         """202 with the monitor; 200 when the generation has ended and the caller waited for it."""
-        # The generation has started, so storage errors are no longer answered with 503: the caller would start, and
-        # pay for, a second one. When the links to its images cannot be signed now, the next poll signs them.
-        try:
-            monitor = self._monitors.build(generation, base)
-        except StorageUnavailableError:
-            generation = generation.changed(status=Status.RUNNING)
-            monitor = self._monitors.build(generation, base)
+        monitor = self._monitors.build(generation, base)
         headers = {**headers, "Location": monitor.urls.result, "Operation-Location": monitor.urls.monitor}
         if may_be_final and generation.status.is_terminal:
             return Response(200, monitor.to_json(), headers)
