@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack
 from datetime import timedelta
-from functools import partial
 from typing import Final
 
 from imagegen.crash_points import CrashPoint, crash_point
@@ -205,18 +204,34 @@ class Worker:
 
     def _log(self, outcome: Outcome, step: Step) -> None:
         generation = step.generation
-        log = partial(log_event, level=logging.WARNING, id=generation.id)
         match outcome:
             case Throttled(reason) | Unavailable(reason):
                 resumes = step.effect.until if isinstance(step.effect, Pause) else generation.due
-                seconds = round((resumes - self._ports.clock()).total_seconds())
-                log("upstream.unavailable", reason=reason, faults=generation.faults, seconds=seconds)
+                log_event(
+                    "upstream.unavailable",
+                    level=logging.WARNING,
+                    id=generation.id,
+                    reason=reason,
+                    faults=generation.faults,
+                    seconds=round((resumes - self._ports.clock()).total_seconds()),
+                )
             case Lost(reason):
-                log("generation.call_lost", reason=reason)
+                log_event("generation.call_lost", level=logging.WARNING, id=generation.id, reason=reason)
             case _:
                 pass
         if isinstance(step.effect, Leave):
-            log("generation.stranded", model=generation.request.model, cause=_CAUSE[type(outcome)])
+            log_event(
+                "generation.stranded",
+                level=logging.WARNING,
+                id=generation.id,
+                model=generation.request.model,
+                cause=_CAUSE[type(outcome)],
+            )
         if isinstance(step.effect, Call) and generation.lost_calls:
-            note = "an earlier call may have been billed: this one may be billed twice"
-            log("generation.call_repeated", lost_calls=generation.lost_calls, note=note)
+            log_event(
+                "generation.call_repeated",
+                level=logging.WARNING,
+                id=generation.id,
+                lost_calls=generation.lost_calls,
+                note="an earlier call may have been billed: this one may be billed twice",
+            )

@@ -1,30 +1,35 @@
-"""The Bicep CLI and its predictions, made once for all tests."""
+"""The Bicep CLI and its predictions, computed once for all tests."""
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from tests.infra.bicep import HOW_TO_GET_BICEP, INFRA, Bicep, Prediction, find_bicep
+from tests.infra.bicep import HOW_TO_GET_BICEP, INFRA, ROOT, Bicep, Prediction, find_bicep
 from tests.infra.parameter_sets import PARAMETER_SETS
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Without a compiler, skip what needs it; with REQUIRE_BICEP=1 it fails instead."""
-    if os.environ.get("REQUIRE_BICEP") == "1" or find_bicep():
-        return
+    """Skip the tests that need a Bicep CLI where there is none. With REQUIRE_BICEP=1 they fail instead."""
+    skip = os.environ.get("REQUIRE_BICEP") != "1" and find_bicep() is None
     for item in items:
         if "bicep" in getattr(item, "fixturenames", ()):
-            # By a marker, which pytest reports in one line a file; a skip inside the fixture would be one a test.
-            item.add_marker(pytest.mark.skip(reason=HOW_TO_GET_BICEP))
+            # One worker of pytest-xdist runs them all: each worker would compute the predictions again.
+            item.add_marker(pytest.mark.xdist_group("bicep"))
+            if skip:
+                # pytest reports a marker in one line a file, and a skip in a fixture in one line a test.
+                item.add_marker(pytest.mark.skip(reason=HOW_TO_GET_BICEP))
 
 
 @pytest.fixture(scope="session")
 def bicep() -> Bicep:
-    """The compiler."""
     command = find_bicep()
     if command is None:
         pytest.fail(HOW_TO_GET_BICEP, pytrace=False)
@@ -39,11 +44,18 @@ def template(bicep: Bicep) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def predictions(bicep: Bicep) -> Mapping[str, Prediction]:
-    """What each parameter set would make."""
+    """The predicted deployment of each parameter set."""
     return bicep.predict(PARAMETER_SETS)
 
 
-@pytest.fixture(params=PARAMETER_SETS)
-def prediction(request: pytest.FixtureRequest, predictions: Mapping[str, Prediction]) -> Prediction:
-    """One parameter set after the other."""
-    return predictions[request.param]
+@pytest.fixture(scope="session")
+def bindings() -> list[dict[str, Any]]:
+    """The bindings of every function of the app."""
+    # In another process: an app object returns its functions only once.
+    code = (
+        "import json, function_app\n"
+        "functions = function_app.app.get_functions()\n"
+        "print(json.dumps([b for f in functions for b in json.loads(f.get_function_json())['bindings']]))"
+    )
+    indexed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    return json.loads(indexed.stdout)
