@@ -60,6 +60,14 @@ resource finished 'Microsoft.EventGrid/systemTopics/eventSubscriptions@2025-02-1
     filter: {
       includedEventTypes: ['Microsoft.Storage.BlobCreated']
       subjectBeginsWith: '/blobServices/default/containers/${generationsContainerName}/blobs/done/'
+      // A deletion replaces the record with a tombstone, of another content type.
+      advancedFilters: [
+        {
+          operatorType: 'StringIn'
+          key: 'data.contentType'
+          values: ['application/json']
+        }
+      ]
     }
     deliveryWithResourceIdentity: {
       identity: {
