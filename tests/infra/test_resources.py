@@ -222,6 +222,10 @@ def test_finished_record_becomes_a_queue_message(prediction: Prediction) -> None
     assert subscription["filter"] == {
         "includedEventTypes": ["Microsoft.Storage.BlobCreated"],
         "subjectBeginsWith": "/blobServices/default/containers/generations/blobs/done/",
+        # Without it, a deletion would look like a second completion.
+        "advancedFilters": [
+            {"operatorType": "StringIn", "key": "data.contentType", "values": ["application/json"]},
+        ],
     }
     delivery = subscription["deliveryWithResourceIdentity"]
     assert delivery["destination"]["properties"]["queueName"] in prediction.names(QUEUES)
