@@ -80,7 +80,7 @@ class Generations:
             When the model cannot do this, the key was used with another request, or too many generations are active.
             Nothing was written or billed.
         StorageUnavailableError
-            When the record could not be written. Nothing was billed.
+            When storage did not answer. The record may exist: the caller repeats the start with the same key.
         """
         upstream = self._choose(request.model)
         # The digest covers the request before defaults, so a changed default does not break a repeated request.
