@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
@@ -24,6 +23,7 @@ from imagegen.storage.listing import BlobListing
 from imagegen.storage.records import BlobRecords
 from imagegen.storage.throttling import Throttling
 from imagegen.storage.work_queue import CALLS_QUEUE, POLLS_QUEUE, WorkQueue, read_ids
+from imagegen.threads import ContextPool
 from imagegen.upstream.registry import open_upstream
 from imagegen.web.health import HealthRoute
 from imagegen.web.legacy import LegacyRoutes
@@ -73,7 +73,7 @@ class App:
         A call among them gets a message of its own in the queue of calls.
         """
         ids = read_ids(message)
-        with ThreadPoolExecutor(THREADS, "work") as pool:
+        with ContextPool(THREADS, "work") as pool:
             for _ in pool.map(partial(self.worker.advance_by_id, has_minutes=False), ids):
                 pass
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -42,6 +43,8 @@ class KeptClaim:
         self._lock = threading.Lock()
         self._uncertain = False
         """Whether a renewal failed that storage may have written."""
+        self._context = copy_context()
+        """Of the worker's invocation: its id belongs to the log events of the renewals."""
         self.ended = False
         """Whether there are no more renewals."""
         self.lost = False
@@ -63,22 +66,25 @@ class KeptClaim:
         with self._lock:
             if self.ended:
                 return
-            try:
-                self._renew(clock())
-            except ConflictError:
-                # The images of this call still count if they come first: the outcome is written where no outcome is.
-                self.ended = self.lost = True
-                log_event("generation.claim_lost", level=logging.WARNING, id=self._claimed.generation.id)
-            except StorageUnavailableError:
-                self._uncertain = True
-                self.renew_at = monotonic() + _RETRY_SECONDS
-            except Exception as error:  # noqa: BLE001 - the thread must go on: it keeps the other claims too
-                self._uncertain = True
-                self.renew_at = monotonic() + _RETRY_SECONDS
-                name, place = type(error).__name__, place_of(error)
-                log_event("generation.stuck", level=logging.ERROR, id=self._claimed.generation.id, error=name, at=place)
-            else:
-                self.renew_at = monotonic() + RENEW_SECONDS
+            self._context.run(self._try_to_renew, clock, monotonic)
+
+    def _try_to_renew(self, clock: changes.Clock, monotonic: Callable[[], float]) -> None:
+        try:
+            self._renew(clock())
+        except ConflictError:
+            # The images of this call still count if they come first: the outcome is written where no outcome is.
+            self.ended = self.lost = True
+            log_event("generation.claim_lost", level=logging.WARNING, id=self._claimed.generation.id)
+        except StorageUnavailableError:
+            self._uncertain = True
+            self.renew_at = monotonic() + _RETRY_SECONDS
+        except Exception as error:  # noqa: BLE001 - the thread must go on: it keeps the other claims too
+            self._uncertain = True
+            self.renew_at = monotonic() + _RETRY_SECONDS
+            name, place = type(error).__name__, place_of(error)
+            log_event("generation.stuck", level=logging.ERROR, id=self._claimed.generation.id, error=name, at=place)
+        else:
+            self.renew_at = monotonic() + RENEW_SECONDS
 
     def _renew(self, now: datetime) -> None:
         if self._uncertain:

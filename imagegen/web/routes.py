@@ -170,7 +170,7 @@ class Routes:
 def unknown_route(request: Request) -> Response:
     """The answer when no trigger has this route and method: 405 or 404."""
     path = request.route.get("path", "").strip("/")
-    if methods := [route.method for route in ROUTES if route.matches(path)]:
+    if methods := [method for route in ROUTES if route.matches(path) for method in route.methods]:
         allowed = ", ".join(methods)
         message = f"This route does not accept {request.method}. Use {allowed}."
         raise HttpError(405, "methodNotAllowed", message, headers={"Allow": allowed})

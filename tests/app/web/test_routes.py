@@ -313,6 +313,23 @@ def test_content_type_must_be_json(harness: Harness, content_type: str | None, s
         assert error_of(response)["code"] == "unsupportedMediaType"
 
 
+@pytest.mark.parametrize(
+    ("encoding", "body", "status"),
+    [
+        ("chunked", b"", 411),  # as Azure Functions passes it on
+        ("gzip, Chunked", b"", 411),
+        ("chunked", b'{"prompt": "x"}', 202),  # a host that passes the body on
+        ("identity", b"", 400),
+    ],
+)
+def test_body_without_length_is_411(harness: Harness, encoding: str, body: bytes, status: int) -> None:
+    response = harness.post(body, headers={"content-type": "application/json", "transfer-encoding": encoding})
+    assert response.status == status
+    if status == 411:
+        assert error_of(response)["code"] == "lengthRequired"
+        assert "Content-Length" in error_of(response)["message"]
+
+
 @pytest.mark.parametrize(("size", "status"), [(LONGEST_BODY, 202), (LONGEST_BODY + 1, 413)])
 def test_body_over_256_kib_is_413(harness: Harness, size: int, status: int) -> None:
     body = b'{"prompt": "x"}'.ljust(size)
