@@ -36,11 +36,12 @@ test: install ## Run all tests and measure the branch coverage of imagegen/
 infra: install $(CHECKOV) ## Check what infra/ would deploy, with the Bicep CLI and checkov
 	@$(BIN)/python -m pytest tests/infra
 
-lint: install ## Format, lint, types, direction of imports
+lint: install ## Format, lint, types, direction of imports, secrets
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-logo
+	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline
 
 format: install ## Format the code and apply the fixes of the linter
 	$(BIN)/ruff check --fix .
