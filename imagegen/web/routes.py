@@ -15,6 +15,7 @@ from imagegen.generation import Generation, GenerationError, StartRequest, Statu
 from imagegen.idempotency import read_key
 from imagegen.lifecycle.ports import Clock
 from imagegen.settings import Settings
+from imagegen.telemetry import valid_traceparent
 from imagegen.web.http import HttpError, Request, Response, base_url
 from imagegen.web.monitor import EndedBody, MonitorList, Monitors
 from imagegen.web.parsing import parse_body
@@ -65,6 +66,7 @@ class Routes:
             timeout=timedelta(seconds=seconds or self._settings.generation_timeout_seconds),
             asked_seconds=seconds,
             key=key,
+            traceparent=valid_traceparent(request.headers.get("traceparent")),
         )
         headers: dict[str, str] = {}
         if "repeatability-request-id" in request.headers:
