@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 from urllib.parse import urljoin, urlsplit
 
 from imagegen.deployments import Deployment
-from imagegen.generation import Generation, GenerationError, GenerationRequest, Status
+from imagegen.generation import MOST_IMAGES, Generation, GenerationError, GenerationRequest, Status
 from imagegen.upstream.limits import Limits
 from imagegen.upstream.protocol import (
     Accepted,
@@ -194,7 +194,9 @@ def _operation(response: UpstreamResponse, now: datetime) -> Working | Produced 
 def _produced(operation: dict[str, Any]) -> Produced | Ended:
     result = operation.get("result")
     listed = cast("dict[str, Any]", result).get("data") if isinstance(result, dict) else None
-    sources = tuple(_source(item) for item in cast("list[Any]", listed)) if isinstance(listed, list) else ()
+    # A request asks for at most this many: more is a fault of the service, and must not fill the storage account.
+    items = cast("list[Any]", listed)[:MOST_IMAGES] if isinstance(listed, list) else []
+    sources = tuple(_source(item) for item in items)
     if not sources:
         return _failed("noImages", "The operation succeeded at the image service, but its result lists no image.")
     return Produced(sources, _time(operation.get("expires")))
