@@ -196,13 +196,14 @@ def test_processed_message_is_deleted_after_an_outage(
 
 def test_poison_message_is_moved_after_an_outage(run_host: RunHost, storage: FailingStorage, queues: Queues) -> None:
     env = queues.env | {"AzureWebJobsStorage": storage.connection_string}
-    with run_host("queues", **env):
+    with run_host("queues", **env) as (child, _):
         storage.failure, storage.only = Failure.ERROR_500, "-poison"
         queues.incoming.send_message("plain text, not base64")
         _until_failed(storage, 3)
         storage.failure = None
         assert next_message(queues, queues.poison) == "plain text, not base64"
         _until_empty(queues.incoming)
+    assert child.output.count("is not base64") == 1  # received once
 
 
 def test_timer_ticks_again_after_an_outage(

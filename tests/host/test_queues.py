@@ -144,7 +144,7 @@ def test_message_received_during_stop_is_returned(azurite: Azurite, monkeypatch:
     listener = QueueListener(Function("1", "stop", trigger), trigger, settings, cast("Any", worker))
     listener.prepare()
     listener.queue.send_message(encoded("once"))
-    asyncio.run(listener.run(stop))
+    asyncio.run(asyncio.wait_for(listener.run(stop), 10))
     assert worker.invocations == 0
     returned = listener.queue.receive_message()
     assert returned is not None
