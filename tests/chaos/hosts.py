@@ -1,0 +1,160 @@
+"""Host processes that are killed and started again, always on the same ports."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+from imagegen.crash_points import CrashPoint
+from local.processes import Child, python, running
+from local.stack import ROOT
+
+_PROBABILITY: Final = 0.3
+"""Of a crash each time that a host comes to its crash point."""
+
+_EVENTS: Final = ("generation.stuck", "generation.call_repeated", "generation.claim_lost", "Traceback (most recent")
+"""Counted in the output of the hosts."""
+
+
+class Host:
+    """One port, and the lives of the process that listens there.
+
+    Start and stop hosts on one thread that outlives them (see `local.processes`).
+    """
+
+    def __init__(self, port: int, log: Path) -> None:
+        self.base_url = f"http://127.0.0.1:{port}/api"
+        self._port = port
+        self._log = log
+        self._life = ExitStack()
+        self.child: Child | None = None
+        self.crash_point: CrashPoint | None = None
+        self.kill_at: float | None = None
+        """Of `time.monotonic`: end of the grace period after SIGTERM."""
+
+    def start(self, env: Mapping[str, str], crash_point: CrashPoint | None) -> None:
+        self.crash_point, self.kill_at = crash_point, None
+        points = f"{crash_point}={_PROBABILITY}" if crash_point else ""
+        command = python("local.host", "--port", str(self._port), "--root", str(ROOT))
+        self.child = self._life.enter_context(
+            running(command, env={**env, "IMAGEGEN_TEST_CRASH_POINTS": points}, cwd=ROOT)
+        )
+
+    def close(self) -> str:
+        """End this life. Return its output."""
+        if self.child is None:
+            return ""
+        self.child.kill()
+        self._life.close()  # reads the rest of the output
+        output = self.child.output
+        with self._log.open("a", encoding="utf-8") as log:
+            log.write(f"{output}--- ended with {self.child.process.returncode}\n")
+        self.child = None
+        return output
+
+
+class Fleet:
+    """All hosts, kept alive.
+
+    Parameters
+    ----------
+    crash_points
+        One for each life, in the order of the starts, while there are any.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        env: Mapping[str, str],
+        *,
+        crash_points: Iterator[CrashPoint],
+        logs: Path,
+    ) -> None:
+        self._env = env
+        self._crash_points = crash_points
+        logs.mkdir(parents=True, exist_ok=True)
+        for old in logs.glob("host-*.log"):
+            old.unlink()
+        self.hosts = [Host(port, logs / f"host-{index}.log") for index, port in enumerate(_free_ports(count))]
+        self.crashed: Counter[CrashPoint] = Counter()
+        self.killed = 0
+        self.drained = 0
+        self.drained_in_time = 0
+        self.ended_by_itself: list[str] = []
+        """The last line of output of each host that ended without a signal."""
+        self.events: Counter[str] = Counter()
+
+    @property
+    def base_urls(self) -> list[str]:
+        return [host.base_url for host in self.hosts]
+
+    def start(self) -> None:
+        for host in self.hosts:
+            host.start(self._env, next(self._crash_points, None))
+
+    def kill(self, index: int) -> None:
+        """SIGKILL, then start the host again."""
+        self.killed += 1
+        self._restart(self.hosts[index])
+
+    def drain(self, index: int, grace: float) -> None:
+        """SIGTERM. `tend` sends SIGKILL after the grace period."""
+        host = self.hosts[index]
+        if host.child and host.kill_at is None:
+            self.drained += 1
+            host.kill_at = time.monotonic() + grace
+            host.child.signal(signal.SIGTERM)
+
+    def tend(self) -> None:
+        """Start the hosts again that have ended, and end those whose grace period is over."""
+        for host in self.hosts:
+            code = host.child.process.poll() if host.child else None
+            if code is not None:
+                self._note_end(host, code)
+                self._restart(host)
+            elif host.kill_at is not None and time.monotonic() >= host.kill_at:
+                self._restart(host)
+
+    def stop(self) -> None:
+        """SIGKILL to all."""
+        for host in self.hosts:
+            self._close(host)
+
+    def start_calm(self) -> None:
+        """Start all hosts without crash points."""
+        for host in self.hosts:
+            host.start(self._env, None)
+
+    def _note_end(self, host: Host, code: int) -> None:
+        if host.kill_at is not None:
+            self.drained_in_time += code == 0
+        elif code == -signal.SIGKILL and host.crash_point:
+            self.crashed[host.crash_point] += 1
+        else:
+            lines = host.child.output.strip().splitlines() if host.child else []
+            self.ended_by_itself.append(f"exit code {code}: {' | '.join(lines[-2:])}")
+
+    def _restart(self, host: Host) -> None:
+        # A life that a kill ended before its crash point was reached passes the point on.
+        point = host.crash_point
+        again = point is not None and not self.crashed[point]
+        self._close(host)
+        host.start(self._env, point if again else next(self._crash_points, None))
+
+    def _close(self, host: Host) -> None:
+        output = host.close()
+        for event in _EVENTS:
+            self.events[event] += output.count(event)
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that are free now. A restarted host needs the port that its clients know."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [probe.getsockname()[1] for probe in probes]
