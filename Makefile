@@ -14,7 +14,7 @@ override PROMPT := $(value PROMPT)
 endif
 export PROMPT N SIZE MODEL PORT BICEP REQUIRE_BICEP
 
-.PHONY: help demo start test infra lint format clean install
+.PHONY: help demo start test chaos infra lint format clean install
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -22,6 +22,7 @@ help: ## Show this list
 	@echo
 	@echo '  make demo PROMPT="a lighthouse in fog" N=2 SIZE=512x512'
 	@echo '  make start PORT=8080'
+	@echo '  make chaos GENERATIONS=200 KILLS=20 SEED=12'
 
 demo: install ## One prompt on its real way to a picture on disk
 	@$(BIN)/python -m local demo
@@ -31,6 +32,9 @@ start: install ## Azurite, the image API emulator and the app, in the foreground
 
 test: install ## All tests, and the branch coverage of imagegen/
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --cov --cov-report=term
+
+chaos: install ## Kill hosts under load, and check that nothing is lost or paid twice
+	@$(BIN)/python -m tests.chaos $(if $(GENERATIONS),--generations $(GENERATIONS)) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))
 
 infra: install $(CHECKOV) ## What infra/ would deploy, checked by the Bicep CLI and checkov
 	@$(BIN)/python -m pytest tests/infra

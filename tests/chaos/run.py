@@ -67,7 +67,7 @@ def run(options: Options, *, say: Callable[[str], None] = lambda _: None, logs: 
         accepted = [_deleted(one, calm_client) for one in accepted]
         counters = requests.get(f"{emulator_url}/_emulator/stats", timeout=30).json()
         evidence = Evidence(scenario.starts, accepted, account.read(), counters, options.repeat_lost_calls)
-        found = problems(evidence, calm_client)
+        found = problems(evidence, calm_client.monitor)
         fleet.stop()
         lines = [*figures(evidence), *_weather(fleet, faults, client)]
     return Report([*lines, f"{time.monotonic() - began:.0f} s"], [*errors, *found])

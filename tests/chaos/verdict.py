@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -14,11 +14,14 @@ import requests
 from imagegen.generation import Generation, Status, StoredImage
 from imagegen.lifecycle.transitions import MOST_LOST_CALLS
 from tests.chaos.account import Content
-from tests.chaos.client import TERMINAL, Accepted, Client
+from tests.chaos.client import TERMINAL, Accepted
 from tests.chaos.scenario import POLLED_MODEL, Ending, Start
 
 _EXPECTED_ERROR: Final = "outcomeUnknown"
 """The only error that is correct in a scenario: the response of a direct call was lost, and it is not repeated."""
+
+type MonitorOf = Callable[[str], Mapping[str, Any] | None]
+"""Reads the monitor at a path. None: 404, or no answer."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,12 @@ class Evidence:
         return {key: billed.get(digest, 0) for key, digest in digests.items()}
 
 
-def problems(evidence: Evidence, client: Client) -> list[str]:
+def problems(evidence: Evidence, monitor_of: MonitorOf) -> list[str]:
     """Everything that was lost or doubled, one line each."""
     return [
         *_starts(evidence),
         *_records(evidence),
-        *_monitors(evidence, client),
+        *_monitors(evidence, monitor_of),
         *_blobs(evidence),
         *_operations(evidence),
         *_calls(evidence),
@@ -102,9 +105,9 @@ def _records(evidence: Evidence) -> Iterator[str]:
     yield from (f"{one}: several keys" for one in twice)
 
 
-def _monitors(evidence: Evidence, client: Client) -> Iterator[str]:
+def _monitors(evidence: Evidence, monitor_of: MonitorOf) -> Iterator[str]:
     for one in evidence.accepted:
-        monitor = client.monitor(one.path)
+        monitor = monitor_of(one.path)
         if one.deleted:
             if monitor is not None:
                 yield f"{one.id}: deleted, and its monitor is there"
