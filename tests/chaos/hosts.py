@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 import socket
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -15,7 +15,7 @@ from imagegen.crash_points import CrashPoint
 from local.processes import Child, python, running
 from local.stack import ROOT
 
-_PROBABILITY: Final = 0.3
+_PROBABILITY: Final = 0.5
 """Of a crash each time that a host comes to its crash point."""
 
 _EVENTS: Final = ("generation.stuck", "generation.call_repeated", "generation.claim_lost", "Traceback (most recent")
@@ -46,6 +46,10 @@ class Host:
             running(command, env={**env, "IMAGEGEN_TEST_CRASH_POINTS": points}, cwd=ROOT)
         )
 
+    @property
+    def is_ready(self) -> bool:
+        return self.child is not None and "\nReady: " in self.child.output
+
     def close(self) -> str:
         """End this life. Return its output."""
         if self.child is None:
@@ -65,7 +69,7 @@ class Fleet:
     Parameters
     ----------
     crash_points
-        One for each life, in the order of the starts, while there are any.
+        One for each life, in this order, while there are any. A point that a life did not reach returns to the end.
     """
 
     def __init__(
@@ -73,11 +77,11 @@ class Fleet:
         count: int,
         env: Mapping[str, str],
         *,
-        crash_points: Iterator[CrashPoint],
+        crash_points: Iterable[CrashPoint],
         logs: Path,
     ) -> None:
         self._env = env
-        self._crash_points = crash_points
+        self._crash_points = deque(crash_points)
         logs.mkdir(parents=True, exist_ok=True)
         for old in logs.glob("host-*.log"):
             old.unlink()
@@ -96,20 +100,27 @@ class Fleet:
 
     def start(self) -> None:
         for host in self.hosts:
-            host.start(self._env, next(self._crash_points, None))
+            host.start(self._env, self._next_crash_point())
 
-    def kill(self, index: int) -> None:
-        """SIGKILL, then start the host again."""
-        self.killed += 1
-        self._restart(self.hosts[index])
+    def kill(self, index: int, grace: float | None) -> bool:
+        """Kill a host and start it again. Return False, and do nothing, when it is not ready yet.
 
-    def drain(self, index: int, grace: float) -> None:
-        """SIGTERM. `tend` sends SIGKILL after the grace period."""
+        Parameters
+        ----------
+        grace
+            Seconds between SIGTERM and the SIGKILL that `tend` sends. None: SIGKILL at once.
+        """
         host = self.hosts[index]
-        if host.child and host.kill_at is None:
+        if host.child is None or not host.is_ready or host.kill_at is not None:
+            return False
+        if grace is None:
+            self.killed += 1
+            self._restart(host)
+        else:
             self.drained += 1
             host.kill_at = time.monotonic() + grace
             host.child.signal(signal.SIGTERM)
+        return True
 
     def tend(self) -> None:
         """Start the hosts again that have ended, and end those whose grace period is over."""
@@ -136,16 +147,19 @@ class Fleet:
             self.drained_in_time += code == 0
         elif code == -signal.SIGKILL and host.crash_point:
             self.crashed[host.crash_point] += 1
+            host.crash_point = None
         else:
             lines = host.child.output.strip().splitlines() if host.child else []
             self.ended_by_itself.append(f"exit code {code}: {' | '.join(lines[-2:])}")
 
     def _restart(self, host: Host) -> None:
-        # A life that a kill ended before its crash point was reached passes the point on.
-        point = host.crash_point
-        again = point is not None and not self.crashed[point]
+        if host.crash_point:
+            self._crash_points.append(host.crash_point)
         self._close(host)
-        host.start(self._env, point if again else next(self._crash_points, None))
+        host.start(self._env, self._next_crash_point())
+
+    def _next_crash_point(self) -> CrashPoint | None:
+        return self._crash_points.popleft() if self._crash_points else None
 
     def _close(self, host: Host) -> None:
         output = host.close()

@@ -52,7 +52,7 @@ def run(options: Options, *, say: Callable[[str], None] = lambda _: None, logs: 
             POLL_SCHEDULE="*/2 * * * * *",
             REPEAT_LOST_CALLS=str(options.repeat_lost_calls).lower(),
         )
-        fleet = Fleet(options.hosts, env, crash_points=iter(scenario.crash_points), logs=logs)
+        fleet = Fleet(options.hosts, env, crash_points=scenario.crash_points, logs=logs)
         stack.callback(fleet.stop)
         fleet.start()
         accepted, errors, client = _chaos(options, scenario, fleet)
@@ -76,11 +76,12 @@ def run(options: Options, *, say: Callable[[str], None] = lambda _: None, logs: 
 def _chaos(options: Options, scenario: Scenario, fleet: Fleet) -> tuple[list[Accepted], list[str], Client]:
     """Start the generations while hosts are killed. Return the accepted ones and the errors of clients."""
     began = time.monotonic()
-    client = Client(fleet.base_urls, seconds=options.seconds, until=began + options.seconds + options.patience)
+    deadline = began + options.seconds + options.patience
+    client = Client(fleet.base_urls, seconds=options.seconds, until=deadline)
     with ThreadPoolExecutor(_CLIENTS) as pool:
         running = [pool.submit(client.run, start, began) for start in scenario.starts]
         kills = list(scenario.kills)
-        while kills or not _all_done(running):
+        while not _all_done(running) or (kills and time.monotonic() < deadline):
             kills = _kill_due(kills, fleet, time.monotonic() - began)
             fleet.tend()
     errors = [f"a client failed: {error!r}" for one in running if (error := one.exception())]
@@ -89,13 +90,8 @@ def _chaos(options: Options, scenario: Scenario, fleet: Fleet) -> tuple[list[Acc
 
 
 def _kill_due(kills: Sequence[Kill], fleet: Fleet, seconds: float) -> list[Kill]:
-    """Carry out the kills whose time has come. Return the others."""
-    for kill in kills:
-        if kill.at <= seconds and kill.grace is None:
-            fleet.kill(kill.host)
-        elif kill.at <= seconds and kill.grace is not None:
-            fleet.drain(kill.host, kill.grace)
-    return [kill for kill in kills if kill.at > seconds]
+    """Carry out the kills whose time has come. Return the others, and those whose host has not started yet."""
+    return [kill for kill in kills if kill.at > seconds or not fleet.kill(kill.host, kill.grace)]
 
 
 def _all_done(running: Sequence[Future[Accepted | None]]) -> bool:

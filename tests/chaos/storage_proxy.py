@@ -39,6 +39,7 @@ _WEIGHTS: Final = {
 _CODES: Final = {Fault.ERROR_500: "InternalError", Fault.ERROR_503: "ServerBusy"}
 _MOST_DELAY: Final = 2.0
 _TIMEOUT: Final = 60.0
+_MOST_IDLE: Final = 3.0
 _WRITES: Final = frozenset({"PUT", "POST", "DELETE"})
 # http.server and http.client handle these for each connection.
 _HOP_BY_HOP: Final = frozenset({"connection", "transfer-encoding", "keep-alive", "content-length"})
@@ -101,6 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
         super().setup()
         self._faults = self.server.faults
         self._upstream = HTTPConnection(*self.server.target, timeout=_TIMEOUT)
+        self._used = time.monotonic()
 
     def finish(self) -> None:
         self._upstream.close()
@@ -123,7 +125,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _pass_on(self, body: bytes, *, lose: bool) -> None:
         try:
             answer, content = self._ask(body)
-        except (OSError, HTTPException):
+        except (OSError, HTTPException) as error:
+            self._faults.count(f"failed at Azurite with {type(error).__name__}")
             self._reset()
             return
         if answer.status == 412:
@@ -142,13 +145,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _ask(self, body: bytes) -> tuple[HTTPResponse, bytes]:
         """Send the request on. The path and the headers stay as they are, because the client signed them."""
+        if time.monotonic() - self._used > _MOST_IDLE:
+            self._upstream.close()  # Azurite closes idle connections too. The next request opens it again.
         self._upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
         for name, value in self.headers.items():
             if name.lower() not in {"connection", "expect"}:
                 self._upstream.putheader(name, value)
         self._upstream.endheaders(body or None)
         answer = self._upstream.getresponse()
-        return answer, answer.read()
+        content = answer.read()
+        self._used = time.monotonic()
+        return answer, content
 
     def _refuse(self, fault: Fault) -> None:
         code = _CODES[fault]
