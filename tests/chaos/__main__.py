@@ -9,6 +9,7 @@ import argparse
 import secrets
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from local.signals import end_with_make, stop_on_sigterm
 from tests.chaos.run import LOGS, run
@@ -21,30 +22,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     seed = secrets.randbelow(1_000_000) if arguments.seed is None else arguments.seed
     repeats = {"true": [True], "false": [False], "both": [False, True]}[arguments.repeat_lost_calls]
-    failed = False
-    for repeat in repeats:
-        options = Options(
-            seed=seed,
-            generations=arguments.generations,
-            kills=arguments.kills,
-            crashes=arguments.crashes,
-            hosts=arguments.hosts,
-            seconds=arguments.seconds,
-            mode=arguments.mode,
-            repeat_lost_calls=repeat,
-            patience=arguments.patience,
-            real_time=arguments.real_time,
-        )
-        _say(f"seed {seed}, mode {options.mode}, REPEAT_LOST_CALLS={str(repeat).lower()}")
-        report = run(options, say=_say)
-        for line in report.figures:
-            _say(f"  {line}")
-        for line in report.problems:
-            _say(f"  PROBLEM {line}")
-        _say(f"{'FAILED' if report.problems else 'PASSED'}: {len(report.problems)} problems")
-        failed = failed or bool(report.problems)
-    _say(f"The output of the hosts is in {LOGS}. Repeat the choices of this run with --seed {seed}.")
-    return int(failed)
+    options = Options(
+        seed=seed,
+        generations=arguments.generations,
+        kills=arguments.kills,
+        crashes=arguments.crashes,
+        hosts=arguments.hosts,
+        seconds=arguments.seconds,
+        mode=arguments.mode,
+        patience=arguments.patience,
+        real_time=arguments.real_time,
+    )
+    try:
+        passed = [_run(replace(options, repeat_lost_calls=repeat)) for repeat in repeats]
+    except KeyboardInterrupt:
+        return 130
+    _say(f"The output of the hosts of the last run is in {LOGS}. To repeat the choices: --seed {seed}")
+    return 0 if all(passed) else 1
+
+
+def _run(options: Options) -> bool:
+    """Return whether nothing was lost or doubled."""
+    _say(f"seed {options.seed}, mode {options.mode}, REPEAT_LOST_CALLS={str(options.repeat_lost_calls).lower()}")
+    report = run(options, say=_say)
+    for line in report.figures:
+        _say(f"  {line}")
+    for line in report.problems:
+        _say(f"  PROBLEM {line}")
+    _say(f"{'FAILED' if report.problems else 'PASSED'}: {len(report.problems)} problems")
+    return not report.problems
 
 
 def _say(line: str) -> None:

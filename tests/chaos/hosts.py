@@ -18,6 +18,9 @@ from local.stack import ROOT
 _PROBABILITY: Final = 0.5
 """Of a crash each time that a host comes to its crash point."""
 
+_RARE: Final = frozenset({CrashPoint.PAUSE_WRITTEN, CrashPoint.IMAGES_DELETED, CrashPoint.KEY_DROPPED})
+"""Points that a host seldom comes to: it always crashes there."""
+
 _EVENTS: Final = ("generation.stuck", "generation.call_repeated", "generation.claim_lost", "Traceback (most recent")
 """Counted in the output of the hosts."""
 
@@ -40,7 +43,7 @@ class Host:
 
     def start(self, env: Mapping[str, str], crash_point: CrashPoint | None) -> None:
         self.crash_point, self.kill_at = crash_point, None
-        points = f"{crash_point}={_PROBABILITY}" if crash_point else ""
+        points = f"{crash_point}={1 if crash_point in _RARE else _PROBABILITY}" if crash_point else ""
         command = python("local.host", "--port", str(self._port), "--root", str(ROOT))
         self.child = self._life.enter_context(
             running(command, env={**env, "IMAGEGEN_TEST_CRASH_POINTS": points}, cwd=ROOT)

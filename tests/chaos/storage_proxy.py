@@ -110,7 +110,11 @@ class _Handler(BaseHTTPRequestHandler):
             super().finish()
 
     def forward(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length)
+        if len(body) < length:  # the host was killed while it sent
+            self.close_connection = True
+            return
         fault, seconds = self._faults.draw(self.command)
         time.sleep(seconds)
         if fault is Fault.RESET:
