@@ -155,7 +155,7 @@ def _operations(evidence: Evidence) -> Iterator[str]:
     created, ids = set(evidence.emulator["by_operation"]), {one.id for one in polled}
     yield from (f"{one}: an operation of no generation" for one in sorted(created - ids))
     # A generation that was canceled early has none.
-    must_exist = {one.id for one in polled if one.start.ending is Ending.NONE}
+    must_exist = {one.id for one in polled if one.start.ending is not Ending.CANCEL}
     yield from (f"{one}: a generation without an operation" for one in sorted(must_exist - created))
     if evidence.emulator["operations"] != len(created):
         yield f"{evidence.emulator['operations']} operations for {len(created)} ids"
