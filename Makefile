@@ -1,4 +1,4 @@
-# Each target starts from a bare clone. `make help` lists them.
+# Each target works in a fresh clone. `make help` lists them.
 
 PYTHON ?= $(shell local/find-python)
 VENV := .venv
@@ -6,53 +6,59 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 AZURITE := local/node_modules/.installed
 CHECKOV := .venv-checkov/.installed
+PIP_TOOLS := .venv-pip-tools/.installed
 WORKERS ?= 4
 
-# As it was typed: make would read the $ of "costs $5" as a variable of its own.
+# Take the prompt as typed: make would expand the $ in "costs $5" as a variable.
 ifdef PROMPT
 override PROMPT := $(value PROMPT)
 endif
 export PROMPT N SIZE MODEL PORT BICEP REQUIRE_BICEP
 
-.PHONY: help demo start test chaos infra lint format clean install
+.PHONY: help demo start test chaos infra lint format requirements clean install
 .DEFAULT_GOAL := help
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 	@echo
 	@echo '  make demo PROMPT="a lighthouse in fog" N=2 SIZE=512x512'
 	@echo '  make start PORT=8080'
 	@echo '  make chaos GENERATIONS=200 KILLS=20 SEED=12'
 
-demo: install ## One prompt on its real way to a picture on disk
+demo: install ## Send one prompt through the app and save the image in demo-output/
 	@$(BIN)/python -m local demo
 
-start: install ## Azurite, the image API emulator and the app, in the foreground
+start: install ## Run Azurite, the image API emulator and the app in the foreground
 	@exec $(BIN)/python -m local start
 
-test: install ## All tests, and the branch coverage of imagegen/
+test: install ## Run all tests and measure the branch coverage of imagegen/
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --cov --cov-report=term
 
 chaos: install ## Kill hosts under load, and check that nothing is lost or paid twice
 	@$(BIN)/python -m tests.chaos $(if $(GENERATIONS),--generations $(GENERATIONS)) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))
 
-infra: install $(CHECKOV) ## What infra/ would deploy, checked by the Bicep CLI and checkov
+infra: install $(CHECKOV) ## Check what infra/ would deploy, with the Bicep CLI and checkov
 	@$(BIN)/python -m pytest tests/infra
 
-lint: install ## Format, lint and type checks
+lint: install ## Format, lint, types, direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
+	$(BIN)/lint-imports --no-logo
 
-format: install ## Mend what the linter can mend
+format: install ## Format the code and apply the fixes of the linter
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## Remove all that make has made
-	rm -rf $(VENV) .venv-checkov local/node_modules .local demo-output .pytest_cache .ruff_cache .coverage .coverage.* htmlcov
+requirements: $(PIP_TOOLS) ## Compile requirements*.in into requirements*.txt
+	@.venv-pip-tools/bin/pip-compile --quiet requirements.in
+	@.venv-pip-tools/bin/pip-compile --quiet requirements-dev.in
+
+clean: ## Remove everything that make has created
+	rm -rf $(VENV) .venv-checkov .venv-pip-tools local/node_modules .local demo-output .pytest_cache .ruff_cache .coverage .coverage.* htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Where there is a Bicep CLI to test infra/ with, test it with checkov too.
+# With a Bicep CLI, `make test` checks infra/ with checkov too.
 ifneq ($(BICEP),)
 test: $(CHECKOV)
 endif
@@ -72,8 +78,14 @@ $(CHECKOV): infra/requirements-checkov.txt
 	@.venv-checkov/bin/pip install --quiet --disable-pip-version-check -r infra/requirements-checkov.txt
 	@touch $@
 
+$(PIP_TOOLS):
+	@echo "Installing pip-tools into .venv-pip-tools" >&2
+	@"$(PYTHON)" -m venv --clear .venv-pip-tools
+	@.venv-pip-tools/bin/pip install --quiet --disable-pip-version-check pip-tools==7.6.2
+	@touch $@
+
 $(AZURITE): local/package.json local/package-lock.json
-	@command -v npm >/dev/null || { echo "npm is missing: install Node.js 20 or later, https://nodejs.org" >&2; exit 1; }
+	@command -v npm >/dev/null || { echo "npm not found: install Node.js 20 or later, https://nodejs.org" >&2; exit 1; }
 	@echo "Installing Azurite into local/node_modules" >&2
 	@cd local && npm ci --silent --no-audit --no-fund
 	@touch $@

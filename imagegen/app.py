@@ -144,7 +144,9 @@ def build(settings: Settings) -> App:
             monitors=monitors,
             retention=retention,
         ),
-        health=HealthRoute(settings=settings, storage=records, upstreams=upstreams, monotonic=time.monotonic),
+        health=HealthRoute(
+            settings=settings, storage=records, links=images, upstreams=upstreams, monotonic=time.monotonic
+        ),
         models=ModelListRoute(settings.deployments, upstreams),
         openapi=OpenApiRoute(settings),
         poller=Poller(

@@ -1,4 +1,4 @@
-"""The nouns: a request, the generation that it starts, its images; and their JSON."""
+"""Data types: a request, the generation that it starts, its images; and their JSON."""
 
 from __future__ import annotations
 

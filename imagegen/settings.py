@@ -159,6 +159,12 @@ _QUEUES: Final = "AzureWebJobsStorage__queueServiceUri"
 
 def _storage_problems(given: Mapping[str, str]) -> Iterable[str]:
     if _CONNECTION_STRING in given:
+        names = {part.partition("=")[0].strip().lower() for part in given[_CONNECTION_STRING].split(";")}
+        if "sharedaccesssignature" in names and "accountkey" not in names:
+            yield (
+                f"{_CONNECTION_STRING}: has a SharedAccessSignature, which cannot sign links to images. Use the "
+                f"connection string with the AccountKey, or set {_BLOBS} and {_QUEUES} to sign in with an identity."
+            )
         return
     if _BLOBS not in given:
         yield (

@@ -1,241 +1,241 @@
-// Everything that the app needs, in a resource group of its own: `azd up`, or
+// Deploys the app and all its resources into one resource group. Run `azd up`, or
 // `az deployment sub create --location <region> --template-file infra/main.bicep --parameters environmentName=<name> location=<region>`.
 targetScope = 'subscription'
 
 import { appDeployment, imageDeployment } from 'types.bicep'
 
-// ---- Where and whose ----
+// ---- Environment ----
 
-@description('Name of the environment. It names the resource group, and every other name is derived from it.')
+@description('Name of the environment. The names of the resource group and of all resources derive from it.')
 @minLength(1)
 @maxLength(64)
 param environmentName string
 
-@description('Region of everything but, where imageAccountLocation says so, the image account.')
+@description('Region of all resources. imageAccountLocation can place the image account in another region.')
 @minLength(1)
 @metadata({ azd: { type: 'location' } })
 param location string
 
-@description('Name of the resource group; empty: rg-<environmentName>.')
+@description('Name of the resource group. Empty: rg-<environmentName>.')
 @maxLength(90)
 param resourceGroupName string = ''
 
-@description('Tags of every resource, beside azd-env-name.')
+@description('Tags of every resource, in addition to azd-env-name.')
 param extraTags { *: string } = {}
 
-@description('Object id of a person, group or pipeline who may see records, queues and pictures and call the models; empty: nobody.')
+@description('Object id of a person, group or pipeline that may read records, queues and images, and call the models. Empty: none.')
 param principalId string = ''
 
-@description('What principalId is.')
+@description('Type of principalId.')
 @allowed(['User', 'Group', 'ServicePrincipal'])
 param principalType string = 'User'
 
 // ---- Image models ----
 
-@description('Name of an account that exists, to use its models; empty: an account is made.')
+@description('Name of an existing account whose models the app uses. Empty: create an account.')
 @maxLength(64)
 param existingImageAccountName string = ''
 
-@description('Resource group of that account.')
+@description('Resource group of the existing account.')
 @maxLength(90)
 param existingImageAccountResourceGroup string = ''
 
-@description('Region of the new account: not every region has every image model. Empty: the same as location.')
+@description('Region of the new account. Not every region offers every image model. Empty: the value of location.')
 param imageAccountLocation string = ''
 
-@description('Kind of the new account: AIServices has every image model, OpenAI those of OpenAI only.')
+@description('Kind of the new account. AIServices offers every image model, OpenAI only the models of OpenAI.')
 @allowed(['AIServices', 'OpenAI'])
 param imageAccountKind string = 'AIServices'
 
-@description('Name of the deployment that the app uses when a caller names none; in the new account it is made.')
+@description('Name of the deployment that the app uses if a request names no model. The new account gets this deployment.')
 @minLength(2)
 @maxLength(64)
 param imageDeploymentName string = 'gpt-image-2'
 
-@description('Who made its model: OpenAI, "Black Forest Labs", Microsoft.')
+@description('Publisher of its model: OpenAI, "Black Forest Labs" or Microsoft.')
 param imageModelFormat string = 'OpenAI'
 
-@description('Its model. Models retire: see docs/models.md.')
+@description('Model of the deployment. Models retire: see docs/models.md.')
 param imageModelName string = 'gpt-image-2'
 
-@description('Its version; empty: the default version of the model.')
+@description('Version of the model. Empty: the default version.')
 param imageModelVersion string = ''
 
-@description('How it is billed and where it runs, such as GlobalStandard or DataZoneStandard.')
+@description('Deployment type, such as GlobalStandard or DataZoneStandard. It sets the price and the processing region.')
 param imageModelSku string = 'GlobalStandard'
 
-@description('Its quota, out of what the subscription has in that region.')
+@description('Quota of the deployment, from the quota of the subscription in that region.')
 @minValue(1)
 param imageModelCapacity int = 1
 
-@description('More deployments to make in the new account. Name them to the app in imageDeployments.')
+@description('More deployments for the new account. Make the app use them with imageDeployments.')
 param moreImageDeployments imageDeployment[] = []
 
-@description('The API that the deployment speaks: images (gpt-image), flux, mai, or the retired operations.')
+@description('API of the deployment: images (gpt-image), flux, mai, or the retired operations.')
 @allowed(['images', 'flux', 'mai', 'operations'])
 param imageApi string = 'images'
 
-@description('Its api-version; empty: the default of the app (for images, the v1 route).')
+@description('Version of that API. Empty: the default of the app (for images, the v1 route).')
 param imageApiVersion string = ''
 
-@description('Its endpoint; empty: the host of the account on which imageApi is served.')
+@description('Endpoint of that API. Empty: the host name of the account that serves imageApi.')
 param imageEndpoint string = ''
 
-@description('Scope of the tokens for the image service; empty: the default of the app. Newer services want https://ai.azure.com/.default.')
+@description('Scope of the tokens for the image service. Empty: the default of the app. Newer services require https://ai.azure.com/.default.')
 param imageTokenScope string = ''
 
-@description('Several deployments among which callers choose by "model", the first being the default; none: the one above.')
+@description('Deployments that a request can choose by "model". The first is the default. Empty: only imageDeploymentName.')
 param imageDeployments appDeployment[] = []
 
-@description('Give the app Cognitive Services User beside Cognitive Services OpenAI User. Needed for FLUX and MAI; imageApi flux and mai turn it on.')
+@description('Grant the app Cognitive Services User in addition to Cognitive Services OpenAI User. FLUX and MAI need it: imageApi flux and mai turn it on.')
 param grantCognitiveServicesUser bool = false
 
 // ---- The app ----
 
-@description('When the timer runs: six-field NCRONTAB, UTC. Every tick costs at least one second of memory: see docs/deploy.md.')
+@description('Schedule of the timer: NCRONTAB with six fields, UTC. Each tick bills at least one second of memory: see docs/deploy.md.')
 @minLength(11)
 param pollSchedule string = '0 * * * * *'
 
-@description('Memory of one instance. 512 carries few and small pictures; see docs/deploy.md.')
+@description('Memory of one instance. 512 is enough for few and small images: see docs/deploy.md.')
 @allowed([512, 2048, 4096])
 param instanceMemoryMB int = 2048
 
-@description('How far the app may scale out, which bounds what a flood can cost.')
+@description('Maximum number of instances. It limits the cost of a flood of requests.')
 @minValue(40)
 @maxValue(1000)
 param maximumInstanceCount int = 40
 
-@description('Instances that are always there for HTTP, against cold starts. They cost money day and night.')
+@description('Instances that always run for HTTP, to avoid cold starts. They are billed all the time.')
 @minValue(0)
 @maxValue(20)
 param alwaysReadyHttpInstances int = 0
 
-@description('HTTP requests that one instance takes at once; as many Python threads.')
+@description('HTTP requests that one instance handles at the same time. Python gets as many threads.')
 @minValue(1)
 @maxValue(100)
 param httpConcurrency int = 16
 
-@description('Where clients reach the app, with the route prefix, when a gateway stands in front: https://images.example.com/api. Empty: the host name of the app.')
+@description('Public address of the app behind a gateway, with the route prefix, such as https://images.example.com/api. Empty: the host name of the app.')
 param publicBaseUrl string = ''
 
-@description('Seconds until a generation fails that has not finished.')
+@description('Seconds until an unfinished generation fails.')
 @minValue(30)
 @maxValue(86400)
 param generationTimeoutSeconds int = 3600
 
-@description('Seconds that a link to a picture is valid. At most six days: a user delegation key lives for seven.')
+@description('Lifetime of a link to an image, in seconds. The maximum is six days, because a user delegation key is valid for seven.')
 @minValue(60)
 @maxValue(518400)
 param sasLifetimeSeconds int = 3600
 
-@description('Largest picture that is copied, in bytes. The instance must have the memory.')
+@description('Maximum size of a stored image, in bytes. The memory of an instance must hold it.')
 @minValue(1024)
 @maxValue(1073741824)
 param maxImageBytes int = 67108864
 
-@description('Active generations at which new ones are answered 429.')
+@description('Maximum number of unfinished generations. Above it, a new request gets status 429.')
 @minValue(1)
 @maxValue(100000)
 param maxActiveGenerations int = 1000
 
-@description('Active generations that the timer takes on itself at once. What is due beyond that goes to the queue.')
+@description('Maximum number of due generations that the timer processes itself. The rest go to the queue.')
 @minValue(1)
 @maxValue(10000)
 param maxDuePerInstance int = 200
 
-@description('Whether a call whose answer was lost is made again, and may be billed twice. Otherwise the generation fails.')
+@description('Retry calls whose response was lost (may bill twice). false: such a generation fails.')
 param repeatLostCalls bool = true
 
-@description('Origins beside the endpoint that operation-location may name, separated by commas.')
+@description('Origins that operation-location may have in addition to the endpoint, separated by commas.')
 param operationLocationAllowedOrigins string = ''
 
-@description('Hosts that pictures may come from, separated by commas; empty: any public https host.')
+@description('Hosts that the app may download images from, separated by commas. Empty: any public https host.')
 param imageUrlAllowedHosts string = ''
 
-@description('Hosts that webhooks may go to, separated by commas; empty: those of Logic Apps and Power Automate.')
+@description('Reserved: the app does not send webhooks yet. Hosts that webhooks may go to, separated by commas. Empty: Logic Apps and Power Automate.')
 param webhookAllowedHosts string = ''
 
 // ---- Secrets ----
 
-@description('Make a Key Vault, for the two switches below. Put the secrets in first, then turn the switch: docs/deploy.md.')
+@description('Create a Key Vault for the two secrets below. Write the secret first, then turn on its switch: see docs/deploy.md.')
 param keyVault bool = false
 
-@description('The vault holds the secret COMPAT-API-KEYS: the keys of the old API. Otherwise the old API is off.')
+@description('The vault holds the secret COMPAT-API-KEYS: the keys of the retired API. false: the app does not serve the retired API.')
 param compatApiKeysInKeyVault bool = false
 
-@description('The vault holds the secret WEBHOOK-SECRET: what webhooks are signed with.')
+@description('Reserved: the app does not send webhooks yet. The vault holds the secret WEBHOOK-SECRET, which signs webhooks.')
 param webhookSecretInKeyVault bool = false
 
 // ---- Storage ----
 
-@description('Copies of the data: LRS is three in one building, ZRS in three, G and RA in a second region.')
+@description('Redundancy of the data. LRS keeps three copies in one datacenter, ZRS in three zones; GRS and RAGRS add a second region.')
 @allowed(['Standard_LRS', 'Standard_ZRS', 'Standard_GRS', 'Standard_RAGRS', 'Standard_GZRS', 'Standard_RAGZRS'])
 param storageRedundancy string = 'Standard_LRS'
 
-@description('Days until a finished generation and its pictures are deleted.')
+@description('Days until finished generations and their images are deleted.')
 @minValue(1)
 @maxValue(3650)
 param retentionDays int = 30
 
-@description('Days that a deleted picture can still be brought back, and is still there. 1 is the least.')
+@description('Days during which a deleted image can be restored. The minimum is 1.')
 @minValue(1)
 @maxValue(365)
 param softDeleteDays int = 7
 
 // ---- Events ----
 
-@description('Make an Event Grid topic, to which the app publishes that a generation is finished.')
+@description('Reserved: the app does not publish events yet. Create an Event Grid topic for completion events.')
 param eventGridTopic bool = false
 
-@description('Make a queue, generations-done, that gets a message for each finished generation without the app doing anything.')
+@description('Create the queue generations-done. Event Grid adds a message for each finished generation, without the app.')
 param blobCreatedEvents bool = false
 
 // ---- Network ----
 
-@description('Make a network with private endpoints, and close storage, models and vault to the internet. Links to pictures then work inside the network only.')
+@description('Create a virtual network with private endpoints, and close storage, models and vault to the internet. Links to images then work only inside the network.')
 param network bool = false
 
-@description('Address space of the network, /24 or larger.')
+@description('Address space of the network: a /24 or larger.')
 param networkAddressPrefix string = '10.20.0.0/24'
 
-@description('With network: whether the app itself still answers the internet. If not, deploy from inside.')
+@description('With network: whether the app accepts requests from the internet. false: deploy from inside the network.')
 param appIsPublic bool = true
 
-// ---- Watching, and what it costs ----
+// ---- Monitoring and cost ----
 
-@description('Days that logs are kept; 30 are free of charge, 31 for Application Insights.')
+@description('Retention of the logs in days. 30 days are free of charge, 31 for Application Insights.')
 @minValue(30)
 @maxValue(730)
 param logRetentionDays int = 30
 
-@description('GB of logs a day, then nothing is written until the next day, and no alert fires. -1: no cap.')
+@description('Daily limit of the logs in GB. Above it, nothing is logged until the next day, and no alert fires. -1: no limit.')
 @minValue(-1)
 @maxValue(1000)
 param logDailyCapGb int = 1
 
-@description('Make alert rules. Each costs a little each month: docs/deploy.md.')
+@description('Create alert rules. Each has a monthly price: see docs/deploy.md.')
 param alerts bool = true
 
-@description('Who gets alerts and budget warnings by mail, separated by commas; empty: they show in the portal only.')
+@description('Addresses for alerts and budget warnings, separated by commas. Empty: alerts show only in the portal.')
 param alertEmails string = ''
 
-@description('Failed generations in 15 minutes that raise an alert. Refused prompts are not counted.')
+@description('Failed generations in 15 minutes that raise an alert. Refused prompts do not count.')
 @minValue(1)
 param alertFailedGenerations int = 5
 
-@description('429 answers of the image service in 15 minutes that raise an alert.')
+@description('Throttled calls (429 from the image service) in 15 minutes that raise an alert.')
 @minValue(1)
 param alertThrottledCalls int = 100
 
-@description('Budget of the resource group per month, in the currency of the subscription; 0: none. It warns, and stops nothing.')
+@description('Monthly budget of the resource group, in the currency of the subscription. 0: no budget. A budget warns and stops nothing.')
 @minValue(0)
 param monthlyBudget int = 50
 
-@description('First day of the month in which the budget was first made. Azure refuses to change it: give the same in every later deployment. `azd up` remembers it.')
+@description('First day of the month in which the budget was created. Azure refuses to change it: keep the value in later deployments. `azd up` remembers it.')
 @maxLength(10)
 param budgetStartDate string = utcNow('yyyy-MM-01')
 
-// ---- What follows from all that ----
+// ---- Derived values ----
 
 var resourceToken = toLower(uniqueString(subscription().id, environmentName, location))
 var tags = union(extraTags, { 'azd-env-name': environmentName })
@@ -539,7 +539,7 @@ module app 'modules/function-app.bicep' = {
       WEBHOOK_ALLOWED_HOSTS: webhookAllowedHosts
     }
   }
-  // The app reads from its first second: not before the way there is open.
+  // The app reads settings and storage when it starts: the private endpoints and the vault must exist by then.
   dependsOn: [blobEndpoint, queueEndpoint, imageAccountEndpoint, vault, vaultEndpoint, topicEndpoint]
 }
 
@@ -567,7 +567,7 @@ module alertRules 'modules/alerts.bicep' = if (alerts) {
     emails: emails
     failedGenerations: alertFailedGenerations
     throttledCalls: alertThrottledCalls
-    // A generation that is older than its own deadline should have ended; ten minutes for the last tries.
+    // Ten minutes more than the deadline: a last try may still run.
     oldestActiveSeconds: generationTimeoutSeconds + 600
   }
 }
@@ -591,7 +591,7 @@ module budget 'modules/budget.bicep' = if (monthlyBudget > 0 && !empty(budgetSta
   }
 }
 
-// ---- For the next person; no secret among them ----
+// ---- Outputs for azd and its users. None is a secret ----
 
 output AZURE_LOCATION string = location
 output AZURE_TENANT_ID string = tenant().tenantId
@@ -603,17 +603,17 @@ output AZURE_APPLICATION_INSIGHTS_NAME string = monitoring.outputs.insightsName
 @description('Name of the image account, new or existing.')
 output IMAGE_ACCOUNT_NAME string = imageAccountName
 
-@description('Where the API is.')
+@description('Base URL of the API.')
 output BASE_URL string = empty(publicBaseUrl) ? 'https://${app.outputs.hostName}/api' : publicBaseUrl
 
 output GENERATIONS_CONTAINER_URL string = '${storage.outputs.blobEndpoint}${generationsContainer}'
 output IMAGES_CONTAINER_URL string = '${storage.outputs.blobEndpoint}${imagesContainer}'
 
-@description('Prints the function key that POST and GET /generations want as x-functions-key.')
+@description('Command that prints the function key: POST and GET /generations require it in the header x-functions-key.')
 output FUNCTION_KEY_COMMAND string = 'az functionapp keys list --resource-group ${group.name} --name ${app.outputs.name} --query functionKeys.default --output tsv'
 
-@description('Endpoint of the Event Grid topic; empty: none.')
+@description('Endpoint of the Event Grid topic. Empty: none.')
 output EVENT_GRID_TOPIC_ENDPOINT string = eventGridTopic ? topic!.outputs.endpoint : ''
 
-@description('Name of the Key Vault; empty: none.')
+@description('Name of the Key Vault. Empty: none.')
 output KEY_VAULT_NAME string = makesVault ? vaultName : ''

@@ -1,41 +1,41 @@
 @export()
-@description('A deployment of an image model, to be made in the new account.')
+@description('A deployment of an image model in the new account.')
 type imageDeployment = {
   @description('Name of the deployment.')
   @minLength(2)
   @maxLength(64)
   name: string
 
-  @description('Who made the model: OpenAI, "Black Forest Labs", Microsoft.')
+  @description('Publisher of the model: OpenAI, "Black Forest Labs" or Microsoft.')
   modelFormat: string
 
-  @description('The model, such as gpt-image-2.')
+  @description('Name of the model, such as gpt-image-2.')
   modelName: string
 
-  @description('Left out: the default version of the model.')
+  @description('Version of the model. Missing: the default version.')
   modelVersion: string?
 
-  @description('Such as GlobalStandard.')
+  @description('Deployment type, such as GlobalStandard.')
   skuName: string
 
-  @description('Quota: for image models, what the region grants a minute.')
+  @description('Quota in units. The model and the region define what one unit allows per minute.')
   @minValue(1)
   capacity: int
 }
 
-// apiKeySetting of the setting IMAGE_DEPLOYMENTS is left out: this template gives the app an identity, and no keys.
+// The setting IMAGE_DEPLOYMENTS also accepts apiKeySetting. It is missing here: the app has an identity and no keys.
 @export()
-@description('A deployment that the app may use: one entry of the setting IMAGE_DEPLOYMENTS.')
+@description('A deployment that the app uses: one entry of the setting IMAGE_DEPLOYMENTS.')
 type appDeployment = {
-  @description('What callers write as "model".')
+  @description('Value of "model" in a request.')
   name: string
   api: 'operations' | 'images' | 'flux' | 'mai'
-  @description('Left out: AZURE_OPENAI_ENDPOINT.')
+  @description('Missing: AZURE_OPENAI_ENDPOINT.')
   endpoint: string?
-  @description('Left out: the same as name.')
+  @description('Name of the deployment. Missing: the value of name.')
   deployment: string?
-  @description('Left out: AZURE_OPENAI_API_VERSION.')
+  @description('Missing: AZURE_OPENAI_API_VERSION.')
   apiVersion: string?
-  @description('The path of a FLUX model; left out: by the table of models.')
+  @description('URL path of a FLUX model. Missing: from the table of models in the app.')
   modelPath: string?
 }

@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 
@@ -70,6 +71,18 @@ class ScriptedServer:
                 reply(connection)
             else:
                 connection.sendall(reply)
+
+
+def drip(start: bytes) -> Callable[[socket.socket], None]:
+    """An answer that sends `start`, then one byte every 20 ms until the client disconnects, for 10 s at most."""
+
+    def send(connection: socket.socket) -> None:
+        connection.sendall(start)
+        for _ in range(500):
+            time.sleep(0.02)
+            connection.sendall(b"0")
+
+    return send
 
 
 @contextlib.contextmanager

@@ -53,7 +53,7 @@ def pause_until(retry_after: float | None, faults: int, now: datetime) -> dateti
 
 
 def after_pause(until: datetime, now: datetime, *, jitter: float) -> datetime:
-    """When a throttled generation resumes: spread over as long again as the pause, a minute at most."""
+    """When a throttled generation resumes: at a random time after the pause, within one more pause or a minute."""
     spread = min(LONGEST_WAIT, max(SHORTEST_WAIT, (until - now).total_seconds()))
     return max(until, now) + timedelta(seconds=spread * jitter)
 

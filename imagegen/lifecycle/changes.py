@@ -82,6 +82,7 @@ def call_claimed(generation: Generation, now: datetime, *, claim: str) -> Genera
         status=Status.RUNNING,
         queued=False,
         calling=True,
+        claim=claim,
         submitted=generation.submitted or now,
         last_action=now,
         due=now + CALL_CLAIM,

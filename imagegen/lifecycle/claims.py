@@ -6,11 +6,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from typing import Final, Protocol
 
 from imagegen.errors import ConflictError, StorageUnavailableError
-from imagegen.events import log_event
+from imagegen.events import log_event, place_of
 from imagegen.generation import Generation, Versioned
 from imagegen.lifecycle import changes
 
@@ -21,54 +22,101 @@ _RETRY_SECONDS: Final = 5.0
 """The same after a failure of storage."""
 
 
-class SaveRecord(Protocol):
-    """Replace the active record that has this ETag. Return the new ETag. Raises ConflictError."""
+def _start_thread(run: Callable[[], None]) -> None:
+    threading.Thread(target=run, name="claims", daemon=True).start()
 
-    def __call__(self, generation: Generation, etag: str, /) -> str: ...
+
+class ClaimedRecords(Protocol):
+    """The part of the repository that a claim needs."""
+
+    def read_active(self, generation_id: str) -> Versioned | None: ...
+    def save(self, generation: Generation, etag: str) -> str: ...
 
 
 class KeptClaim:
     """A claimed record, whose ETag changes with each renewal."""
 
-    def __init__(self, claimed: Versioned, renew_at: float) -> None:
+    def __init__(self, records: ClaimedRecords, claimed: Versioned, renew_at: float) -> None:
+        self._records = records
         self._claimed = claimed
         self._lock = threading.Lock()
-        self._released = False
+        self._uncertain = False
+        """Whether a renewal failed that storage may have written."""
+        self.ended = False
+        """Whether there are no more renewals."""
+        self.lost = False
+        """Whether another worker changed or dropped the record."""
         self.renew_at = renew_at
 
     def release(self) -> Versioned:
         """End the renewals. Return the record with its current ETag."""
         with self._lock:
-            self._released = True
+            self.ended = True
+            if self._uncertain:
+                # With the old ETag the write of the worker may fail, but its outcome must not wait for storage.
+                with suppress(StorageUnavailableError):
+                    self._find_own_write()
             return self._claimed
 
-    def renew(self, save: SaveRecord, clock: changes.Clock, monotonic: Callable[[], float]) -> None:
+    def renew(self, clock: changes.Clock, monotonic: Callable[[], float]) -> None:
+        """Renew the claim, unless it has ended. Raises nothing: a failure is logged and retried."""
         with self._lock:
-            if self._released:
+            if self.ended:
                 return
-            extended = changes.claim_renewed(self._claimed.generation, clock())
             try:
-                self._claimed = Versioned(extended, save(extended, self._claimed.etag))
-            except StorageUnavailableError:
-                self.renew_at = monotonic() + _RETRY_SECONDS
+                self._renew(clock())
             except ConflictError:
-                # Another worker took over, or the record is gone. The images of this call still count if they come
-                # first: the outcome is written where no outcome is.
-                self._released = True
-                log_event("generation.claim_lost", level=logging.WARNING, id=extended.id)
+                # The images of this call still count if they come first: the outcome is written where no outcome is.
+                self.ended = self.lost = True
+                log_event("generation.claim_lost", level=logging.WARNING, id=self._claimed.generation.id)
+            except StorageUnavailableError:
+                self._uncertain = True
+                self.renew_at = monotonic() + _RETRY_SECONDS
+            except Exception as error:  # noqa: BLE001 - the thread must go on: it keeps the other claims too
+                self._uncertain = True
+                self.renew_at = monotonic() + _RETRY_SECONDS
+                name, place = type(error).__name__, place_of(error)
+                log_event("generation.stuck", level=logging.ERROR, id=self._claimed.generation.id, error=name, at=place)
             else:
                 self.renew_at = monotonic() + RENEW_SECONDS
 
+    def _renew(self, now: datetime) -> None:
+        if self._uncertain:
+            self._find_own_write()
+        extended = changes.claim_renewed(self._claimed.generation, now)
+        self._claimed = Versioned(extended, self._records.save(extended, self._claimed.etag))
+
+    def _find_own_write(self) -> None:
+        """Read the ETag of a renewal that storage wrote without an answer."""
+        found = self._records.read_active(self._claimed.generation.id)
+        if found and found.generation.claim == self._claimed.generation.claim:
+            self._claimed = found
+        else:
+            self.lost = True
+        self._uncertain = False
+
 
 class ClaimKeeper:
-    """Renews the claims of this process, on one thread that exists while there is a claim to keep. Thread-safe."""
+    """Renews the claims of this process, on one thread that exists while there is a claim to keep. Thread-safe.
+
+    Parameters
+    ----------
+    start
+        Runs a function on a new thread.
+    """
 
     def __init__(
-        self, save: SaveRecord, clock: changes.Clock, *, monotonic: Callable[[], float] = time.monotonic
+        self,
+        records: ClaimedRecords,
+        clock: changes.Clock,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        start: Callable[[Callable[[], None]], None] = _start_thread,
     ) -> None:
-        self._save = save
+        self._records = records
         self._clock = clock
         self._monotonic = monotonic
+        self._start = start
         self._changed = threading.Condition()
         self._kept: set[KeptClaim] = set()
         self._running = False
@@ -76,16 +124,16 @@ class ClaimKeeper:
     @contextmanager
     def keep(self, claimed: Versioned) -> Generator[KeptClaim]:
         """Renew this claim until it is released or the block ends."""
-        kept = KeptClaim(claimed, self._monotonic() + RENEW_SECONDS)
+        kept = KeptClaim(self._records, claimed, self._monotonic() + RENEW_SECONDS)
         with self._changed:
-            self._kept.add(kept)
             if not self._running:
+                self._start(self._renew_until_none)
                 self._running = True
-                threading.Thread(target=self._renew_until_none, name="claims", daemon=True).start()
+            self._kept.add(kept)
         try:
             yield kept
         finally:
-            kept.release()
+            kept.ended = True
             with self._changed:
                 self._kept.discard(kept)
                 self._changed.notify()
@@ -96,8 +144,9 @@ class ClaimKeeper:
             kept = list(self._kept)
         for claim in kept:
             if claim.renew_at <= self._monotonic():
-                claim.renew(self._save, self._clock, self._monotonic)
+                claim.renew(self._clock, self._monotonic)
         with self._changed:
+            self._kept = {claim for claim in self._kept if not claim.ended}
             if not self._kept:
                 self._running = False
                 return None

@@ -63,9 +63,10 @@ def _take(ports: Ports, source: ImageSource, generation_id: str, index: int, sto
         last = ports.clock() >= stop_retrying
         try:
             result = _copy_once(ports, source, generation_id, index)
-        except StorageUnavailableError:
+        except StorageUnavailableError as error:
             if last:
-                raise
+                # Another call would be billed, and would probably fail to store its images too.
+                return _unexpected(generation_id, index, error)
         except Exception as error:  # noqa: BLE001 - a second call would cost more than one image
             return _unexpected(generation_id, index, error)
         else:

@@ -22,8 +22,8 @@ def finish(ports: Ports, generation: Generation, etag: str | None) -> Generation
     crash_point(CrashPoint.OUTCOME_WRITTEN)
     if winner == generation:
         _log_outcome(generation)
-        began = generation.is_claimed or generation.lost_calls > 0 or any(generation.images)
-        if generation.status is not Status.SUCCEEDED and began:
+        may_have_images = generation.is_claimed or generation.lost_calls > 0 or any(generation.images)
+        if generation.status is not Status.SUCCEEDED and may_have_images:
             ports.images.delete_all(generation.id)
     else:
         log_event("generation.overtaken", id=generation.id, status=winner.status if winner else "deleted")

@@ -1,4 +1,4 @@
-"""The verbs of a caller: start, wait, cancel, delete."""
+"""The actions of a caller: start, wait, cancel, delete."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Generations:
         Parameters
         ----------
         asked_seconds
-            The timeout in the caller's own request, if any: two requests are the same only if this is.
+            The timeout in the caller's request, if any. Requests with different timeouts are different requests.
 
         Raises
         ------
@@ -80,10 +80,10 @@ class Generations:
             When the model cannot do this, the key was used with another request, or too many generations are active.
             Nothing was written or billed.
         StorageUnavailableError
-            When the record could not be written. Nothing was billed.
+            When storage did not answer. The record may exist: the caller repeats the start with the same key.
         """
         upstream = self._choose(request.model)
-        # Of the caller's own words, before defaults: a changed default must not break a repetition.
+        # The digest covers the request before defaults, so a changed default does not break a repeated request.
         digest = _digest(request, metadata, asked_seconds)
         request = upstream.complete(request)
         now = self._ports.clock()
@@ -121,6 +121,7 @@ class Generations:
                 return found
             # The generation of this key was deleted a moment ago. Its key goes too, and this request claims it anew.
             self._ports.records.drop_key(key.name, claimed.id)
+            generation = generation.changed(id=self._new_id(self._ports.clock()))
 
     def _claim_key(self, key: IdempotencyKey, claim: KeyClaim) -> KeyClaim:
         records = self._ports.records
@@ -140,9 +141,8 @@ class Generations:
         if not own and records.was_deleted(generation.id):
             return None
         created = records.create(generation)
-        if created and own:
-            return created
-        # Another request with this key may have been faster. Then that request submits, and this one does not.
+        # Another request with this key may have been faster: it submits, and this one does not. Its generation may
+        # even have ended, or have been deleted, before this record was written.
         there = records.read(generation.id)
         if there is None and created:
             records.drop_active(generation.id, created.etag)
@@ -230,5 +230,5 @@ class Generations:
 
 def _digest(request: GenerationRequest, metadata: dict[str, str], asked_seconds: int | None) -> str:
     """SHA-256 of a request: two requests with one idempotency key must be the same request."""
-    said = [request.to_json(), metadata, asked_seconds]
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    content = [request.to_json(), metadata, asked_seconds]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import batched
 from typing import Final, Protocol
 
@@ -33,6 +33,8 @@ _MESSAGE_WAIT: Final = timedelta(seconds=20)
 """Time for a worker to take a generation from the queue, before this slot looks at it again."""
 _FAILURE_WAIT: Final = 5 * CADENCE
 """Time before this slot advances a generation again after a failure of storage."""
+_OUTAGE_GRACE: Final = timedelta(seconds=30)
+"""Time after a failed listing in which a claim may be renewed late: its worker could not write either."""
 _STUCK_WAIT: Final = timedelta(seconds=60)
 """The same after an unexpected error."""
 
@@ -62,6 +64,7 @@ class SlotSummary:
     """Counts of one slot."""
 
     passes: int = 0
+    """Listings."""
     moves: int = 0
     """Generations advanced, once for each time."""
     failures: int = 0
@@ -106,7 +109,7 @@ class Poller:
     threads
         Generations advanced at the same time.
     most
-        Limit of generations that this instance works on. More than this go to the queue.
+        Limit of generations that this instance works on at the same time. Further generations go to the queue.
     """
 
     def __init__(
@@ -127,6 +130,7 @@ class Poller:
         self._threads = threads
         self._most = most
         self._sleep = sleep
+        self._no_takeover_before = datetime.min.replace(tzinfo=UTC)
 
     def run(self, ends: datetime) -> SlotSummary:
         """Work until `ends`, or until no work is left.
@@ -158,6 +162,7 @@ class Poller:
             slot.summary.failed_listings += 1
             slot.failure = failure
             slot.wait = _FAILURE_WAIT
+            self._no_takeover_before = self._clock() + _OUTAGE_GRACE
             return self._clock() + slot.wait < slot.ends
         slot.wait = CADENCE
         now = self._clock()
@@ -188,6 +193,8 @@ class Poller:
 
     def _advance_entry(self, entry: ActiveEntry, known: Versioned | None) -> Versioned | None:
         current = known if known and known.etag == entry.etag else self._records.read_active(entry.id)
+        if current and current.generation.calling and self._clock() < self._no_takeover_before:
+            return Versioned(current.generation.changed(due=self._no_takeover_before), current.etag)
         return self._advance(current) if current else None
 
     def _pause(self, slot: _Slot) -> None:

@@ -117,7 +117,7 @@ class Queue(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """All of them, and the operator's policy."""
+    """All ports, and whether lost calls may be repeated."""
 
     records: Records
     images: Images

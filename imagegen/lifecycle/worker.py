@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import timedelta
-from functools import partial
 from typing import Final
 
 from imagegen.crash_points import CrashPoint, crash_point
-from imagegen.errors import ConflictError
+from imagegen.errors import ConflictError, StorageUnavailableError
 from imagegen.events import log_event, place_of
 from imagegen.generation import Generation, GenerationError, Status, Versioned
 from imagegen.lifecycle.claims import ClaimKeeper, KeptClaim
@@ -54,7 +53,7 @@ class Worker:
 
     def __init__(self, ports: Ports, keeper: ClaimKeeper | None = None) -> None:
         self._ports = ports
-        self._keeper = keeper or ClaimKeeper(ports.records.save, ports.clock)
+        self._keeper = keeper or ClaimKeeper(ports.records, ports.clock)
 
     def advance_by_id(self, generation_id: str, *, has_minutes: bool) -> None:
         """Advance the generation of a queue message, if it is due or still waits for this message.
@@ -84,7 +83,6 @@ class Worker:
         try:
             after = self.run(current, has_minutes=has_minutes)
         except ConflictError:
-            log_event("generation.overtaken", id=current.generation.id)
             return None
         return None if after.generation.status.is_terminal else after
 
@@ -96,6 +94,13 @@ class Worker:
         ConflictError
             When another worker changed the record. Its change is valid, this one is dropped.
         """
+        try:
+            return self._run(current, has_minutes=has_minutes)
+        except ConflictError:
+            log_event("generation.overtaken", id=current.generation.id)
+            raise
+
+    def _run(self, current: Versioned, *, has_minutes: bool) -> Versioned:
         claim = self._ports.new_claim()
         outcome: Outcome = self._due(current.generation, has_minutes=has_minutes)
         with ExitStack() as stack:
@@ -104,9 +109,14 @@ class Worker:
                 step = transition(
                     current.generation, outcome, self._ports.clock(), jitter=self._ports.jitter(), claim=claim
                 )
+                # Before the write, which may fail: a lost call must leave a trace.
+                self._log_outcome(outcome, step)
                 if kept and not isinstance(step.effect, Take):
                     current = kept.release()
                 match step.effect:
+                    case Finish() if kept and kept.lost and step.generation.status is not Status.SUCCEEDED:
+                        # Another worker calls again. Its images must not be dropped because this call failed.
+                        raise ConflictError(current.generation.id)
                     case Finish():
                         winner = finish(self._ports, step.generation, current.etag)
                         return Versioned(winner or step.generation, current.etag)
@@ -116,8 +126,7 @@ class Worker:
                     case Leave() | Take():
                         current = Versioned(step.generation, current.etag)
                     case _:
-                        current = self._write(current, step.generation)
-                self._log(outcome, step)
+                        current = self._write(current, step)
                 # A crash from here on repeats the effect, with one exception: a call is not idempotent. The claim in
                 # the record says that a call was made, and that its response is lost.
                 if isinstance(step.effect, Call):
@@ -140,10 +149,10 @@ class Worker:
             return DueForDirect(repeat, paused_until, has_minutes)
         return DueForPolled(repeat, paused_until)
 
-    def _write(self, current: Versioned, generation: Generation) -> Versioned:
+    def _write(self, current: Versioned, step: Step) -> Versioned:
         """Write what other workers must know. Raises ConflictError when one of them changed the record."""
-        before = current.generation
-        near = generation.due - self._ports.clock() < _WORTH_WRITING
+        before, generation = current.generation, step.generation
+        near = isinstance(step.effect, Rest) and generation.due - self._ports.clock() < _WORTH_WRITING
         if generation == before or (near and generation.changed(due=before.due) == before):
             return Versioned(generation, current.etag)
         written = Versioned(generation, self._ports.records.save(generation, current.etag))
@@ -165,15 +174,24 @@ class Worker:
                 return polled
             case Call(), Direct() as upstream:
                 # A worker that is late must not pay for a generation that was canceled or deleted meanwhile.
-                there = self._ports.records.read(generation.id)
-                if there is None or there.status.is_terminal:
-                    return AlreadyEnded(there)
+                try:
+                    ended = self._find_end(generation)
+                except StorageUnavailableError:
+                    # No call was made. A claim that expires would count as a lost call.
+                    return Unavailable("storage did not answer before the call")
+                if ended:
+                    return ended
+                self._log_repeated_call(generation)
                 return self._call(upstream, generation)
             case Copy(produced), _:
                 crash_point(CrashPoint.COPY_CLAIMED)
                 return copy_produced(self._ports, generation, produced)
             case Take(answered), _:
-                return take_answered(self._ports, generation, answered)
+                # Images of a later call must not replace those of an outcome.
+                ended = None
+                with suppress(StorageUnavailableError):
+                    ended = self._find_end(generation)
+                return ended or take_answered(self._ports, generation, answered)
             case Enqueue(), _:
                 # Sent after it was written: a crash in between is a lost message, and costs the time until `due`.
                 self._ports.queue.send([generation.id])
@@ -187,6 +205,10 @@ class Worker:
                 return None
             case Submit() | Poll() | Call(), upstream:
                 raise TypeError(f"{type(effect).__name__} does not fit {type(upstream).__name__}")
+
+    def _find_end(self, generation: Generation) -> AlreadyEnded | None:
+        there = self._ports.records.read(generation.id)
+        return AlreadyEnded(there) if there is None or there.status.is_terminal else None
 
     def _call(self, upstream: Direct, generation: Generation) -> Outcome:
         crash_point(CrashPoint.CALL_CLAIMED)
@@ -203,20 +225,38 @@ class Worker:
         crash_point(CrashPoint.CALL_ANSWERED)
         return answered
 
-    def _log(self, outcome: Outcome, step: Step) -> None:
+    def _log_outcome(self, outcome: Outcome, step: Step) -> None:
         generation = step.generation
-        log = partial(log_event, level=logging.WARNING, id=generation.id)
         match outcome:
             case Throttled(reason) | Unavailable(reason):
                 resumes = step.effect.until if isinstance(step.effect, Pause) else generation.due
-                seconds = round((resumes - self._ports.clock()).total_seconds())
-                log("upstream.unavailable", reason=reason, faults=generation.faults, seconds=seconds)
+                log_event(
+                    "upstream.unavailable",
+                    level=logging.WARNING,
+                    id=generation.id,
+                    reason=reason,
+                    faults=generation.faults,
+                    seconds=round((resumes - self._ports.clock()).total_seconds()),
+                )
             case Lost(reason):
-                log("generation.call_lost", reason=reason)
+                log_event("generation.call_lost", level=logging.WARNING, id=generation.id, reason=reason)
             case _:
                 pass
         if isinstance(step.effect, Leave):
-            log("generation.stranded", model=generation.request.model, cause=_CAUSE[type(outcome)])
-        if isinstance(step.effect, Call) and generation.lost_calls:
-            note = "an earlier call may have been billed: this one may be billed twice"
-            log("generation.call_repeated", lost_calls=generation.lost_calls, note=note)
+            log_event(
+                "generation.stranded",
+                level=logging.WARNING,
+                id=generation.id,
+                model=generation.request.model,
+                cause=_CAUSE[type(outcome)],
+            )
+
+    def _log_repeated_call(self, generation: Generation) -> None:
+        if generation.lost_calls:
+            log_event(
+                "generation.call_repeated",
+                level=logging.WARNING,
+                id=generation.id,
+                lost_calls=generation.lost_calls,
+                note="an earlier call may have been billed: this one may be billed twice",
+            )

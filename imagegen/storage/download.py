@@ -6,8 +6,7 @@ The request carries no credential, reaches no private address, and ends at a tim
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
@@ -66,12 +65,10 @@ class Downloader:
         endpoints: Iterable[str],
         connections: int,
         seconds: float,
-        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._allowed = tuple(allowed_hosts)
         self._own_origins = {origin_of(endpoint) for endpoint in endpoints}
         self._seconds = seconds
-        self._monotonic = monotonic
         self._trusted = _without_credentials(requests.Session())
         self._public = _without_credentials(
             HTTPSession(
@@ -97,15 +94,18 @@ class Downloader:
         ImageUnusableError
             Here, or while the chunks are read. The message never holds the URL, which is a credential.
         """
-        deadline = self._monotonic() + self._seconds
         try:
-            with response_deadline(self._seconds), self._get(url) as response:
+            # The deadline belongs to the response of this request. The caller uses storage within the ``with``, whose
+            # responses it must not cut.
+            with response_deadline(self._seconds):
+                response = self._get(url)
+            with response:
                 if response.status_code != 200:
                     again = response.status_code not in _FINAL
                     raise ImageUnusableError(
                         "imageUnavailable", f"the image URL answered {response.status_code}", again=again
                     )
-                yield Download(_content_length(response), self._chunks(response, deadline))
+                yield Download(_content_length(response), _chunks(response))
         except InvalidIPAddress:
             raise _not_allowed("its host has a private address") from None
         except (requests.RequestException, HTTPError, OSError) as error:
@@ -149,15 +149,11 @@ class Downloader:
             raise _not_allowed("it is not https")
         return self._public
 
-    def _chunks(self, response: Response, deadline: float) -> Iterator[bytes]:
-        # read1 returns what has arrived. A server that sends a byte now and then never causes a read timeout, and the
-        # claim on the record would expire.
-        while chunk := response.raw.read1(_CHUNK, decode_content=True):
-            if self._monotonic() > deadline:
-                raise ImageUnusableError(
-                    "imageUnavailable", f"the image did not arrive within {self._seconds:g} s", again=True
-                )
-            yield chunk
+
+def _chunks(response: Response) -> Iterator[bytes]:
+    # read1 returns what has arrived, instead of waiting for a whole chunk.
+    while chunk := response.raw.read1(_CHUNK, decode_content=True):
+        yield chunk
 
 
 def _without_credentials(session: requests.Session) -> requests.Session:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.blob import BlobSasPermissions, ContentSettings, UserDelegationKey, generate_blob_sas
 
-from imagegen.errors import ImageUnusableError
+from imagegen.errors import ImageUnusableError, StorageUnavailableError
 from imagegen.generation import StoredImage
 from imagegen.storage.clients import create_container, storage_errors
 from imagegen.storage.image_checks import CheckedImage, check_image
@@ -118,8 +118,18 @@ class BlobImages:
         return self._service.get_blob_client(image.container, image.blob).url
 
     def link(self, image: StoredImage) -> str:
-        """A URL with a signature that opens this image for a limited time."""
-        return f"{self.blob_url(image)}?{self._signer.sign(image)}"
+        """A URL with a signature that opens this image for a limited time.
+
+        Raises
+        ------
+        StorageUnavailableError
+            When the link cannot be signed now.
+        """
+        return f"{self.blob_url(image)}?{self._signer.sign(image.container, image.blob)}"
+
+    def check_links(self) -> None:
+        """Raise StorageUnavailableError when no link can be signed now."""
+        self._signer.sign(self._container.container_name, "any")
 
 
 class _LinkSigner:
@@ -129,6 +139,8 @@ class _LinkSigner:
     # link lifetime, six days, this stays below Azure's limit of seven days.
     _KEY_LIFETIME: Final = timedelta(hours=23)
     _CLOCK_SKEW: Final = timedelta(minutes=15)
+    _RETRY: Final = timedelta(seconds=15)
+    """Time after a failed request for a key in which links fail at once. A page of the list has hundreds of links."""
 
     def __init__(self, service: BlobServiceClient, lifetime: timedelta, clock: Callable[[], datetime]) -> None:
         self._service = service
@@ -137,26 +149,38 @@ class _LinkSigner:
         self._account_key = cast("str | None", getattr(service.credential, "account_key", None))
         self._lock = threading.Lock()
         self._delegation: tuple[UserDelegationKey, datetime] | None = None
+        self._failed: datetime | None = None
 
-    def sign(self, image: StoredImage) -> str:
+    def sign(self, container: str, blob: str) -> str:
         now = self._clock()
-        return generate_blob_sas(
-            account_name=cast("str", self._service.account_name),
-            container_name=image.container,
-            blob_name=image.blob,
-            account_key=self._account_key,
-            user_delegation_key=None if self._account_key else self._delegation_key(now),
-            permission=BlobSasPermissions(read=True),
-            start=now - self._CLOCK_SKEW,
-            expiry=now + self._lifetime,
-            protocol="https" if self._service.url.startswith("https:") else "https,http",
-        )
+        with storage_errors("sign link"):
+            return generate_blob_sas(
+                account_name=cast("str", self._service.account_name),
+                container_name=container,
+                blob_name=blob,
+                account_key=self._account_key,
+                user_delegation_key=None if self._account_key else self._delegation_key(now),
+                permission=BlobSasPermissions(read=True),
+                start=now - self._CLOCK_SKEW,
+                expiry=now + self._lifetime,
+                protocol="https" if self._service.url.startswith("https:") else "https,http",
+            )
 
     def _delegation_key(self, now: datetime) -> UserDelegationKey:
         with self._lock:
             if self._delegation is None or self._delegation[1] < now + self._lifetime:
-                expiry = now + self._lifetime + self._KEY_LIFETIME
-                with storage_errors("get user delegation key"):
-                    key = self._service.get_user_delegation_key(now - self._CLOCK_SKEW, expiry)
-                self._delegation = (key, expiry)
+                self._delegation = self._new_delegation(now)
             return self._delegation[0]
+
+    def _new_delegation(self, now: datetime) -> tuple[UserDelegationKey, datetime]:
+        if self._failed and abs(self._clock() - self._failed) < self._RETRY:
+            raise StorageUnavailableError("get user delegation key")
+        expiry = now + self._lifetime + self._KEY_LIFETIME
+        try:
+            with storage_errors("get user delegation key"):
+                key = self._service.get_user_delegation_key(now - self._CLOCK_SKEW, expiry)
+        except StorageUnavailableError:
+            self._failed = self._clock()
+            raise
+        self._failed = None
+        return key, expiry

@@ -30,6 +30,7 @@ _DONE: Final = "done/"
 _KEYS: Final = "keys/"
 _DELETED: Final = "deleted"
 _JSON: Final = ContentSettings(content_type="application/json")
+_TOMBSTONE: Final = ContentSettings(content_type="application/vnd.imagegen.tombstone+json")
 _COUNT_CACHE_SECONDS: Final = 10.0
 """How long an instance uses its count of the active records."""
 
@@ -125,14 +126,15 @@ class BlobRecords:
         """Replace the record in ``done/`` with a tombstone.
 
         The tombstone holds no content of the record. It keeps a late worker from writing an outcome, which would bring
-        the generation back. The retention rule deletes it like any record.
+        the generation back. The retention rule deletes it like any record. Its content type differs from that of a
+        record, so a subscription to BlobCreated events can tell a deletion from a completion.
         """
         done = self._container.get_blob_client(f"{_DONE}{done_key(generation_id)}")
         with storage_errors("write tombstone"):
             done.upload_blob(
                 json.dumps({"id": generation_id, "status": _DELETED}),
                 overwrite=True,
-                content_settings=_JSON,
+                content_settings=_TOMBSTONE,
                 metadata={"status": _DELETED},
             )
 

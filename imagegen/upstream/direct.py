@@ -19,6 +19,7 @@ import ijson
 from imagegen.deployments import Deployment
 from imagegen.errors import FieldProblem
 from imagegen.generation import Generation, GenerationError, GenerationRequest, Status
+from imagegen.upstream.disk_room import TEMPORARY_DISK, DiskRoom, Reservation
 from imagegen.upstream.limits import Limits
 from imagegen.upstream.protocol import (
     Answered,
@@ -32,10 +33,19 @@ from imagegen.upstream.protocol import (
     Unavailable,
 )
 from imagegen.upstream.response import NoResponseError, UpstreamResponse, read_error
-from imagegen.upstream.session import NotSentError, ResponseTooLongError, TemporaryFileError, UpstreamSession
+from imagegen.upstream.session import (
+    NotSentError,
+    ResponseTooLongError,
+    TemporaryFileError,
+    UndecodableError,
+    UpstreamSession,
+)
 
 READ_SECONDS: Final = 290
 """Read timeout. Large images take up to 250 seconds, in which the service sends nothing."""
+
+CALL_SECONDS: Final = READ_SECONDS + 30
+"""Longest time from the request to the last byte of the images."""
 
 _BUFFER: Final = 1 << 22
 """Bytes that the JSON parser reads at a time. With its default of 64 KiB, strings of 20 MB take 30 times longer."""
@@ -47,6 +57,11 @@ _PARSER: Final[dict[str, Any]] = {
 }
 _BLOCKED_SECONDS: Final = 300.0
 """Pause after the service has blocked the whole resource temporarily."""
+
+_LIKELY_IMAGE: Final = 20 * 2**20
+"""Bytes. The largest images of these models have about this size; MAX_IMAGE_BYTES allows more."""
+_NO_ROOM_SECONDS: Final = 10.0
+"""Wait of a call that has no room on the temporary disk."""
 
 
 def _no_rules(_: GenerationRequest) -> Iterable[FieldProblem]:
@@ -80,14 +95,27 @@ class DirectUpstream:
     ----------
     connections
         The number of threads that call at the same time.
-    most_bytes
-        The longest response, in bytes.
+    max_image_bytes
+        The largest image. It limits the length of a response.
+    disk
+        The temporary disk, which holds the responses.
     """
 
-    def __init__(self, deployment: Deployment, api: DirectApi, *, connections: int, most_bytes: int) -> None:
+    def __init__(
+        self,
+        deployment: Deployment,
+        api: DirectApi,
+        *,
+        connections: int,
+        max_image_bytes: int,
+        disk: DiskRoom = TEMPORARY_DISK,
+    ) -> None:
         self._deployment = deployment
         self._api = api
-        self._most_bytes = most_bytes
+        # Base64 needs four bytes for three. The rest of a response is small.
+        self._most_bytes = _in_base64(max_image_bytes) * api.limits.most_images + (1 << 20)
+        self._likely_image = min(max_image_bytes, _LIKELY_IMAGE)
+        self._disk = disk
         self._session = UpstreamSession(deployment, connections=connections, bearer_key=api.bearer_key)
 
     @property
@@ -110,11 +138,22 @@ class DirectUpstream:
 
     def generate(self, generation: Generation) -> Answered | Ended | Throttled | Unavailable | Lost:
         """Make the call. It takes 10 to 250 seconds."""
+        # The response in base64, and the copy of the image that is being checked.
+        size = _in_base64(self._likely_image) * generation.request.n + self._likely_image
+        room = self._disk.reserve(size)
+        if room is None:
+            return Unavailable("no room for the response on the temporary disk", _NO_ROOM_SECONDS)
+        outcome = self._generate(generation, room)
+        if not isinstance(outcome, Answered):
+            room.release()
+        return outcome
+
+    def _generate(self, generation: Generation, room: Reservation) -> Answered | Ended | Throttled | Unavailable | Lost:
         spool = SpooledTemporaryFile(max_size=_BUFFER)  # noqa: SIM115 - closed after the last image
         try:
             response = self._call(generation, spool)
             if response.status == 200:
-                return _answered(spool, response)
+                return _answered(spool, response, room)
             outcome = _outcome(response)
         except NotSentError as error:
             outcome = Unavailable(str(error))
@@ -122,8 +161,11 @@ class DirectUpstream:
             # Not retried: the call was billed, and the next response would be as long.
             message = f"The image service sent {error}. Ask for a smaller image, or raise MAX_IMAGE_BYTES."
             outcome = Ended(Status.FAILED, GenerationError(code="imageTooLarge", message=message))
-        except TemporaryFileError as error:
-            outcome = Ended(Status.FAILED, GenerationError(code="internalError", message=f"{error}."))
+        except UndecodableError:
+            outcome = _unusable("200 with an encoding that its headers do not state")
+        except (TemporaryFileError, OSError) as error:
+            reason = error if isinstance(error, TemporaryFileError) else f"a temporary file failed ({error.strerror})"
+            outcome = Ended(Status.FAILED, GenerationError(code="internalError", message=f"{reason}."))
         except NoResponseError as error:
             outcome = Lost(str(error))
         spool.close()
@@ -136,15 +178,26 @@ class DirectUpstream:
             event="upstream.called",
             generation_id=generation.id,
             read_seconds=READ_SECONDS,
+            total_seconds=CALL_SECONDS,
+            fresh=True,
             into=(spool, self._most_bytes),
             json=self._api.body(generation.request),
             headers={"x-ms-client-request-id": generation.id},
         )
 
 
-def _answered(spool: SpooledTemporaryFile[bytes], response: UpstreamResponse) -> Answered | Ended | Lost:
+def _in_base64(size: int) -> int:
+    return size * 4 // 3
+
+
+def _answered(
+    spool: SpooledTemporaryFile[bytes], response: UpstreamResponse, room: Reservation
+) -> Answered | Ended | Lost:
     """Parse the response twice: first to see that it is complete, then one image at a time."""
     start = _skip_byte_order_mark(spool)
+    # Without a length, the start of an object may be a response that was cut. Any other has arrived as it was sent.
+    may_be_cut = not response.has_length and spool.read(1) in (b"", b"{")
+    spool.seek(start)
     try:
         count, usage = 0, dict[str, int]()
         events = cast("Iterator[tuple[str, str, object]]", ijson.parse(spool, **_PARSER))
@@ -154,16 +207,19 @@ def _answered(spool: SpooledTemporaryFile[bytes], response: UpstreamResponse) ->
                 usage[prefix.removeprefix("usage.")] = value
     except ijson.IncompleteJSONError:
         spool.close()
-        # A response without a length may have been cut. Any other has arrived as the service sent it.
-        return _incomprehensible(response) if response.has_length else Lost("status 200 with a body that breaks off")
+        # ijson raises this error for any other text, too.
+        if may_be_cut:
+            return Lost("status 200 with a body that breaks off")
+        return _incomprehensible(response)
     except (ijson.JSONError, ValueError, RecursionError):
         spool.close()
         return _incomprehensible(response)
     if count == 0:
         spool.close()
+        room.release()
         error = GenerationError(code="noImages", message="The response of the image service holds no image.")
         return Answered((ImageRefused(error),))
-    return Answered(_images(spool, start), usage=usage or None)
+    return Answered(_images(spool, start, room), usage=usage or None)
 
 
 def _skip_byte_order_mark(spool: SpooledTemporaryFile[bytes]) -> int:
@@ -176,16 +232,20 @@ def _skip_byte_order_mark(spool: SpooledTemporaryFile[bytes]) -> int:
 
 def _incomprehensible(response: UpstreamResponse) -> Ended:
     """The end of a generation whose call was answered, and perhaps billed, with something else than images."""
+    return _unusable(f"{response.status} with {response.media_type}")
+
+
+def _unusable(answer: str) -> Ended:
     message = (
-        f"The image service answered {response.status} with {response.media_type}, which is not the JSON of this API. "
+        f"The image service answered {answer}, which is not the JSON of this API. "
         "Check the endpoint and the API in the settings. The call may have been billed; the app did not repeat it."
     )
     return Ended(Status.FAILED, GenerationError(code="upstreamAnswerInvalid", message=message))
 
 
-def _images(spool: SpooledTemporaryFile[bytes], start: int) -> Iterator[ImageSource]:
+def _images(spool: SpooledTemporaryFile[bytes], start: int, room: Reservation) -> Iterator[ImageSource]:
     """The images one by one, so that memory holds one image and its base64."""
-    with spool:
+    with spool, room:
         spool.seek(start)
         for item in ijson.items(spool, "data.item", **_PARSER):
             yield _image(cast("dict[str, Any]", item) if isinstance(item, dict) else {})
@@ -205,8 +265,18 @@ def _image(item: dict[str, Any]) -> ImageSource:
     return ImageRefused(read_error(item.get("error"), default_code="noImage"))
 
 
-_DID_NOTHING: Final = frozenset({409, 425, 500, 503, 521, 523, 525, 526, 529})
+# Microsoft bills a call that was processed, even if its status is not 200 (manage-costs: 400 and 408, but not 401 and
+# 429). So a status is listed here only if its meaning excludes that the service has worked:
+# - 409, 425: the service refused the request for the moment.
+# - 503, 529: overloaded; the request was not processed.
+# - 521, 523, 525, 526: a gateway could not connect to the service, or not agree with it on TLS.
+# 522 is not here: it includes a connection that broke after the request was sent. Nor are 520, 530 and all unassigned
+# statuses, whose cause is unknown, nor 507, which may follow after the work.
+_DID_NOTHING: Final = frozenset({409, 425, 503, 521, 523, 525, 526, 529})
 """Statuses after which a repeated call is not billed twice. docs/reliability.md has the table of all statuses."""
+
+_UNSUPPORTED: Final = frozenset({501, 505})
+"""The server does not know the method or the version of HTTP. It did nothing, and a retry does not change that."""
 
 
 def _outcome(response: UpstreamResponse) -> Ended | Throttled | Unavailable | Lost:
@@ -218,9 +288,11 @@ def _outcome(response: UpstreamResponse) -> Ended | Throttled | Unavailable | Lo
     if status == 403 and "temporarily blocked" in error.message.lower():
         # The service blocks the whole resource, and every call would extend the block.
         return Throttled("temporarily blocked", _BLOCKED_SECONDS)
-    if status in _DID_NOTHING:
+    # A 500 with the error object of the API is the service's own failure, which made no image. Any other comes from a
+    # gateway, which answers 500 also when it lost the service's answer.
+    if status in _DID_NOTHING or (status == 500 and response.states_error):
         return Unavailable(f"status {status}", retry_after)
-    if status in (408, 499) or status >= 500:
+    if status in (408, 499) or (status >= 500 and status not in _UNSUPPORTED):
         # A proxy or a front door stopped waiting. The service may have continued, and bills the images.
         return Lost(f"status {status}")
     if status < 400:

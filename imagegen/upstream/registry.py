@@ -27,10 +27,12 @@ type _Open = Callable[[Deployment, _Options], Upstream]
 
 def _direct(api_of: Callable[[Deployment], DirectApi]) -> _Open:
     def open_direct(deployment: Deployment, options: _Options) -> Upstream:
-        api = api_of(deployment)
-        # Base64 needs four bytes for three. The rest of a response is small.
-        most_bytes = options.max_image_bytes * api.limits.most_images * 4 // 3 + (1 << 20)
-        return DirectUpstream(deployment, api, connections=options.connections, most_bytes=most_bytes)
+        return DirectUpstream(
+            deployment,
+            api_of(deployment),
+            connections=options.connections,
+            max_image_bytes=options.max_image_bytes,
+        )
 
     return open_direct
 

@@ -91,6 +91,15 @@ class UpstreamResponse:
         return read_error(stated, default_code=f"http{self.status}")
 
     @property
+    def states_error(self) -> bool:
+        """Whether the body has the error object of the API. The bodies of gateways do not."""
+        try:
+            stated = self.json().get("error")
+        except NoResponseError:
+            return False
+        return isinstance(stated, dict) and bool(cast("dict[str, Any]", stated).get("code"))
+
+    @property
     def configuration_error(self) -> GenerationError | None:
         """The error with a hint for the operator, on status 401, 403 or 404; None on any other status."""
         if self.status not in _CONFIGURATION_ERRORS:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from http.cookiejar import DefaultCookiePolicy
 from ssl import SSLCertVerificationError
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -12,7 +13,14 @@ from typing import IO, TYPE_CHECKING, Any, Final
 import requests
 from azure.core.exceptions import AzureError
 from requests.auth import AuthBase
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError, SSLError
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    DecodeError,
+    HTTPError,
+    NameResolutionError,
+    NewConnectionError,
+    SSLError,
+)
 
 from imagegen.connections import response_deadline
 from imagegen.deployments import Deployment
@@ -26,9 +34,6 @@ if TYPE_CHECKING:
 _CONNECT_SECONDS: Final = 5
 _READ_SECONDS: Final = 30
 _RESPONSE_SECONDS: Final = 40
-"""Longest time from the request to the end of the response."""
-_TRANSFER_SECONDS: Final = 30
-"""For a response with images: the same, in addition to the read timeout."""
 _CHUNK: Final = 1 << 16
 _LONGEST_RESPONSE: Final = 1 << 20
 """Bytes. JSON responses have a few kilobytes; a longer one is not from this API."""
@@ -40,6 +45,10 @@ class NotSentError(NoResponseError):
 
 class ResponseTooLongError(NoResponseError):
     """The response is longer than the limit. A repeated call would return as much again."""
+
+
+class UndecodableError(NoResponseError):
+    """The whole response arrived, but not in the encoding that its headers state. A repeated call would not help."""
 
 
 class TemporaryFileError(NoResponseError):
@@ -84,24 +93,11 @@ class UpstreamSession:
         The number of threads that send at the same time.
     bearer_key
         Send the key as ``Authorization: Bearer`` instead of ``api-key``.
-    monotonic
-        Seconds of a clock that never goes back.
     """
 
-    def __init__(
-        self,
-        deployment: Deployment,
-        *,
-        connections: int,
-        bearer_key: bool = False,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._session = requests.Session()
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        for scheme in ("https://", "http://"):
-            self._session.mount(scheme, VerbatimAdapter(pool_maxsize=connections))
+    def __init__(self, deployment: Deployment, *, connections: int, bearer_key: bool = False) -> None:
+        self._session = _open_session(connections)
         self._credential = _Credential(deployment, bearer_key=bearer_key)
-        self._monotonic = monotonic
 
     def send(
         self,
@@ -111,6 +107,8 @@ class UpstreamSession:
         event: str,
         generation_id: str,
         read_seconds: float = _READ_SECONDS,
+        total_seconds: float = _RESPONSE_SECONDS,
+        fresh: bool = False,
         into: tuple[IO[bytes], int] | None = None,
         **options: Any,
     ) -> UpstreamResponse:
@@ -121,7 +119,12 @@ class UpstreamSession:
         event
             Name of the log event.
         read_seconds
-            Read timeout.
+            Read timeout: longest silence of the service.
+        total_seconds
+            Longest time from the request to the last byte of the response, however slowly it arrives.
+        fresh
+            Use a new connection, and close it afterwards. A connection that sat idle may have been cut unnoticed; a
+            request on it would be lost, and might have been billed.
         into
             A file that receives the body of a 200, and the largest number of bytes that the body may have.
 
@@ -132,15 +135,16 @@ class UpstreamSession:
         NoResponseError
             Without a response, or with one that is incomplete or too long.
         """
-        started = self._monotonic()
+        started = time.monotonic()
         try:
-            request = self._session.prepare_request(requests.Request(method, url, auth=self._credential, **options))
-            request.url = url  # prepare_request normalizes the URL; send it as given
-            seconds = read_seconds + _TRANSFER_SECONDS if into else _RESPONSE_SECONDS
             with (
-                response_deadline(seconds),
-                self._session.send(
-                    request, timeout=(_CONNECT_SECONDS, read_seconds), allow_redirects=False, stream=True
+                self._session_for(fresh=fresh) as session,
+                response_deadline(total_seconds),
+                session.send(
+                    self._prepared(session, method, url, **options),
+                    timeout=(_CONNECT_SECONDS, read_seconds),
+                    allow_redirects=False,
+                    stream=True,
                 ) as response,
             ):
                 if into and response.status_code == 200:
@@ -153,17 +157,30 @@ class UpstreamSession:
                     body = memory.getvalue()
         except (requests.RequestException, HTTPError, OSError, AzureError) as error:
             log_event(f"{event}.unanswered", id=generation_id, error=type(error).__name__)
-            kind = NotSentError if _was_not_sent(error) else NoResponseError
-            raise kind(f"no response ({type(error).__name__})") from None
+            raise _error_class(error)(f"no response ({type(error).__name__})") from None
         received = UpstreamResponse(response, body)
         log_event(
             event,
             id=generation_id,
             status=received.status,
             upstream_request_id=received.request_id,
-            ms=round((self._monotonic() - started) * 1000),
+            ms=round((time.monotonic() - started) * 1000),
         )
         return received
+
+    @contextmanager
+    def _session_for(self, *, fresh: bool) -> Generator[requests.Session]:
+        if not fresh:
+            yield self._session
+            return
+        with _open_session(1) as session:
+            session.headers["Connection"] = "close"
+            yield session
+
+    def _prepared(self, session: requests.Session, method: str, url: str, **options: Any) -> PreparedRequest:
+        request = session.prepare_request(requests.Request(method, url, auth=self._credential, **options))
+        request.url = url  # prepare_request normalizes the URL; send it as given
+        return request
 
     def _read(self, response: Response, file: IO[bytes], *, limit: int) -> None:
         total = 0
@@ -177,6 +194,20 @@ class UpstreamSession:
             except OSError as error:
                 reason = f"the response could not be written to a temporary file ({error.strerror})"
                 raise TemporaryFileError(reason) from None
+
+
+def _open_session(connections: int) -> requests.Session:
+    session = requests.Session()
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, VerbatimAdapter(pool_maxsize=connections))
+    return session
+
+
+def _error_class(error: Exception) -> type[NoResponseError]:
+    if _was_not_sent(error):
+        return NotSentError
+    return UndecodableError if isinstance(error, DecodeError) else NoResponseError
 
 
 def _was_not_sent(error: Exception) -> bool:

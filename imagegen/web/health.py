@@ -15,7 +15,7 @@ from imagegen.generation import JsonModel
 from imagegen.settings import Settings
 from imagegen.upstream.protocol import Upstream
 from imagegen.web.http import RETRY_SECONDS, Request, Response
-from imagegen.web.ports import StorageCheck
+from imagegen.web.ports import LinkCheck, StorageCheck
 
 _CACHE_SECONDS: Final = 15.0
 """Health checks must not multiply the calls to storage and to the image service."""
@@ -40,11 +40,13 @@ class HealthRoute:
         *,
         settings: Settings,
         storage: StorageCheck,
+        links: LinkCheck,
         upstreams: Mapping[str, Upstream],
         monotonic: Callable[[], float],
     ) -> None:
         self._settings = settings
         self._storage = storage
+        self._links = links
         self._upstreams = upstreams
         self._monotonic = monotonic
         self._lock = threading.Lock()
@@ -84,6 +86,14 @@ class HealthRoute:
             self._storage.check()
         except StorageUnavailableError:
             return "does not answer or refuses access; the app's log has the reason"
+        try:
+            self._links.check_links()
+        except StorageUnavailableError:
+            return (
+                "answers, but no link to an image can be signed. Check that AzureWebJobsStorage has an AccountKey, or "
+                "that the app's identity has the role Storage Blob Data Owner or Storage Blob Delegator on the whole "
+                "storage account; the app's log has the reason"
+            )
         return None
 
 

@@ -106,7 +106,7 @@ def answer(request: Request, handle: Handler) -> Response:
     except RequestError as error:
         response = error_response(error)
     except StorageUnavailableError:
-        message = "Storage does not answer or refuses access. Send the request again later."
+        message = "Storage does not answer, or refuses access. Repeat the request later, with the same Idempotency-Key."
         response = error_response(unavailable("storageUnavailable", message))
     except SettingsError as error:
         log_event("settings.invalid", level=logging.ERROR, problems=str(error))

@@ -31,6 +31,15 @@ _PER_SECOND: Final = 4
 """Active generations that add one second to ``Retry-After``."""
 
 
+_NO_LINK: Final = GenerationError(
+    code="linkUnavailable",
+    message=(
+        "The app could not sign a link to this image. Read the monitor again later, or use blobUrl with a role on the "
+        "storage account."
+    ),
+)
+
+
 def _is_none(value: object) -> bool:
     return value is None
 
@@ -53,8 +62,10 @@ class MonitorUrls(JsonModel):
 class MonitorImage(JsonModel):
     """An image in Blob Storage."""
 
-    url: str
-    """Temporary link that gives anyone read access; new in each answer."""
+    url: Annotated[str | None, OMIT_NONE]
+    """Temporary link that gives anyone read access; new in each answer. Left out if it cannot be signed now."""
+    url_error: Annotated[GenerationError | None, OMIT_NONE]
+    """Only without ``url``: why there is none."""
     blob_url: str
     """The same URL without a credential."""
     container: str
@@ -126,13 +137,7 @@ class Monitors:
         self._backlog = backlog
 
     def build(self, generation: Generation, base: str) -> Monitor:
-        """The monitor, with URLs under `base`.
-
-        Raises
-        ------
-        StorageUnavailableError
-            When the links to the images cannot be signed.
-        """
+        """The monitor, with URLs under `base`."""
         succeeded, failed = generation.status is Status.SUCCEEDED, generation.status is Status.FAILED
         return Monitor(
             id=generation.id,
@@ -172,8 +177,10 @@ class Monitors:
     def _image(self, image: StoredImage | FailedImage) -> MonitorImage | FailedImage:
         if isinstance(image, FailedImage):
             return image
+        url = self._link(image)
         return MonitorImage(
-            url=self._links.link(image),
+            url=url,
+            url_error=None if url else _NO_LINK,
             blob_url=self._links.blob_url(image),
             container=image.container,
             blob=image.blob,
@@ -182,6 +189,12 @@ class Monitors:
             sha256=image.sha256,
             revised_prompt=image.revised_prompt,
         )
+
+    def _link(self, image: StoredImage) -> str | None:
+        try:
+            return self._links.link(image)
+        except StorageUnavailableError:  # the image is there, and the result must not be hidden
+            return None
 
 
 def _urls(generation: Generation, base: str) -> MonitorUrls:

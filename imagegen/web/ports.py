@@ -68,11 +68,17 @@ class Listing(Protocol):
 
 class ImageLinks(Protocol):
     def link(self, image: StoredImage) -> str:
-        """A temporary URL that gives anyone read access to this image."""
+        """A temporary URL that gives anyone read access to this image. Raises StorageUnavailableError."""
         ...
 
     def blob_url(self, image: StoredImage) -> str:
         """The same URL without a credential."""
+        ...
+
+
+class LinkCheck(Protocol):
+    def check_links(self) -> None:
+        """Raise StorageUnavailableError when no link to an image can be signed."""
         ...
 
 

@@ -88,18 +88,19 @@ class Routes:
     def _started(
         self, generation: Generation, base: str, headers: Mapping[str, str], *, may_be_final: bool = False
     ) -> Response:
-        """202 with the monitor; 200 when the generation has ended and the caller waited for it."""
-        # The generation has started, so storage errors are no longer answered with 503: the caller would start, and
-        # pay for, a second one. When the links to its images cannot be signed now, the next poll signs them.
-        try:
-            monitor = self._monitors.build(generation, base)
-        except StorageUnavailableError:
+        """202 with the monitor; 200 when the generation has ended and the caller waited for it.
+
+        The status in a 202 is never terminal: azure-core's LROPoller, which finds a final status in the first answer,
+        stops there without raising. The first poll shows how the generation ended.
+        """
+        ended = generation.status.is_terminal
+        if ended and not may_be_final:
             generation = generation.changed(status=Status.RUNNING)
-            monitor = self._monitors.build(generation, base)
+        monitor = self._monitors.build(generation, base)
         headers = {**headers, "Location": monitor.urls.result, "Operation-Location": monitor.urls.monitor}
         if may_be_final and generation.status.is_terminal:
             return Response(200, monitor.to_json(), headers)
-        retry_after = {"Retry-After": "1"} | self._monitors.retry_after(generation)
+        retry_after = {"Retry-After": "1"} if ended else self._monitors.retry_after(generation)
         return Response(202, monitor.to_json(), headers | retry_after)
 
     def list_generations(self, request: Request) -> Response:

@@ -1,41 +1,42 @@
-// What somebody should hear of. Each rule reads the log events of the app (their names: imagegen/, docs/deploy.md).
-// Counts are of ItemCount, not of rows: where telemetry is sampled, one row stands for several.
+// Alert rules on the log events of the app. docs/deploy.md lists them with what to do.
+// Queries sum ItemCount instead of counting rows: one row of sampled telemetry stands for several events.
 
 param location string
 param tags { *: string }
 
-@description('Ends the names in here.')
+@description('Suffix of the resource names.')
 param resourceToken string
 
 param workspaceId string
 
-@description('Who gets a mail. Empty: alerts are raised, and seen in the portal only.')
+@description('Mail addresses for alerts. Empty: alerts show only in the portal.')
 param emails string[]
 
-@description('Failed generations in 15 minutes that are one too many. Refused prompts are not counted.')
+@description('Failed generations in 15 minutes that raise an alert. Refused prompts do not count.')
 param failedGenerations int
 
-@description('Times that the image service answered 429 in 15 minutes that are one too many.')
+@description('Throttled calls (429 from the image service) in 15 minutes that raise an alert.')
 param throttledCalls int
 
-@description('Age of the oldest active generation, in seconds, that is one too many.')
+@description('Age of the oldest active generation, in seconds, above which an alert is raised.')
 param oldestActiveSeconds int
 
 type rule = {
-  @description('Ends the name of the rule.')
+  @description('Part of the resource name.')
   name: string
   displayName: string
   description: string
-  @description('0 critical to 4 verbose.')
+  @description('0 (critical) to 4 (verbose).')
   severity: int
-  @description('Ends in one row with one number.')
+  @description('KQL that returns one row with one number.')
   query: string
-  @description('The column with the number.')
+  @description('Name of the column with that number.')
   column: string
   operator: 'GreaterThan' | 'LessThan'
   threshold: int
-  @description('ISO 8601: how often, and over how long.')
+  @description('Interval between two evaluations, as an ISO 8601 duration.')
   every: string
+  @description('Time range of each evaluation, as an ISO 8601 duration.')
   window: string
 }
 
@@ -43,7 +44,7 @@ var rules rule[] = [
   {
     name: 'failed'
     displayName: 'Generations fail'
-    description: 'generation.failed, without those whose prompt was refused. The code= of the events says why.'
+    description: 'generation.failed events, except for refused prompts. The field code gives the reason.'
     severity: 2
     query: '''
       AppTraces
@@ -59,8 +60,8 @@ var rules rule[] = [
   }
   {
     name: 'stuck'
-    displayName: 'A generation raises an error each time it is touched'
-    description: 'generation.stuck: a defect or a damaged record. The event has the id and the place in the code.'
+    displayName: 'A generation raises an error on each try'
+    description: 'generation.stuck events: a defect or a damaged record. The event has the id and the exception.'
     severity: 1
     query: '''
       AppTraces
@@ -75,8 +76,8 @@ var rules rule[] = [
   }
   {
     name: 'poison'
-    displayName: 'A message went to a poison queue'
-    description: 'A message failed as often as host.json allows. It waits in the queue that ends in -poison.'
+    displayName: 'A message is in a poison queue'
+    description: 'A message failed as often as host.json allows. It waits in the queue whose name ends in -poison.'
     severity: 1
     query: '''
       union isfuzzy=true
@@ -97,7 +98,7 @@ var rules rule[] = [
   {
     name: 'oldest'
     displayName: 'The oldest active generation is too old'
-    description: 'oldest_seconds of poll.done: the timer runs, and does not get through.'
+    description: 'oldest_seconds of poll.done events: the timer runs, but generations wait too long.'
     severity: 2
     query: '''
       AppTraces
@@ -113,7 +114,7 @@ var rules rule[] = [
   }
   {
     name: 'silent'
-    displayName: 'The timer is silent'
+    displayName: 'The timer does not run'
     description: 'No run of poll_operations in two hours: the app is stopped, cannot start, or its identity lost a role.'
     severity: 1
     query: '''
@@ -129,8 +130,8 @@ var rules rule[] = [
   }
   {
     name: 'throttled'
-    displayName: 'The image service throttles'
-    description: 'upstream.unavailable with status 429: nothing is lost, all is slower. Ask for more quota.'
+    displayName: 'The image service throttles the app'
+    description: 'upstream.unavailable events with status 429: no generation is lost, but all take longer. Request more quota.'
     severity: 3
     query: '''
       AppTraces
@@ -146,7 +147,7 @@ var rules rule[] = [
   {
     name: 'unauthorized'
     displayName: 'The image service refuses the identity of the app'
-    description: 'status=401 or 403 on an upstream event: the role on the image account, or its network rules.'
+    description: 'Upstream events with status 401 or 403: check the role on the image account, and its network rules.'
     severity: 1
     query: '''
       AppTraces
@@ -161,8 +162,8 @@ var rules rule[] = [
   }
   {
     name: 'storage'
-    displayName: 'Storage does not answer the app'
-    description: 'storage.unavailable: the status= of the events says why; 403 is a role or a network rule.'
+    displayName: 'Storage is unavailable'
+    description: 'storage.unavailable events. The field status gives the reason; 403 is a missing role or a network rule.'
     severity: 1
     query: '''
       AppTraces
@@ -177,8 +178,8 @@ var rules rule[] = [
   }
   {
     name: 'settings'
-    displayName: 'The settings of the app are wrong'
-    description: 'settings.invalid: the event names each setting that is missing or wrong, and how to mend it.'
+    displayName: 'The settings of the app are invalid'
+    description: 'settings.invalid events name each setting that is missing or wrong, and the correction.'
     severity: 1
     query: '''
       AppTraces
@@ -224,7 +225,7 @@ resource alerts 'Microsoft.Insights/scheduledQueryRules@2026-03-01' = [
       scopes: [workspaceId]
       evaluationFrequency: rule.every
       windowSize: rule.window
-      // On the first day some tables are not there yet: an empty one is made by the first row.
+      // On the first day some tables do not exist: the first row creates each table.
       skipQueryValidation: true
       autoMitigate: true
       criteria: {

@@ -1,17 +1,17 @@
-// A completion event with no code at all: the record of a finished generation is a blob under done/, and Event Grid
-// puts a message on a queue when one is created.
+// Completion events without code in the app: the record of a finished generation is a blob under done/. Event Grid adds
+// a message to a queue for each new blob there.
 
 param location string
 param tags { *: string }
 param name string
 
-@description('The storage account of the app.')
+@description('Name of the storage account of the app.')
 param storageAccountName string
 
-@description('Container of the records.')
+@description('Name of the container of the records.')
 param generationsContainerName string
 
-@description('Queue that gets the events.')
+@description('Name of the queue for the events.')
 param queueName string
 
 resource account 'Microsoft.Storage/storageAccounts@2025-06-01' existing = {
@@ -60,6 +60,14 @@ resource finished 'Microsoft.EventGrid/systemTopics/eventSubscriptions@2025-02-1
     filter: {
       includedEventTypes: ['Microsoft.Storage.BlobCreated']
       subjectBeginsWith: '/blobServices/default/containers/${generationsContainerName}/blobs/done/'
+      // A deletion replaces the record with a tombstone, of another content type.
+      advancedFilters: [
+        {
+          operatorType: 'StringIn'
+          key: 'data.contentType'
+          values: ['application/json']
+        }
+      ]
     }
     deliveryWithResourceIdentity: {
       identity: {

@@ -1,15 +1,15 @@
-// A warning before the money is gone. A budget never stops anything.
+// A budget with warnings. It never stops a resource.
 
 @description('Name of the budget.')
 param name string
 
-@description('Per month, in the currency of the subscription.')
+@description('Monthly amount in the currency of the subscription.')
 param amount int
 
-@description('First day of the month in which the budget was first made, such as 2026-12-01. Azure refuses a change of it.')
+@description('First day of the month in which the budget was created, such as 2026-12-01. Azure refuses to change it.')
 param startDate string
 
-@description('Who gets the mail beside the owners of the resource group.')
+@description('Mail addresses for the warnings, in addition to the owners of the resource group.')
 param emails string[]
 
 var thresholds = [

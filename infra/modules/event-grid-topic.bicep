@@ -1,16 +1,16 @@
-// Where the app publishes that a generation is finished, as CloudEvents.
+// A topic for completion events as CloudEvents. The app does not publish to it yet.
 
 param location string
 param tags { *: string }
 param name string
 
-@description('The identity of the app: may publish.')
+@description('Principal id of the identity of the app, which may publish.')
 param appPrincipalId string
 
-@description('Its resource id: names its role assignments, because it is known before anything is made, so that what-if and the tests see them.')
+@description('Its resource id. The names of the role assignments use it, because what-if and the tests know it before the deployment.')
 param appIdentityId string
 
-@description('Reachable through private endpoints only.')
+@description('Whether only private endpoints reach the resource.')
 param isPrivate bool
 
 resource topic 'Microsoft.EventGrid/topics@2025-02-15' = {

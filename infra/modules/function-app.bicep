@@ -1,12 +1,12 @@
-// The app on Flex Consumption. One plan holds one app there.
+// The function app on Flex Consumption, where each plan holds one app.
 
 param location string
 param tags { *: string }
 
-@description('Ends the names in here.')
+@description('Suffix of the resource names.')
 param resourceToken string
 
-@description('Key of the service in azure.yaml: how `azd deploy` finds this app.')
+@description('Name of the service in azure.yaml. `azd deploy` finds the app by it.')
 param serviceName string
 
 param identityId string
@@ -14,7 +14,7 @@ param identityClientId string
 
 param insightsConnectionString string
 
-@description('Container of the deployment package, as a URL.')
+@description('URL of the container of the deployment package.')
 param packageContainerUrl string
 
 param instanceMemoryMB int
@@ -22,18 +22,18 @@ param maximumInstanceCount int
 param httpConcurrency int
 param alwaysReadyHttpInstances int
 
-@description('Subnet that the app sends everything through; empty: none.')
+@description('Subnet for all outbound traffic of the app. Empty: none.')
 param subnetId string
 
-@description('Whether callers outside the network reach the app.')
+@description('Whether the app accepts requests from outside the network.')
 param isPublic bool
 
-@description('App settings whose value is known before anything is made; an empty one is left out, and the app takes its default.')
+@description('App settings whose values are known before the deployment. The app uses its default for an empty one.')
 param settings { *: string }
 
 type appSetting = { name: string, value: string }
 
-@description('App settings whose value only the deployment knows. Apart from the others, because what-if and the tests can tell their names then.')
+@description('App settings whose values only the deployment knows. They are apart so that what-if and the tests know the names of all settings.')
 param settingsFromResources appSetting[]
 
 var platformSettings appSetting[] = [
@@ -42,7 +42,7 @@ var platformSettings appSetting[] = [
   { name: 'AZURE_CLIENT_ID', value: identityClientId }
   { name: 'APPLICATIONINSIGHTS_CONNECTION_STRING', value: insightsConnectionString }
   { name: 'APPLICATIONINSIGHTS_AUTHENTICATION_STRING', value: 'ClientId=${identityClientId};Authorization=AAD' }
-  // As many threads as requests that the platform sends to one instance: more of either would wait for the other.
+  // One thread for each request that the platform sends to an instance: more of either would only wait.
   { name: 'PYTHON_THREADPOOL_THREAD_COUNT', value: string(httpConcurrency) }
 ]
 
@@ -123,7 +123,7 @@ resource app 'Microsoft.Web/sites@2025-03-01' = {
     }
   }
 
-  // Deployment signs in with Entra ID; the user name and password of publishing are off.
+  // A deployment signs in with Entra ID: publishing passwords are off.
   resource noScmPassword 'basicPublishingCredentialsPolicies' = {
     name: 'scm'
     properties: {

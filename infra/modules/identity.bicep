@@ -1,4 +1,4 @@
-// The one identity of the app: user-assigned, so that its roles exist before the app starts for the first time.
+// The identity of the app. It is user-assigned: its roles exist before the app starts for the first time.
 
 @description('Name of the identity.')
 param name string

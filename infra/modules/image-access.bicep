@@ -1,20 +1,20 @@
-// What the app may do on the image account, which may be an older one in another group.
+// Roles on the image account, which may be an existing account in another resource group.
 
 @description('Name of the account.')
 param accountName string
 
-@description('The identity of the app.')
+@description('Principal id of the identity of the app.')
 param appPrincipalId string
 
-@description('Its resource id: names its role assignments, because it is known before anything is made, so that what-if and the tests see them.')
+@description('Its resource id. The names of the role assignments use it, because what-if and the tests know it before the deployment.')
 param appIdentityId string
 
-@description('A person (or group, or pipeline) who may call the models too; empty: nobody.')
+@description('Object id of a person, group or pipeline that may call the models. Empty: none.')
 param principalId string
 
 param principalType string
 
-@description('FLUX and MAI are not behind the OpenAI routes: they take this wider role.')
+@description('Grant Cognitive Services User too. The routes of FLUX and MAI require this wider role.')
 param grantCognitiveServicesUser bool
 
 resource account 'Microsoft.CognitiveServices/accounts@2025-12-01' existing = {

@@ -1,4 +1,4 @@
-// A new account for image models, with its deployments. Keys are off: callers sign in with Entra ID.
+// A new account for image models, with its deployments. Keys are off: the app signs in with Entra ID.
 
 import { imageDeployment } from '../types.bicep'
 
@@ -8,13 +8,13 @@ param tags { *: string }
 @description('Name of the account, and the first label of its host names.')
 param name string
 
-@description('AIServices has every image model; OpenAI has those of OpenAI only.')
+@description('AIServices offers every image model, OpenAI only the models of OpenAI.')
 @allowed(['AIServices', 'OpenAI'])
 param kind string
 
 param deployments imageDeployment[]
 
-@description('Reachable through private endpoints only.')
+@description('Whether only private endpoints reach the resource.')
 param isPrivate bool
 
 param workspaceId string
@@ -39,7 +39,7 @@ resource account 'Microsoft.CognitiveServices/accounts@2025-12-01' = {
     }
   }
 
-  // One at a time: the service refuses a second deployment while one is being made.
+  // One at a time: the service refuses a second deployment while it creates the first.
   @batchSize(1)
   resource models 'deployments' = [
     for deployment in deployments: {
@@ -52,7 +52,7 @@ resource account 'Microsoft.CognitiveServices/accounts@2025-12-01' = {
         model: {
           format: deployment.modelFormat
           name: deployment.modelName
-          // Without a version the service takes the model's default one.
+          // Without a version, the service uses the default version of the model.
           version: deployment.?modelVersion
         }
         versionUpgradeOption: 'OnceNewDefaultVersionAvailable'
@@ -61,8 +61,8 @@ resource account 'Microsoft.CognitiveServices/accounts@2025-12-01' = {
   ]
 }
 
-// Who called and with what result; never a prompt.
-#disable-next-line use-recent-api-versions // The one that the documentation uses; the only stable one is of 2016.
+// Caller and result of each call. These categories contain no prompt.
+#disable-next-line use-recent-api-versions // The documentation uses this version; the only stable one is from 2016.
 resource logs 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = {
   name: 'to-workspace'
   scope: account

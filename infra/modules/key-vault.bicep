@@ -1,4 +1,4 @@
-// Holds the secrets that no identity can replace. Their values are put in by a person, never by this deployment.
+// A vault for the secrets that an identity cannot replace. A person writes their values; the deployment does not.
 
 param location string
 param tags { *: string }
@@ -7,18 +7,18 @@ param tags { *: string }
 @maxLength(24)
 param name string
 
-@description('The identity of the app: may read secrets.')
+@description('Principal id of the identity of the app, which may read secrets.')
 param appPrincipalId string
 
-@description('Its resource id: names its role assignments, because it is known before anything is made, so that what-if and the tests see them.')
+@description('Its resource id. The names of the role assignments use it, because what-if and the tests know it before the deployment.')
 param appIdentityId string
 
-@description('A person (or group) who may write secrets; empty: nobody.')
+@description('Object id of a person or group that may write secrets. Empty: none.')
 param principalId string
 
 param principalType string
 
-@description('Reachable through private endpoints only.')
+@description('Whether only private endpoints reach the resource.')
 param isPrivate bool
 
 param workspaceId string
@@ -45,7 +45,7 @@ resource vault 'Microsoft.KeyVault/vaults@2025-05-01' = {
   }
 }
 
-#disable-next-line use-recent-api-versions // The one that the documentation uses; the only stable one is of 2016.
+#disable-next-line use-recent-api-versions // The documentation uses this version; the only stable one is from 2016.
 resource logs 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = {
   name: 'to-workspace'
   scope: vault

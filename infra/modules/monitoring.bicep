@@ -1,21 +1,21 @@
-// Log Analytics with a daily cap, and the Application Insights that the app writes to with its identity.
+// A Log Analytics workspace with a daily limit, and Application Insights. The app signs in to it with its identity.
 
 param location string
 param tags { *: string }
 
-@description('Ends every name in here.')
+@description('Suffix of the resource names.')
 param resourceToken string
 
-@description('Days that the logs are kept.')
+@description('Retention of the logs in days.')
 param logRetentionDays int
 
-@description('GB a day, then ingestion stops until the next day. -1: no cap.')
+@description('Daily limit in GB. Above it, ingestion stops until the next day. -1: no limit.')
 param logDailyCapGb int
 
-@description('The identity of the app: may send telemetry.')
+@description('Principal id of the identity of the app, which may send telemetry.')
 param appPrincipalId string
 
-@description('Its resource id: names its role assignments, because it is known before anything is made, so that what-if and the tests see them.')
+@description('Its resource id. The names of the role assignments use it, because what-if and the tests know it before the deployment.')
 param appIdentityId string
 
 resource workspace 'Microsoft.OperationalInsights/workspaces@2025-07-01' = {
@@ -46,7 +46,7 @@ resource insights 'Microsoft.Insights/components@2020-02-02' = {
     Application_Type: 'web'
     WorkspaceResourceId: workspace.id
     IngestionMode: 'LogAnalytics'
-    // The connection string is no secret then: it names a place, the identity opens it.
+    // Without local authentication, the connection string is only an address and no secret.
     DisableLocalAuth: true
   }
 }

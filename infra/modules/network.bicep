@@ -1,12 +1,12 @@
-// A network of two subnets: one that the app sends through, one for the private endpoints.
+// A virtual network with two subnets: one for the outbound traffic of the app, one for the private endpoints.
 
 param location string
 param tags { *: string }
 
-@description('Ends the names in here.')
+@description('Suffix of the resource names.')
 param resourceToken string
 
-@description('A /24 or larger, such as 10.20.0.0/24.')
+@description('Address space: a /24 or larger, such as 10.20.0.0/24.')
 param addressPrefix string
 
 resource appRules 'Microsoft.Network/networkSecurityGroups@2025-05-01' = {
@@ -63,7 +63,7 @@ resource network 'Microsoft.Network/virtualNetworks@2025-05-01' = {
       {
         name: 'app'
         properties: {
-          // Twice the /27 that Flex Consumption asks for at least.
+          // Twice the minimum of Flex Consumption, a /27.
           addressPrefix: cidrSubnet(addressPrefix, 26, 0)
           networkSecurityGroup: {
             id: appRules.id

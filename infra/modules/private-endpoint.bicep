@@ -1,13 +1,13 @@
-// A private address for one service, and the DNS zones that make its public name mean that address in the network.
+// A private endpoint for one service, and the DNS zones that resolve its public name to it inside the network.
 
 param location string
 param tags { *: string }
 param name string
 
-@description('The resource to reach.')
+@description('Resource id of the target.')
 param targetId string
 
-@description('Which of its services: blob, queue, account, vault, topic, sites.')
+@description('Service of the target: blob, queue, account, vault, topic or sites.')
 param groupId string
 
 @description('Private DNS zones of that service.')

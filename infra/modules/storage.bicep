@@ -1,4 +1,4 @@
-// Everything that lasts: records, images, queues, and the package that the app runs from.
+// The storage account: records, images, queues, and the deployment package of the app.
 
 param location string
 param tags { *: string }
@@ -10,30 +10,30 @@ param name string
 @description('Redundancy of the account.')
 param skuName string
 
-@description('Containers that the app works in; each is private.')
+@description('Private containers: two that the app uses, and one for its deployment package.')
 param containerNames { generations: string, images: string, package: string }
 
-@description('Queues that trigger a function. Each gets a poison queue beside it.')
+@description('Queues that trigger a function. Each gets a poison queue too.')
 param queueNames string[]
 
 @description('Days until finished generations and their images are deleted.')
 param retentionDays int
 
-@description('Days that a deleted or overwritten blob can be brought back.')
+@description('Days during which a deleted or overwritten blob can be restored.')
 param softDeleteDays int
 
-@description('Reachable through private endpoints only.')
+@description('Whether only private endpoints reach the resource.')
 param isPrivate bool
 
 param workspaceId string
 
-@description('The identity of the app.')
+@description('Principal id of the identity of the app.')
 param appPrincipalId string
 
-@description('Its resource id: names its role assignments, because it is known before anything is made, so that what-if and the tests see them.')
+@description('Its resource id. The names of the role assignments use it, because what-if and the tests know it before the deployment.')
 param appIdentityId string
 
-@description('A person (or group, or pipeline) who may look into the account; empty: nobody.')
+@description('Object id of a person, group or pipeline that may read the account. Empty: none.')
 param principalId string
 
 param principalType string
@@ -57,7 +57,7 @@ resource account 'Microsoft.Storage/storageAccounts@2025-06-01' = {
     supportsHttpsTrafficOnly: true
     publicNetworkAccess: isPrivate ? 'Disabled' : 'Enabled'
     networkAcls: {
-      // Event Grid must reach the account behind its firewall: it is one of the trusted services.
+      // Event Grid is a trusted service and must pass the firewall.
       bypass: 'AzureServices'
       defaultAction: isPrivate ? 'Deny' : 'Allow'
     }
@@ -138,8 +138,8 @@ resource account 'Microsoft.Storage/storageAccounts@2025-06-01' = {
             }
           }
           {
-            // A repeated request must find its generation for as long as that can be read, and a caller may repeat
-            // one for a day: hence the same days as above, but never less than two. Never active/: those are alive.
+            // Idempotency keys must last as long as their generations, and at least the day in which a caller may
+            // repeat a request: a rule counts full days, so two. No rule deletes active/ or throttling/.
             name: 'delete-idempotency-keys'
             enabled: true
             type: 'Lifecycle'
@@ -163,8 +163,8 @@ resource account 'Microsoft.Storage/storageAccounts@2025-06-01' = {
   }
 }
 
-// Writes and deletions, not reads: the timer reads once a second while generations are active.
-#disable-next-line use-recent-api-versions // The one that the documentation uses; the only stable one is of 2016.
+// Deletions only: reads and writes are too many, because the timer polls every second while generations are active.
+#disable-next-line use-recent-api-versions // The documentation uses this version; the only stable one is from 2016.
 resource blobLogs 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = {
   name: 'to-workspace'
   scope: account::blobs
@@ -185,8 +185,8 @@ resource blobLogs 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = {
   }
 }
 
-// StorageWrite is what the alert on poison messages reads.
-#disable-next-line use-recent-api-versions // The one that the documentation uses; the only stable one is of 2016.
+// The alert on poison messages reads StorageWrite.
+#disable-next-line use-recent-api-versions // The documentation uses this version; the only stable one is from 2016.
 resource queueLogs 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = {
   name: 'to-workspace'
   scope: account::queueService
@@ -207,8 +207,8 @@ resource queueLogs 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = 
   }
 }
 
-// The account is the smallest scope that works: the host makes containers of its own for keys and leases, and a user
-// delegation key (for the SAS links) belongs to the account.
+// The account is the smallest scope that works: the host creates containers for keys and leases, and a user delegation
+// key (for SAS links) belongs to the account.
 var appRoles = {
   storageBlobDataOwner: 'b7e6dc6d-f1e8-4753-8033-0f276bb0955b'
   storageQueueDataContributor: '974c5e8b-45b9-4653-ba55-5f855dd0fb88'

@@ -1,4 +1,4 @@
-// A page in the portal: outcomes, durations, what waits, why it failed, what the image service answered.
+// A workbook in the portal: outcomes, durations, waiting generations, failures, answers of the image service.
 
 param location string
 param tags { *: string }

@@ -65,6 +65,27 @@ def test_deployment_without_a_key_uses_entra_id() -> None:
     assert found.api_key is None
 
 
+@pytest.mark.parametrize(
+    ("main", "endpoint", "inherits"),
+    [
+        (ENDPOINT, None, True),
+        (ENDPOINT, f"{ENDPOINT}/", True),
+        (ENDPOINT, f"{ENDPOINT.upper().replace('HTTPS', 'https')}:443/gateway", True),
+        (ENDPOINT, "https://other.example.com", False),
+        (ENDPOINT, f"{ENDPOINT}.evil.example", False),
+        (ENDPOINT, f"{ENDPOINT}:8443", False),
+        ("", ENDPOINT, False),  # the key has no origin of its own
+    ],
+)
+def test_main_key_stays_at_its_origin(main: str, endpoint: str | None, inherits: bool) -> None:
+    entry = WHOLE | ({"endpoint": endpoint} if endpoint else {})
+    [found] = read([entry], AZURE_OPENAI_ENDPOINT=main)
+    assert (found.api_key.get_secret_value() if found.api_key else None) == ("the-usual-key" if inherits else None)
+    [named] = read([entry | {"apiKeySetting": "OWN_KEY"}], AZURE_OPENAI_ENDPOINT=main, OWN_KEY="its-own-key")
+    assert named.api_key
+    assert named.api_key.get_secret_value() == "its-own-key"
+
+
 def test_list_replaces_the_single_deployment_in_order() -> None:
     entries = [{"name": name, "api": "images"} for name in ("b", "a", "c")]
     assert [found.name for found in read(entries, AZURE_OPENAI_DEPLOYMENT="other")] == ["b", "a", "c"]

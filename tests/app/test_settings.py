@@ -125,6 +125,30 @@ def test_message_says_what_is_wrong_and_what_to_do(name: str, value: str, expect
     assert problem.removeprefix(f"{name}.0").removeprefix(name) == f": {expected}"
 
 
+@pytest.mark.parametrize("weekday", ["7", "1-7", "5,7", "7,1", "0-7/2", "MON,7"])
+def test_weekday_7_is_refused(weekday: str) -> None:
+    [problem] = problems(POLL_SCHEDULE=f"0 0 9 * * {weekday}")
+    assert "weekday 7" in problem
+
+
+@pytest.mark.parametrize("dates", ["7 * *", "1-7 * *", "* 7 *", "1,7 1-7 *", "*/7 * 1-5", "17 * *", "* * */7"])
+def test_seven_is_a_day_a_month_and_a_step(dates: str) -> None:
+    assert read_settings(NEEDED | {"POLL_SCHEDULE": f"0 0 9 {dates}"}).poll_schedule == f"0 0 9 {dates}"
+
+
+SAS = "BlobEndpoint=https://a.blob.core.windows.net;QueueEndpoint=https://a.queue.core.windows.net;"
+
+
+@pytest.mark.parametrize("name", ["SharedAccessSignature", "sharedaccesssignature", " SharedAccessSignature"])
+def test_storage_that_cannot_sign_links_is_refused(name: str) -> None:
+    [problem] = problems(AzureWebJobsStorage=f"{SAS}{name}=sv=2026&sig=s3cret")
+    assert problem == (
+        f"{STORAGE}: has a SharedAccessSignature, which cannot sign links to images. Use the connection string with "
+        f"the AccountKey, or set {STORAGE}__blobServiceUri and {STORAGE}__queueServiceUri to sign in with an identity."
+    )
+    assert read_settings(NEEDED | {"AzureWebJobsStorage": f"{SAS}{name}=sig=1;AccountKey=a2V5"})
+
+
 def test_storage_needs_a_connection_string_or_two_endpoints() -> None:
     [problem] = problems(AzureWebJobsStorage="")
     assert problem == (

@@ -79,6 +79,8 @@ _WORKING = "a lighthouse [status:running:1]"
 _ENDS = {
     "a thing [contentFilter]": ("failed", "contentFilter"),
     "a thing [failed:internalFailure]": ("failed", "internalFailure"),
+    "a thing [submit-400]": ("failed", "invalidPayload"),  # ended before the first answer
+    "a thing [submit-401]": ("failed", "upstreamUnauthorized"),
     "a thing [status:canceled]": ("canceled", "canceled"),
 }
 

@@ -118,6 +118,12 @@ def test_refusal_has_status_and_code(models: Stack, prompt: str, status: int, co
     assert (final.status_code, final.json()["error"]["code"]) == (status, code)
 
 
+def test_whole_answer_that_is_no_json_is_not_called_again(models: Stack) -> None:
+    answer = result(start(models.base_url, "[call-garbage:1] x", model="gpt-image-2").headers["Location"])
+    assert answer.status_code == 424
+    assert answer.json()["error"]["code"] == "upstreamAnswerInvalid"
+
+
 @pytest.mark.parametrize(
     ("prompt", "model", "bills"),
     [
@@ -127,7 +133,6 @@ def test_refusal_has_status_and_code(models: Stack, prompt: str, status: int, co
         ("[call-408:1] x", "MAI-Image-2.5", 1),  # the app cannot know whether it was billed, so the log has a warning
         ("[call-drop:1] x", "gpt-image-2", 2),  # billed, the response is lost
         ("[call-cut:1] x", "gpt-image-1.5", 2),
-        ("[call-garbage:1] x", "gpt-image-2", 2),
     ],
 )
 def test_transient_fault_repeats_the_call(models: Stack, prompt: str, model: str, bills: int) -> None:

@@ -1,4 +1,4 @@
-"""The Bicep CLI, and what it predicts that a deployment would make."""
+"""The Bicep CLI, and the resources that it predicts for a deployment of main.bicep."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 INFRA = ROOT / "infra"
 
 HOW_TO_GET_BICEP = (
-    "no Bicep CLI: set BICEP to one, put `bicep` on the PATH, or run `az bicep install` (https://aka.ms/bicep-install)"
+    "no Bicep CLI found: set BICEP to its path, put `bicep` on the PATH, or run `az bicep install` "
+    "(https://aka.ms/bicep-install)"
 )
 
 SUBSCRIPTION = "00000000-0000-0000-0000-000000000000"
@@ -30,64 +31,53 @@ type Resource = dict[str, Any]
 
 
 def find_bicep() -> str | None:
-    """Path of a Bicep CLI: what BICEP names, else on the PATH, else the one that `az bicep install` made."""
-    named = os.environ.get("BICEP")
-    if named:
-        if shutil.which(named) is None:
-            raise FileNotFoundError(f"BICEP names {named}, which cannot be run")
-        return str(Path(named).resolve()) if os.sep in named else named
-    # `az bicep` has no `snapshot` of its own, but it keeps the whole CLI here.
+    """Path of the Bicep CLI: from BICEP, else from the PATH, else from `az bicep install`."""
+    configured = os.environ.get("BICEP")
+    if configured:
+        if shutil.which(configured) is None:
+            raise FileNotFoundError(f"BICEP={configured}: not an executable file. Set it to the path of a Bicep CLI.")
+        return str(Path(configured).resolve()) if os.sep in configured else configured
+    # `az bicep` has no subcommand for predictions, but it stores the complete CLI here.
     by_az = Path(os.environ.get("AZURE_CONFIG_DIR") or Path.home() / ".azure") / "bin" / "bicep"
     return shutil.which("bicep") or (str(by_az) if by_az.is_file() else None)
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """What a command answered."""
-
-    status: int
-    out: str
-    err: str
-
-
-@dataclass(frozen=True, slots=True)
 class Bicep:
-    """The compiler."""
+    """The Bicep CLI at a path."""
 
     command: str
 
-    def run(self, *arguments: str | Path) -> Said:
-        done = subprocess.run(
-            [self.command, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=300
-        )
-        return Said(done.returncode, done.stdout, done.stderr)
+    def run(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([self.command, *arguments], capture_output=True, text=True, check=False, timeout=300)
 
     def compile(self, file: Path) -> dict[str, Any]:
-        """The ARM template of a file that compiles without a word."""
-        said = self.run("build", file, "--stdout")
-        assert (said.status, said.err) == (0, ""), said.err
-        return json.loads(said.out)
+        """Compile a file into an ARM template. Any error or warning fails the test."""
+        # A wrong property is only a warning, with exit status 0.
+        built = self.run("build", file, "--stdout")
+        assert (built.returncode, built.stderr) == (0, ""), built.stderr
+        return json.loads(built.stdout)
 
     def predict(self, parameter_sets: Mapping[str, Parameters]) -> dict[str, Prediction]:
-        """What a deployment of main.bicep would make, with each of these sets: what `bicep snapshot` writes.
+        """Predict the resources of main.bicep for each parameter set, as `bicep snapshot` does.
 
-        All from one process that is asked again and again: a `bicep snapshot` of each would be three seconds.
+        One process answers all sets: starting `bicep snapshot` for each would take three seconds a set.
         """
-        with tempfile.TemporaryDirectory() as folder, Calls(self.command) as calls:
+        with tempfile.TemporaryDirectory() as folder, JsonRpc(self.command) as rpc:
             predicted: dict[str, Prediction] = {}
             for number, (name, parameters) in enumerate(parameter_sets.items()):
                 file = Path(folder).resolve() / f"{number}.bicepparam"
                 file.write_text(_parameter_file(parameters, file.parent), encoding="utf-8")
                 metadata = {"subscriptionId": SUBSCRIPTION, "location": REGION}
-                answer = calls.call("bicep/getSnapshot", {"path": str(file), "metadata": metadata})
+                answer = rpc.call("bicep/getSnapshot", {"path": str(file), "metadata": metadata})
                 snapshot = json.loads(answer["snapshot"])
                 assert snapshot["diagnostics"] == [], name
-                predicted[name] = Prediction(parameters, snapshot["predictedResources"], snapshot["outputs"])
+                predicted[name] = Prediction(name, parameters, snapshot["predictedResources"], snapshot["outputs"])
         return predicted
 
 
-class Calls:
-    """JSON-RPC with a Bicep CLI, framed as language servers do."""
+class JsonRpc:
+    """JSON-RPC client of a Bicep CLI, with the framing of language servers."""
 
     def __init__(self, command: str) -> None:
         self._command = command
@@ -114,25 +104,30 @@ class Calls:
         while header := self._process.stdout.readline().strip():
             name, _, value = header.partition(b":")
             length = int(value) if name.lower() == b"content-length" else length
-        assert length, "the Bicep CLI ended"
+        assert length, "the Bicep CLI ended without an answer"
         answer = json.loads(self._process.stdout.read(length))
         assert "error" not in answer, answer["error"]
         return answer["result"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction:
-    """The resources that a deployment would make. What is only known at run time stays ``[reference(…)]``."""
+    """The resources of one deployment. A value that only Azure knows stays an expression: ``[reference(…)]``."""
 
+    name: str
+    """Name of the parameter set."""
     parameters: Parameters
     resources: list[Resource]
     outputs: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"<deployment {self.name!r}>"
 
     def of_type(self, resource_type: str) -> list[Resource]:
         return [resource for resource in self.resources if resource["type"].lower() == resource_type.lower()]
 
     def the(self, resource_type: str) -> Resource:
-        """The only resource of this type."""
+        """Return the only resource of this type."""
         [resource] = self.of_type(resource_type)
         return resource
 
@@ -142,19 +137,19 @@ class Prediction:
 
     @cached_property
     def settings(self) -> dict[str, str]:
-        """The settings of the app."""
+        """The app settings, by name."""
         pairs = self.app["properties"]["siteConfig"]["appSettings"]
         names = [pair["name"] for pair in pairs]
-        assert len(names) == len(set(names)), "a setting is given twice"
+        assert len(names) == len(set(names)), "an app setting has two values"
         return {pair["name"]: pair["value"] for pair in pairs}
 
     def names(self, resource_type: str) -> set[str]:
-        """Last parts of the names of all resources of this type."""
+        """Last segment of the name of each resource of this type."""
         return {resource["name"].rsplit("/", 1)[-1] for resource in self.of_type(resource_type)}
 
 
 def strings(value: Any) -> Iterator[str]:
-    """Every string in a JSON value, keys not among them."""
+    """Every string in a JSON value, without the keys of objects."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -166,14 +161,14 @@ def strings(value: Any) -> Iterator[str]:
 
 
 def _parameter_file(parameters: Parameters, folder: Path) -> str:
-    # Bicep takes relative paths only.
+    # Bicep accepts relative paths only.
     main = Path(os.path.relpath(INFRA / "main.bicep", folder)).as_posix()
     given = {"environmentName": ENVIRONMENT, "location": REGION, **parameters}
     return "\n".join([f"using '{main}'", *(f"param {name} = {_literal(value)}" for name, value in given.items()), ""])
 
 
 def _literal(value: Any) -> str:
-    """A JSON value in Bicep's own notation."""
+    """Write a JSON value in Bicep syntax."""
     match value:
         case bool():
             return "true" if value else "false"

@@ -1,4 +1,4 @@
-"""Parameters that the template is tried with: the defaults, each switch turned, and all of them together."""
+"""Parameter sets of the predictions: the defaults, each switch alone, and all together."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _EVERY_NUMBER: Final[dict[str, Any]] = {
     "maxActiveGenerations": 50,
     "maxDuePerInstance": 20,
     "repeatLostCalls": False,
-    "storageRedundancy": "Standard_ZRS",
+    "storageRedundancy": "Standard_GZRS",
     "retentionDays": 90,
     "softDeleteDays": 14,
     "logRetentionDays": 90,
@@ -103,8 +103,8 @@ PARAMETER_SETS: Final[dict[str, dict[str, Any]]] = {
     "operations": {"imageApi": "operations"},
     "wider role": {"grantCognitiveServicesUser": True},
     "several models": _SEVERAL_MODELS,
-    "strings": _EVERY_STRING,
-    "numbers": _EVERY_NUMBER,
+    "values": {**_EVERY_STRING, **_EVERY_NUMBER},
+    "second region": {"storageRedundancy": "Standard_GZRS"},
     "least retention": {"retentionDays": 1},
     "vault": {"keyVault": True},
     "old API": {"compatApiKeysInKeyVault": True},

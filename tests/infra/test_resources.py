@@ -1,4 +1,4 @@
-"""What is made fits the code: storage, lifecycle rules, the app, and what Flex Consumption accepts."""
+"""The deployed resources fit the code of the app, and Flex Consumption."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-import pytest
-
 from imagegen.settings import Settings
-from tests.infra.bicep import ROOT, SUBSCRIPTION, Prediction
+from tests.infra.bicep import INFRA, ROOT, SUBSCRIPTION, Prediction
+from tests.infra.rules import every_deployment, given, has, rule_for
 
 APP_SITE_CONFIG: Final = {"appSettings", "minTlsVersion"}
-"""Everything in siteConfig. Flex refuses ftpsState, linuxFxVersion, use32BitWorkerProcess and others: what is not
-here was not looked at, and does not belong there before it was."""
+"""All properties of siteConfig. Flex Consumption refuses ftpsState, linuxFxVersion, use32BitWorkerProcess and others:
+before you add a property here, check that Flex Consumption accepts it."""
 
 CANNOT_BE_TAGGED: Final = {
     "Microsoft.Authorization/roleAssignments",
@@ -30,39 +29,41 @@ CANNOT_BE_TAGGED: Final = {
     "Microsoft.Web/sites/basicPublishingCredentialsPolicies",
 }
 
+ACCOUNTS: Final = "Microsoft.CognitiveServices/accounts"
+MODELS: Final = "Microsoft.CognitiveServices/accounts/deployments"
+STORAGE: Final = "Microsoft.Storage/storageAccounts"
+QUEUES: Final = "Microsoft.Storage/storageAccounts/queueServices/queues"
+BUDGETS: Final = "Microsoft.Consumption/budgets"
 CONTAINERS: Final = "Microsoft.Storage/storageAccounts/blobServices/containers"
 
 
-def source() -> str:
-    """The code of the app."""
-    files = [ROOT / "function_app.py", *(ROOT / "imagegen").rglob("*.py")]
-    return "\n".join(file.read_text(encoding="utf-8") for file in files)
-
-
-def test_everything_is_made_in_the_group_of_the_environment(prediction: Prediction) -> None:
+@rule_for(every_deployment)
+def test_resource_group_has_the_name_of_the_environment(prediction: Prediction) -> None:
     group = prediction.the("Microsoft.Resources/resourceGroups")
     assert group["name"] == prediction.parameters.get("resourceGroupName", "rg-demo")
-    in_group = f"[resourceId('{SUBSCRIPTION}', '{group['name']}', "
-    elsewhere = [
-        resource["id"]
-        for resource in prediction.resources
-        # The name of a DNS zone of storage ends in what only the cloud knows: its id stays an expression.
-        if resource is not group and not resource["id"].startswith((f"{group['id']}/", in_group))
-    ]
-    if "existingImageAccountName" in prediction.parameters:
-        assert all(
-            "/rg-theirs/providers/Microsoft.CognitiveServices/accounts/theirs/providers/" in name for name in elsewhere
-        )
-    else:
-        assert elsewhere == []
 
 
-def test_nothing_about_a_resource_stays_unknown(prediction: Prediction) -> None:
-    # Otherwise the checks in these files would look at less than what a deployment makes.
+@rule_for(has(ACCOUNTS))
+def test_all_resources_are_in_the_resource_group(prediction: Prediction) -> None:
+    assert _outside_group(prediction) == []
+
+
+@rule_for(given("existingImageAccountName"))
+def test_only_roles_on_an_existing_account_are_outside_the_group(prediction: Prediction) -> None:
+    roles = "/rg-theirs/providers/Microsoft.CognitiveServices/accounts/theirs/providers/Microsoft.Authorization/"
+    outside = _outside_group(prediction)
+    assert outside
+    assert [name for name in outside if roles not in name] == []
+
+
+@rule_for(every_deployment)
+def test_no_property_is_unknown(prediction: Prediction) -> None:
+    # The rules in this folder cannot check a property that the prediction does not know.
     assert "unknown()" not in repr(prediction.resources)
 
 
-def test_everything_is_tagged_with_the_environment(prediction: Prediction) -> None:
+@rule_for(every_deployment)
+def test_every_resource_has_the_tag_of_the_environment(prediction: Prediction) -> None:
     for resource in prediction.resources:
         if resource["type"] in CANNOT_BE_TAGGED or "subnets" in resource["type"]:
             assert "tags" not in resource
@@ -71,21 +72,24 @@ def test_everything_is_tagged_with_the_environment(prediction: Prediction) -> No
             assert prediction.parameters.get("extraTags", {}).items() <= resource["tags"].items()
 
 
-def test_azd_finds_the_app_by_its_tag(prediction: Prediction) -> None:
+@rule_for(every_deployment)
+def test_only_the_app_has_the_service_tag_of_azure_yaml(prediction: Prediction) -> None:
     [service] = re.findall(r"^services:\n  (\w+):", (ROOT / "azure.yaml").read_text(encoding="utf-8"), re.MULTILINE)
     assert prediction.app["tags"]["azd-service-name"] == service
     others = [resource for resource in prediction.resources if resource is not prediction.app]
     assert all("azd-service-name" not in resource.get("tags", {}) for resource in others)
 
 
-def test_the_containers_that_the_code_names_are_made(prediction: Prediction) -> None:
+@rule_for(every_deployment)
+def test_containers_are_those_of_the_settings(prediction: Prediction) -> None:
     records = str(Settings.model_fields["generations_container"].default)
     images = str(Settings.model_fields["images_container"].default)
     assert prediction.names(CONTAINERS) == {records, images, "app-package"}
     assert (prediction.settings["GENERATIONS_CONTAINER"], prediction.settings["IMAGES_CONTAINER"]) == (records, images)
 
 
-def test_the_app_runs_from_the_container_that_is_made_for_it(prediction: Prediction) -> None:
+@rule_for(every_deployment)
+def test_app_runs_from_the_package_container(prediction: Prediction) -> None:
     deployment = prediction.app["properties"]["functionAppConfig"]["deployment"]["storage"]
     assert deployment["type"] == "blobContainer"
     assert "outputs.blobEndpoint.value, 'app-package')" in deployment["value"]
@@ -95,7 +99,8 @@ def test_the_app_runs_from_the_container_that_is_made_for_it(prediction: Predict
     assert prediction.the("Microsoft.ManagedIdentity/userAssignedIdentities")["id"] == identity
 
 
-def test_finished_work_is_deleted_in_time_and_active_work_never(prediction: Prediction) -> None:
+@rule_for(every_deployment)
+def test_lifecycle_rules_delete_finished_work_only(prediction: Prediction) -> None:
     days = prediction.parameters.get("retentionDays", 30)
     policy = prediction.the("Microsoft.Storage/storageAccounts/managementPolicies")["properties"]["policy"]
     deleted: dict[str, int] = {}
@@ -110,12 +115,16 @@ def test_finished_work_is_deleted_in_time_and_active_work_never(prediction: Pred
     assert prediction.settings["RETENTION_DAYS"] == str(days)
 
 
-@pytest.mark.parametrize("prefix", ["active/", "done/"])
-def test_the_prefixes_are_those_of_the_code(prefix: str) -> None:
-    assert f'"{prefix}"' in source()
+def test_prefixes_of_the_lifecycle_rules_are_those_of_the_code() -> None:
+    code = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "imagegen").rglob("*.py"))
+    bicep = (INFRA / "modules" / "storage.bicep").read_text(encoding="utf-8")
+    prefixes = re.findall(r"\$\{containerNames\.generations\}/(\w+/)", bicep)
+    assert prefixes == ["done/", "keys/"]
+    assert [prefix for prefix in [*prefixes, "active/"] if not re.search(rf'["\']{prefix}', code)] == []
 
 
-def test_the_plan_is_flex_consumption_and_has_one_app(prediction: Prediction) -> None:
+@rule_for(every_deployment)
+def test_plan_is_flex_consumption_with_one_app(prediction: Prediction) -> None:
     plan = prediction.the("Microsoft.Web/serverfarms")
     assert plan["sku"] == {"tier": "FlexConsumption", "name": "FC1"}
     assert plan["properties"] == {"reserved": True}
@@ -123,7 +132,8 @@ def test_the_plan_is_flex_consumption_and_has_one_app(prediction: Prediction) ->
     assert prediction.app["kind"] == "functionapp,linux"
 
 
-def test_the_app_has_nothing_that_flex_refuses(prediction: Prediction) -> None:
+@rule_for(every_deployment)
+def test_app_uses_only_what_flex_consumption_accepts(prediction: Prediction) -> None:
     types = {resource["type"] for resource in prediction.resources}
     assert not any(type_.startswith("Microsoft.Web/sites/slots") for type_ in types)
     assert set(prediction.app["properties"]["siteConfig"]) == APP_SITE_CONFIG
@@ -132,101 +142,116 @@ def test_the_app_has_nothing_that_flex_refuses(prediction: Prediction) -> None:
     assert not any("/Microsoft.Web/" in name for name in logged)
 
 
-def test_the_app_runs_the_python_that_it_is_developed_with(prediction: Prediction) -> None:
+@rule_for(every_deployment)
+def test_app_runs_the_python_of_python_version(prediction: Prediction) -> None:
     runtime = prediction.app["properties"]["functionAppConfig"]["runtime"]
     assert runtime == {"name": "python", "version": (ROOT / ".python-version").read_text(encoding="utf-8").strip()}
 
 
-def test_cost_choices_arrive(prediction: Prediction) -> None:
-    given = prediction.parameters
-    always_ready = given.get("alwaysReadyHttpInstances", 0)
+@rule_for(every_deployment)
+def test_cost_parameters_are_applied(prediction: Prediction) -> None:
+    parameters = prediction.parameters
+    always_ready = parameters.get("alwaysReadyHttpInstances", 0)
     assert prediction.app["properties"]["functionAppConfig"]["scaleAndConcurrency"] == {
-        "instanceMemoryMB": given.get("instanceMemoryMB", 2048),
-        "maximumInstanceCount": given.get("maximumInstanceCount", 40),
+        "instanceMemoryMB": parameters.get("instanceMemoryMB", 2048),
+        "maximumInstanceCount": parameters.get("maximumInstanceCount", 40),
         "alwaysReady": [{"name": "http", "instanceCount": always_ready}] if always_ready else [],
-        "triggers": {"http": {"perInstanceConcurrency": given.get("httpConcurrency", 16)}},
+        "triggers": {"http": {"perInstanceConcurrency": parameters.get("httpConcurrency", 16)}},
     }
-    storage = prediction.the("Microsoft.Storage/storageAccounts")
-    assert storage["sku"]["name"] == given.get("storageRedundancy", "Standard_LRS")
+    storage = prediction.the(STORAGE)
+    assert storage["sku"]["name"] == parameters.get("storageRedundancy", "Standard_LRS")
     blobs = prediction.the("Microsoft.Storage/storageAccounts/blobServices")["properties"]
-    kept = {"enabled": True, "days": given.get("softDeleteDays", 7)}
+    kept = {"enabled": True, "days": parameters.get("softDeleteDays", 7)}
     assert blobs["deleteRetentionPolicy"] == blobs["containerDeleteRetentionPolicy"] == kept
     logs = prediction.the("Microsoft.OperationalInsights/workspaces")["properties"]
-    assert logs["retentionInDays"] == given.get("logRetentionDays", 30)
-    assert logs["workspaceCapping"]["dailyQuotaGb"] == given.get("logDailyCapGb", 1)
+    assert logs["retentionInDays"] == parameters.get("logRetentionDays", 30)
+    assert logs["workspaceCapping"]["dailyQuotaGb"] == parameters.get("logDailyCapGb", 1)
 
 
-def test_the_account_has_the_deployments_that_the_app_uses(predictions: Mapping[str, Prediction]) -> None:
+def test_account_has_the_deployments_of_the_parameters(predictions: Mapping[str, Prediction]) -> None:
     everything = predictions["everything"]
-    given = everything.parameters
-    [single, flux] = everything.of_type("Microsoft.CognitiveServices/accounts/deployments")
+    parameters = everything.parameters
+    [single, flux] = everything.of_type(MODELS)
     assert single["name"].endswith(f"/{everything.settings['AZURE_OPENAI_DEPLOYMENT']}")
-    assert single["sku"] == {"name": given["imageModelSku"], "capacity": given["imageModelCapacity"]}
+    assert single["sku"] == {"name": parameters["imageModelSku"], "capacity": parameters["imageModelCapacity"]}
     assert single["properties"]["model"] == {
         "format": "OpenAI",
-        "name": given["imageModelName"],
-        "version": given["imageModelVersion"],
+        "name": parameters["imageModelName"],
+        "version": parameters["imageModelVersion"],
     }
     assert flux["name"].endswith("/FLUX.2-pro")
-    assert everything.the("Microsoft.CognitiveServices/accounts")["location"] == given["imageAccountLocation"]
-    assert everything.the("Microsoft.CognitiveServices/accounts")["kind"] == given["imageAccountKind"]
+    account = everything.the(ACCOUNTS)
+    assert account["location"] == parameters["imageAccountLocation"]
+    assert account["kind"] == parameters["imageAccountKind"]
 
 
-def test_by_default_there_is_one_gpt_image_deployment_of_the_default_version(
-    predictions: Mapping[str, Prediction],
-) -> None:
-    deployment = predictions["defaults"].the("Microsoft.CognitiveServices/accounts/deployments")
+def test_default_is_one_gpt_image_deployment(predictions: Mapping[str, Prediction]) -> None:
+    deployment = predictions["defaults"].the(MODELS)
     model = deployment["properties"]["model"]
     assert model["name"].startswith("gpt-image-")
     assert model.get("version") is None
     assert deployment["sku"] == {"name": "GlobalStandard", "capacity": 1}
 
 
-@pytest.mark.parametrize("name", ["existing account", "existing account, network"])
-def test_an_existing_account_is_used_and_not_made(predictions: Mapping[str, Prediction], name: str) -> None:
-    prediction = predictions[name]
-    assert prediction.of_type("Microsoft.CognitiveServices/accounts") == []
-    assert prediction.of_type("Microsoft.CognitiveServices/accounts/deployments") == []
+@rule_for(given("existingImageAccountName"))
+def test_existing_account_is_used_and_not_created(prediction: Prediction) -> None:
+    assert prediction.of_type(ACCOUNTS) == []
+    assert prediction.of_type(MODELS) == []
     assert "imageAccess" in prediction.settings["AZURE_OPENAI_ENDPOINT"]
     assert prediction.outputs["IMAGE_ACCOUNT_NAME"] == "theirs"
 
 
-def test_the_topic_takes_cloud_events(predictions: Mapping[str, Prediction]) -> None:
-    for name, prediction in predictions.items():
-        topics = prediction.of_type("Microsoft.EventGrid/topics")
-        assert bool(topics) == ("EVENTGRID_TOPIC_ENDPOINT" in prediction.settings) == (name in ("topic", "everything"))
-        assert all(topic["properties"]["inputSchema"] == "CloudEventSchemaV1_0" for topic in topics)
+@rule_for(every_deployment)
+def test_topic_exists_if_its_switch_is_on(prediction: Prediction) -> None:
+    wanted = given("eventGridTopic")(prediction)
+    assert has("Microsoft.EventGrid/topics")(prediction) is wanted
+    assert ("EVENTGRID_TOPIC_ENDPOINT" in prediction.settings) is wanted
 
 
-def test_a_finished_record_is_an_event_on_a_queue(predictions: Mapping[str, Prediction]) -> None:
-    prediction = predictions["blob events"]
+@rule_for(given("eventGridTopic"))
+def test_topic_accepts_cloud_events(prediction: Prediction) -> None:
+    assert prediction.the("Microsoft.EventGrid/topics")["properties"]["inputSchema"] == "CloudEventSchemaV1_0"
+
+
+@rule_for(given("blobCreatedEvents"))
+def test_finished_record_becomes_a_queue_message(prediction: Prediction) -> None:
     topic = prediction.the("Microsoft.EventGrid/systemTopics")
-    storage = prediction.the("Microsoft.Storage/storageAccounts")
+    storage = prediction.the(STORAGE)
     assert topic["properties"]["source"] == storage["id"]
     subscription = prediction.the("Microsoft.EventGrid/systemTopics/eventSubscriptions")["properties"]
     assert subscription["filter"] == {
         "includedEventTypes": ["Microsoft.Storage.BlobCreated"],
         "subjectBeginsWith": "/blobServices/default/containers/generations/blobs/done/",
+        # Without it, a deletion would look like a second completion.
+        "advancedFilters": [
+            {"operatorType": "StringIn", "key": "data.contentType", "values": ["application/json"]},
+        ],
     }
     delivery = subscription["deliveryWithResourceIdentity"]
-    queues = prediction.names("Microsoft.Storage/storageAccounts/queueServices/queues")
-    assert delivery["destination"]["properties"]["queueName"] in queues
+    assert delivery["destination"]["properties"]["queueName"] in prediction.names(QUEUES)
     assert delivery["destination"]["properties"]["resourceId"] == storage["id"]
-    # Shared keys are off: without an identity Event Grid could not write.
+    # Shared keys are off: Event Grid can write only with an identity.
     assert delivery["identity"]["type"] == topic["identity"]["type"] == "SystemAssigned"
 
 
-def test_a_budget_is_made_unless_it_is_nothing(predictions: Mapping[str, Prediction]) -> None:
-    assert predictions["no budget"].of_type("Microsoft.Consumption/budgets") == []
-    budget = predictions["everything"].the("Microsoft.Consumption/budgets")["properties"]
-    assert (budget["amount"], budget["timePeriod"]["startDate"]) == (500, "2026-11-01")
+@rule_for(every_deployment)
+def test_budget_exists_unless_it_is_zero(prediction: Prediction) -> None:
+    amounts = [budget["properties"]["amount"] for budget in prediction.of_type(BUDGETS)]
+    wanted = prediction.parameters.get("monthlyBudget", 50)
+    assert amounts == ([wanted] if wanted else [])
+
+
+def test_budget_warns_owners_and_the_given_addresses(predictions: Mapping[str, Prediction]) -> None:
+    budget = predictions["everything"].the(BUDGETS)["properties"]
+    assert budget["timePeriod"]["startDate"] == "2026-11-01"
     for warning in budget["notifications"].values():
         assert warning["contactEmails"] == ["first@example.com", "second@example.com"]
-    by_default = predictions["defaults"].the("Microsoft.Consumption/budgets")["properties"]["notifications"]
+    by_default = predictions["defaults"].the(BUDGETS)["properties"]["notifications"]
+    assert by_default
     assert all(warning["enabled"] and warning["contactRoles"] == ["Owner"] for warning in by_default.values())
 
 
-def test_outputs_tell_the_next_person_where_things_are(predictions: Mapping[str, Prediction]) -> None:
+def test_outputs_name_the_addresses_of_the_deployment(predictions: Mapping[str, Prediction]) -> None:
     outputs: dict[str, Any] = predictions["defaults"].outputs
     assert "'https://{0}/api'" in outputs["BASE_URL"]
     assert outputs["GENERATIONS_CONTAINER_URL"].endswith("'generations')]")
@@ -236,3 +261,15 @@ def test_outputs_tell_the_next_person_where_things_are(predictions: Mapping[str,
     assert everything.outputs["BASE_URL"] == "https://images.example.com/api"
     assert everything.outputs["KEY_VAULT_NAME"] == everything.the("Microsoft.KeyVault/vaults")["name"]
     assert "outputs.endpoint.value" in everything.outputs["EVENT_GRID_TOPIC_ENDPOINT"]
+
+
+def _outside_group(prediction: Prediction) -> list[str]:
+    """Ids of the resources outside the resource group of the deployment."""
+    group = prediction.the("Microsoft.Resources/resourceGroups")
+    # The suffix of the DNS zones of storage depends on the cloud: the id of such a zone stays an expression.
+    inside = (f"{group['id']}/", f"[resourceId('{SUBSCRIPTION}', '{group['name']}', ")
+    return [
+        resource["id"]
+        for resource in prediction.resources
+        if resource is not group and not resource["id"].startswith(inside)
+    ]

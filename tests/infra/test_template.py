@@ -1,4 +1,4 @@
-"""What azd, GitHub and the Functions host read beside the Bicep files."""
+"""The files that azd, GitHub and the Functions host read in addition to the Bicep files."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ import pytest
 
 from imagegen.settings import ROUTE_PREFIX
 from tests.infra.bicep import INFRA, ROOT
+from tests.infra.bicep_source import outputs
 
 HOST_SCHEMA = ROOT.parent / "shared" / "reference" / "infra" / "host.schema.json"
-"""The schema of host.json from schemastore.org. It is no part of this repository: without it the rules below stand."""
+"""The schema of host.json from schemastore.org. It is not part of this repository."""
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +25,8 @@ def host() -> dict[str, Any]:
     return json.loads((ROOT / "host.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
+def test_repository_has_the_files_of_an_azd_template() -> None:
+    names = [
         ".devcontainer/devcontainer.json",
         ".funcignore",
         ".github/ISSUE_TEMPLATE/bug.md",
@@ -39,41 +39,39 @@ def host() -> dict[str, Any]:
         "azure.yaml",
         "infra/main.bicep",
         "infra/main.parameters.json",
-    ],
-)
-def test_an_azd_template_has_this_file(name: str) -> None:
-    assert (ROOT / name).read_text(encoding="utf-8").strip()
+    ]
+    missing = [name for name in names if not (ROOT / name).is_file() or not (ROOT / name).read_text("utf-8").strip()]
+    assert missing == []
 
 
-def test_the_package_has_the_app_and_nothing_else() -> None:
+def test_package_contains_the_app_and_nothing_else() -> None:
     packaged = set(_git("ls-files")) - set(_git("ls-files", "--cached", "--ignored", "--exclude-from=.funcignore"))
     app = {name for name in packaged if name.startswith("imagegen/")}
     assert "imagegen/settings.py" in app
     assert packaged - app == {"function_app.py", "host.json", "requirements.txt"}
 
 
-@pytest.mark.parametrize(
-    ("name", "packaged"),
-    [
-        (".python_packages/lib/site-packages/azure/functions/__init__.py", True),
-        (".venv/pyvenv.cfg", False),
-        (".azure/demo/.env", False),
-        (".git/config", False),
-        ("local.settings.json", False),
-        ("imagegen/__pycache__/api.cpython-313.pyc", False),
-    ],
-)
-def test_what_git_does_not_know_is_packaged_or_not(tmp_path: Path, name: str, packaged: bool) -> None:
+def test_package_contains_dependencies_and_no_local_files(tmp_path: Path) -> None:
+    # git does not track these files: .funcignore alone keeps them out of the package, or lets them in.
+    packaged = [".python_packages/lib/site-packages/azure/functions/__init__.py"]
+    ignored = [
+        ".venv/pyvenv.cfg",
+        ".azure/demo/.env",
+        "local.settings.json",
+        "imagegen/__pycache__/app.cpython-313.pyc",
+    ]
     rules = (ROOT / ".funcignore").read_text(encoding="utf-8")
     subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
     (tmp_path / ".gitignore").write_text(rules, encoding="utf-8")
-    ignored = subprocess.run(["git", "check-ignore", "--quiet", name], cwd=tmp_path, check=False).returncode == 0
-    assert ignored is not packaged or name.startswith(".git/")  # git never lists its own folder
-    if name.startswith(".git/"):
-        assert ".git" in rules.splitlines()
+    checked = subprocess.run(
+        ["git", "check-ignore", *packaged, *ignored], cwd=tmp_path, check=False, capture_output=True, text=True
+    )
+    assert checked.stdout.splitlines() == ignored
+    # git check-ignore never lists its own folder.
+    assert ".git" in rules.splitlines()
 
 
-def test_packages_are_those_of_the_python_that_runs_the_app() -> None:
+def test_packages_are_installed_for_the_python_of_the_app() -> None:
     text = (ROOT / "azure.yaml").read_text(encoding="utf-8")
     python = (ROOT / ".python-version").read_text(encoding="utf-8").strip()
     commands = re.findall(r"python3? -m pip install[\s\S]*?--requirement (\S+)", text)
@@ -83,7 +81,7 @@ def test_packages_are_those_of_the_python_that_runs_the_app() -> None:
     assert "remoteBuild: false" in text
 
 
-def test_hooks_are_there_and_can_be_run() -> None:
+def test_hooks_exist_and_are_executable() -> None:
     named = re.findall(r"run: (infra/hooks/\S+)", (ROOT / "azure.yaml").read_text(encoding="utf-8"))
     assert {Path(name).suffix for name in named} == {".sh", ".ps1"}
     for name in named:
@@ -92,17 +90,17 @@ def test_hooks_are_there_and_can_be_run() -> None:
             assert (ROOT / name).stat().st_mode & stat.S_IXUSR
 
 
-def test_the_printed_lines_start_a_generation(tmp_path: Path, template: dict[str, Any]) -> None:
-    """They are run as they are pasted, with an az and a curl that write down what they are asked."""
-    outputs = {
+def test_printed_lines_start_a_generation(tmp_path: Path) -> None:
+    """Run the lines as a user pastes them, with an `az` and a `curl` that write down their arguments."""
+    variables = {
         "FUNCTION_KEY_COMMAND": "az functionapp keys list --name func-x",
         "BASE_URL": "https://func-x.example/api",
     }
-    assert outputs.keys() <= template["outputs"].keys()
+    assert variables.keys() <= outputs()
     path = "/usr/bin:/bin"
     printed = subprocess.run(
-        [INFRA / "hooks" / "first-picture.sh"],
-        env={"PATH": path, **outputs},
+        [INFRA / "hooks" / "first-image.sh"],
+        env={"PATH": path, **variables},
         capture_output=True,
         text=True,
         check=True,
@@ -110,18 +108,22 @@ def test_the_printed_lines_start_a_generation(tmp_path: Path, template: dict[str
     lines = "\n".join(line for line in printed.splitlines() if line.startswith("  "))
     for tool, answer in (("az", "the-key"), ("curl", "")):
         stub = tmp_path / tool
-        stub.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > "{stub}.said"\necho "{answer}"\n', encoding="utf-8")
+        stub.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > "{stub}.arguments"\necho "{answer}"\n', encoding="utf-8")
         stub.chmod(0o755)
     subprocess.run(["sh", "-eu", "-c", lines], env={"PATH": f"{tmp_path}:{path}"}, check=True)
-    assert (tmp_path / "az.said").read_text(encoding="utf-8").split() == outputs["FUNCTION_KEY_COMMAND"].split()[1:]
-    said = (tmp_path / "curl.said").read_text(encoding="utf-8").splitlines()
-    assert f"{outputs['BASE_URL']}/generations" in said
-    assert "x-functions-key: the-key" in said
-    assert json.loads(said[said.index("-d") + 1]) == {"prompt": "a lighthouse in fog, oil on canvas"}
+    assert (tmp_path / "az.arguments").read_text(encoding="utf-8").split() == variables["FUNCTION_KEY_COMMAND"].split()[
+        1:
+    ]
+    arguments = (tmp_path / "curl.arguments").read_text(encoding="utf-8").splitlines()
+    assert f"{variables['BASE_URL']}/generations" in arguments
+    assert "x-functions-key: the-key" in arguments
+    assert json.loads(arguments[arguments.index("-d") + 1]) == {"prompt": "a lighthouse in fog, oil on canvas"}
 
 
-def test_pipelines_hold_no_secret_and_take_the_least_rights() -> None:
-    for file in (ROOT / ".github" / "workflows").glob("*.yml"):
+def test_workflows_use_no_secret_and_least_rights() -> None:
+    workflows = list((ROOT / ".github" / "workflows").glob("*.yml"))
+    assert len(workflows) == 2
+    for file in workflows:
         text = file.read_text(encoding="utf-8")
         assert "secrets." not in text, file
         assert "\npermissions:\n  contents: read\n" in text, file
@@ -131,9 +133,8 @@ def test_pipelines_hold_no_secret_and_take_the_least_rights() -> None:
     assert "--federated-credential-provider github" in deploys
 
 
-def test_host_json_fits_its_schema(host: dict[str, Any]) -> None:
-    if not HOST_SCHEMA.is_file():
-        return  # the next test is always there
+@pytest.mark.skipif(not HOST_SCHEMA.is_file(), reason="no schema of host.json next to this repository")
+def test_host_json_matches_its_schema(host: dict[str, Any]) -> None:
     from jsonschema import Draft7Validator
 
     schema = json.loads(HOST_SCHEMA.read_text(encoding="utf-8"))
@@ -141,34 +142,34 @@ def test_host_json_fits_its_schema(host: dict[str, Any]) -> None:
     assert problems == []
 
 
-def test_host_json_is_what_the_app_needs(host: dict[str, Any]) -> None:
+def test_host_json_has_the_version_and_timeout_of_the_app(host: dict[str, Any]) -> None:
     assert host["version"] == "2.0"
-    # Version 4 of the bundle, and never 5 by surprise.
+    # Version 4 of the bundle: version 5 may break bindings.
     assert host["extensionBundle"] == {
         "id": "Microsoft.Azure.Functions.ExtensionBundle",
         "version": "[4.*, 5.0.0)",
     }
     assert host["extensions"]["http"]["routePrefix"] == ROUTE_PREFIX
-    # Longer than an image call may take (250 s were seen), and an end for what hangs.
+    # Longer than an image call (up to 250 s measured), and short enough to end a hanging run.
     assert timedelta(minutes=5) < _time(host["functionTimeout"]) <= timedelta(minutes=30)
 
 
-def test_a_failed_message_waits_and_is_poison_in_the_end(host: dict[str, Any]) -> None:
+def test_failed_message_is_retried_later_then_poison(host: dict[str, Any]) -> None:
     queues = host["extensions"]["queues"]
     assert 1 <= queues["batchSize"] <= 32
     assert 0 < queues["newBatchThreshold"] <= queues["batchSize"]
-    # The default is 0: what fails because something is down would be poison within a second.
+    # With the default of 0, a message would be poison one second into an outage.
     assert _time(queues["visibilityTimeout"]) >= timedelta(seconds=10)
     assert 2 <= queues["maxDequeueCount"] <= 10
-    # The app writes what the host's default reads: base64.
+    # The app writes base64, the default of the host.
     assert queues.get("messageEncoding", "base64") == "base64"
 
 
-def test_sampling_leaves_runs_and_exceptions_whole(host: dict[str, Any]) -> None:
+def test_sampling_keeps_every_run_and_exception(host: dict[str, Any]) -> None:
     sampling = host["logging"]["applicationInsights"]["samplingSettings"]
     assert sampling["isEnabled"]
     assert set(sampling["excludedTypes"].split(";")) >= {"Request", "Exception"}
-    # The log events that alerts read are written at these levels.
+    # The alerts read log events of these levels.
     assert host["logging"]["logLevel"]["default"] == "Information"
 
 

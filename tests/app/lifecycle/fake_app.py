@@ -10,6 +10,7 @@ import pytest
 
 from imagegen.generation import Generation, GenerationRequest, Versioned
 from imagegen.idempotency import IdempotencyKey
+from imagegen.lifecycle.claims import ClaimKeeper
 from imagegen.lifecycle.generations import Generations
 from imagegen.lifecycle.ports import Ports
 from imagegen.lifecycle.worker import Worker
@@ -33,6 +34,12 @@ class FakeApp:
         self.throttling = FakeThrottling(self.steps)
         self.queue = FakeQueue(self.steps)
         self.jitter = 0.0
+        self.keeper = ClaimKeeper(
+            self.records,
+            self.clock,
+            monotonic=lambda: self.clock.now.timestamp(),
+            start=lambda _: None,  # `pass_time` renews instead of a thread
+        )
         self._ids = 0
         self._most_active = most_active
         self._ports = Ports(
@@ -44,14 +51,14 @@ class FakeApp:
             repeat_lost_calls=repeat_lost_calls,
             clock=self.clock,
             jitter=lambda: self.jitter,
-            sleep=self.clock.sleep,
+            sleep=self.pass_time,
         )
         self.configure({POLLED: self.polled, DIRECT: self.direct})
 
     def configure(self, upstreams: Mapping[str, Upstream]) -> None:
         """Restart the app with these models."""
         ports = replace(self._ports, upstreams=upstreams)
-        self.worker = Worker(ports)
+        self.worker = Worker(ports, self.keeper)
         self.generations = Generations(ports, self.worker, new_id=self._new_id, most_active=self._most_active)
 
     def _new_id(self, _: datetime) -> str:
@@ -87,6 +94,14 @@ class FakeApp:
         while self.queue.messages:
             for generation_id in self.queue.messages.pop(0):
                 self.worker.advance_by_id(generation_id, has_minutes=True)
+
+    def pass_time(self, length: float) -> None:
+        """Let time pass for a living process: its claims are renewed when they are due."""
+        end = self.clock.now + seconds(length)
+        while self.clock.now < end:
+            wait = self.keeper.renew_due()
+            self.clock.now = end if wait is None else min(end, self.clock.now + seconds(wait))
+        self.keeper.renew_due()
 
     def settle(self) -> None:
         """Run workers and timer until no generation is active, for an hour at most."""

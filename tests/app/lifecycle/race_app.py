@@ -21,10 +21,10 @@ from imagegen.storage.download import Download
 from imagegen.storage.images import BlobImages
 from imagegen.storage.records import BlobRecords
 from imagegen.storage.throttling import Throttling
-from imagegen.upstream.protocol import Accepted, ImageUrl, Produced
+from imagegen.upstream.protocol import Accepted, Answered, ImageBytes, ImageUrl, Produced
 from local.azurite import Azurite
-from tests.app.fakes import ANY, FakeQueue, PollOutcome, Steps, SubmitOutcome
-from tests.app.generations import NOON, POLLED
+from tests.app.fakes import ANY, FakeDirect, FakeQueue, PollOutcome, Steps, SubmitOutcome
+from tests.app.generations import DIRECT, NOON, POLLED
 
 REQUEST = GenerationRequest(prompt="a lighthouse in fog")
 URL = "https://images.example/0.png"
@@ -80,13 +80,13 @@ class Pictures:
         self.fetched = 0
         png = io.BytesIO()
         Image.new("RGB", (8, 8)).save(png, "png")
-        self._content = png.getvalue()
+        self.content = png.getvalue()
 
     @contextmanager
     def open(self, url: str) -> Generator[Download]:
         self.fetched += 1
         self._hooks.reached("fetching")
-        yield Download(len(self._content), [self._content])
+        yield Download(len(self.content), [self.content])
 
 
 class HookedRecords(BlobRecords):
@@ -136,10 +136,11 @@ class RaceApp:
             link_lifetime=timedelta(hours=1),
             clock=lambda: self.now,
         )
+        self.direct = FakeDirect(Steps(), outcomes=[Answered((ImageBytes(self.pictures.content),))])
         ports = Ports(
             records=self.records,
             images=self.images,
-            upstreams={POLLED: self.service},
+            upstreams={POLLED: self.service, DIRECT: self.direct},
             throttling=Throttling(client, container),
             queue=self.queue,
             repeat_lost_calls=True,

@@ -52,20 +52,26 @@ def test_queued_record_is_due_when_its_message_is_lost() -> None:
     assert changes.queued(new(deadline=NOON + seconds(60)), NOON).due == NOON + seconds(60)
 
 
-def test_claim_covers_the_slowest_observed_call() -> None:
-    claimed = changes.call_claimed(new(queued=True), NOON)
-    assert waited(claimed) == (changes.LONGEST_CALL + changes.CALL_SLACK).total_seconds()
-    assert seconds(250 + 30) <= changes.LONGEST_CALL  # and its transfer
+def test_claim_has_an_owner_and_lasts_90_seconds() -> None:
+    claimed = changes.call_claimed(new(queued=True), NOON, claim="a")
+    assert (claimed.claim, waited(claimed)) == ("a", 90)
     assert (claimed.calling, claimed.queued, claimed.status, claimed.submitted) == (True, False, Status.RUNNING, NOON)
 
 
+def test_claims_of_two_workers_are_different_records() -> None:
+    assert changes.call_claimed(new(), NOON, claim="a") != changes.call_claimed(new(), NOON, claim="b")
+    assert changes.copy_claimed(running(), 1, NOON, claim="a") != changes.copy_claimed(running(), 1, NOON, claim="b")
+
+
 def test_second_claim_keeps_the_time_of_the_first() -> None:
-    claimed = changes.call_claimed(new(submitted=NOON), LATER)
+    claimed = changes.call_claimed(new(submitted=NOON), LATER, claim="a")
     assert (claimed.submitted, claimed.last_action) == (NOON, LATER)
 
 
-def test_extended_claim_covers_two_tries() -> None:
-    assert waited(changes.claim_extended(new(calling=True), NOON)) == 2 * changes.LONGEST_TAKE.total_seconds()
+def test_renewal_changes_only_the_end_of_the_claim() -> None:
+    claimed = changes.call_claimed(new(), NOON, claim="a")
+    renewed = changes.claim_renewed(claimed, LATER)
+    assert renewed == claimed.changed(due=LATER + seconds(90))
 
 
 def test_lost_call_is_counted_and_backs_off() -> None:
@@ -86,7 +92,7 @@ def test_pause_past_the_deadline_is_due_now() -> None:
 
 @pytest.mark.parametrize("images", [1, 3, 10])
 def test_copy_claim_covers_all_its_images(images: int) -> None:
-    claimed = changes.copy_claimed(running(copy_attempts=2), images, NOON)
+    claimed = changes.copy_claimed(running(copy_attempts=2), images, NOON, claim="a")
     assert claimed.copy_attempts == 3
     assert waited(claimed) == images * changes.COPY_SECONDS_EACH + changes.COPY_SECONDS_SLACK
 
@@ -207,9 +213,10 @@ ENDS: list[Callable[[Generation], Generation]] = [
 ]
 
 
-@pytest.mark.parametrize("record", [running(), running(images=(stored(), None))])
+@pytest.mark.parametrize("record", [running(claim="a"), running(claim="a", images=(stored(), None))])
 @pytest.mark.parametrize("end", ENDS)
 def test_each_end_is_terminal_and_has_its_time(end: Callable[[Generation], Generation], record: Generation) -> None:
     ended = end(record)
     assert ended.status.is_terminal
     assert ended.last_action == ended.due == LATER
+    assert ended.claim is None

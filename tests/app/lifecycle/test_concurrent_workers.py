@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from imagegen.errors import StorageUnavailableError
 from imagegen.generation import Generation, GenerationError, Status, Versioned
 from imagegen.lifecycle import changes
 from tests.app.generations import DIRECT, ID, new, running, seconds, stored
@@ -40,7 +41,7 @@ def test_submit_of_a_slow_worker_does_not_overwrite(app: FakeApp) -> None:
 def test_losing_worker_removes_its_images(app: FakeApp, first: Generation | None, images_stay: bool) -> None:
     current = app.write_record(running())
     app.records.done[ID] = first
-    assert app.worker.advance(current) is None or first is None
+    assert app.worker.advance(current) is None
     assert app.images.blobs == ({f"{ID}/0", f"{ID}/1"} if images_stay else set())
     assert app.records.done[ID] == first  # the first outcome stays
     assert app.records.active == {}
@@ -64,6 +65,21 @@ def test_ended_generation_is_dropped_without_a_call(app: FakeApp, winner: Genera
     assert (app.direct.calls, app.records.active, app.records.done[ID]) == ([], {}, winner)
 
 
+def test_storage_fault_before_the_call_is_no_lost_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker reads the outcome between its claim and its call."""
+    app = FakeApp(repeat_lost_calls=False)
+    app.start(DIRECT)
+
+    def fail(_: str) -> Generation | None:
+        raise StorageUnavailableError("read record")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(app.records, "read", fail)
+        app.work()
+    app.settle()
+    assert (app.read().status, app.read().lost_calls, app.direct.calls) == (Status.SUCCEEDED, 0, [ID])
+
+
 def test_two_workers_with_one_message_make_one_call(app: FakeApp) -> None:
     """The platform may deliver a message twice, and the timer may send a second one."""
     app.start(DIRECT)
@@ -72,7 +88,7 @@ def test_two_workers_with_one_message_make_one_call(app: FakeApp) -> None:
     def advance_in_other_workers() -> None:
         app.worker.advance_by_id(ID, has_minutes=True)  # reads the claim
         app.worker.advance(stale, has_minutes=True)  # has read the record before the claim
-        app.tick(changes.LONGEST_CALL + changes.CALL_SLACK - seconds(1))
+        app.tick(changes.CALL_CLAIM - seconds(1))
 
     app.direct.during_call = advance_in_other_workers
     app.work()

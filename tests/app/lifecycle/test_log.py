@@ -101,8 +101,17 @@ def test_operation_that_cannot_be_polled_is_logged(app: FakeApp, caplog: pytest.
     app.write_record(running())
     app.configure({POLLED: app.direct})
     app.tick()
+    cause = "its model was changed to an API that cannot poll its operation"
     assert lines(caplog) == [
-        f"WARNING generation.stranded id={ID} model=dalle note='its model cannot poll its operation'"
+        f"WARNING generation.stranded id={ID} model=dalle cause={cause!r}",
+    ]
+
+
+def test_generation_without_its_model_is_logged(app: FakeApp, caplog: pytest.LogCaptureFixture) -> None:
+    app.write_record(new(model="gone"))
+    app.tick()
+    assert lines(caplog) == [
+        f"WARNING generation.stranded id={ID} model=gone cause='the settings do not name its model'"
     ]
 
 

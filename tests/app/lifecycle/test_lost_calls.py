@@ -12,7 +12,7 @@ from tests.app.fakes import Crash
 from tests.app.generations import DIRECT, ID, error_code, new, seconds
 from tests.app.lifecycle.fake_app import FakeApp
 
-CLAIM = changes.LONGEST_CALL + changes.CALL_SLACK
+CLAIM = changes.CALL_CLAIM
 CALL = 3
 """Index of the call in the steps: create, send, save, generate."""
 

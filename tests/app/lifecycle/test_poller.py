@@ -201,13 +201,75 @@ def test_unexpected_error_is_logged_with_its_place(app: PollerApp, caplog: pytes
     assert record.getMessage().startswith(f"generation.stuck id={name(1)} error=RuntimeError at=test_poller.py:")
 
 
-def test_failed_listing_fails_the_slot(app: PollerApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    def unavailable() -> None:
-        raise StorageUnavailableError("list records")
+def fail_listings(app: PollerApp, monkeypatch: pytest.MonkeyPatch, failing: set[int]) -> list[float]:
+    """Let the listings with these numbers fail. Return the times of all listings, in seconds after noon."""
+    listing = app.list_active
+    times: list[float] = []
 
-    monkeypatch.setattr(app, "list_active", unavailable)
+    def list_active() -> list[ActiveEntry]:
+        times.append((app.now - NOON).total_seconds())
+        if len(times) - 1 in failing:
+            raise StorageUnavailableError("list records")
+        return listing()
+
+    monkeypatch.setattr(app, "list_active", list_active)
+    return times
+
+
+@pytest.mark.parametrize("failing", [{0}, {1}, {0, 1, 2}, {1, 2, 4}])
+def test_failed_listing_does_not_end_the_slot(
+    app: PollerApp, monkeypatch: pytest.MonkeyPatch, failing: set[int]
+) -> None:
+    app.add(1)
+    app.add(2, due=40)
+    fail_listings(app, monkeypatch, failing)
+    done = app.run()
+    assert [found for _, found in app.advanced] == [name(1), name(2)]
+    assert (done.failed_listings, done.moves, done.failures) == (len(failing), 2, 0)
+    assert app.active == {}
+
+
+def test_failed_listing_is_repeated_after_five_seconds(app: PollerApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    app.add(1, due=40)
+    times = fail_listings(app, monkeypatch, {1, 2})
+    app.run(15)
+    assert times == [0]  # nothing is due in this slot
+    app.add(2, due=8)
+    times.clear()
+    app.run(20)
+    assert times[:4] == [0, 1, 6, 11]
+
+
+def test_slot_without_a_listing_fails(app: PollerApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = fail_listings(app, monkeypatch, set(range(100)))
     with pytest.raises(StorageUnavailableError):
-        app.run()
+        app.run(60)
+    assert (len(times), app.now < NOON + seconds(60)) == (12, True)
+
+
+def test_claim_may_be_renewed_late_after_an_outage(app: PollerApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its worker could not renew it while storage was out. A takeover would repeat a billed call."""
+    app.active[name(1)] = Versioned(running(id=name(1), calling=True), "1")
+    app.add(2)
+    fail_listings(app, monkeypatch, {0})
+    app.run()
+    assert app.advanced == [(5, name(2)), (30, name(1))]
+    assert app.read == [name(1), name(2)]
+
+
+def test_claim_renewed_after_an_outage_is_left_alone(app: PollerApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    app.active[name(1)] = Versioned(running(id=name(1), calling=True), "1")
+    fail_listings(app, monkeypatch, {0})
+    sleep = app.sleep
+
+    def renew_at_ten(length: float) -> None:
+        sleep(length)
+        if app.now == NOON + seconds(10):
+            app.write(running(id=name(1), calling=True, due=app.now + seconds(90)), "2")
+
+    monkeypatch.setattr(app, "sleep", renew_at_ten)
+    app.run()
+    assert app.advanced == []
 
 
 def test_each_of_many_is_advanced_once(app: PollerApp) -> None:

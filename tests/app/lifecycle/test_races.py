@@ -21,7 +21,7 @@ from imagegen.upstream.protocol import ImageUrl, Working
 from imagegen.web.http import as_http_error
 from local.azurite import Azurite
 from tests.app.fakes import Crash
-from tests.app.generations import error_code
+from tests.app.generations import DIRECT, error_code
 from tests.app.lifecycle.fake_app import KEY
 from tests.app.lifecycle.race_app import URL, RaceApp
 
@@ -268,3 +268,53 @@ def test_wait_ends_when_another_worker_finishes(app: RaceApp) -> None:
 
     assert done.status is Status.SUCCEEDED
     assert app.pictures.fetched == 1
+
+
+def test_simultaneous_claims_make_one_call(app: RaceApp) -> None:
+    """The records of both claims are equal but for the owner, so the loser must not take the write for its own."""
+    generation = app.start(request=GenerationRequest(prompt="a lighthouse", model=DIRECT))
+    stale = app.records.read_active(generation.id)
+    assert stale is not None
+    app.direct.during_call = lambda: app.worker.advance(stale, has_minutes=True)
+    app.worker.advance_by_id(generation.id, has_minutes=True)
+
+    assert app.direct.calls == [generation.id]
+    assert app.status(generation) is Status.SUCCEEDED
+    assert app.blobs("active/") == []
+
+
+def test_many_deliveries_of_one_message_make_one_call(app: RaceApp) -> None:
+    generation = app.start(request=GenerationRequest(prompt="a lighthouse", model=DIRECT))
+    stale = app.records.read_active(generation.id)
+    assert stale is not None
+    together = threading.Barrier(8)
+
+    def deliver(_: int) -> None:
+        together.wait()
+        app.worker.advance(stale, has_minutes=True)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(deliver, range(8)))
+    assert app.direct.calls == [generation.id]
+    assert app.status(generation) is Status.SUCCEEDED
+
+
+@pytest.mark.parametrize("owner", ["this request", "an earlier request"])
+@pytest.mark.parametrize("place", ["key claimed", "created"])
+def test_delete_between_claim_and_read_starts_anew(app: RaceApp, owner: str, place: str) -> None:
+    if owner == "an earlier request":
+        app.hooks.at("key claimed", crash)
+        with pytest.raises(Crash):
+            app.start(KEY)
+
+    def start_and_delete() -> None:
+        app.generations.delete(app.start(KEY))
+
+    app.hooks.at(place, start_and_delete)
+    started = app.start(KEY)
+
+    found = app.records.read(started.id)
+    assert found is not None, "the URL of the answer leads nowhere"
+    assert (found.token, found.status) == (started.token, Status.RUNNING)
+    assert app.blobs("active/") == [f"active/{started.id}"]
+    assert app.start(KEY).id == started.id

@@ -23,6 +23,7 @@ from imagegen.lifecycle.transitions import (
     Enqueue,
     Finish,
     ImpossibleOutcomeError,
+    Leave,
     Outcome,
     Pause,
     Poll,
@@ -48,6 +49,7 @@ from imagegen.upstream.protocol import (
 from tests.app.generations import NOON, OPERATION, error_code, new, running, seconds, stored
 
 DEADLINE = new().deadline
+CLAIM = "the claim of this worker"
 REFUSED = GenerationError(code="contentFilter", message="No.")
 FAULT = CopyFault(GenerationError(code="imageTruncated", message="cut"), retryable=True)
 PRODUCED = Produced((ImageUrl("u"), ImageUrl("v")))
@@ -57,7 +59,7 @@ FREE_DIRECT = DueForDirect(repeat_lost_calls=True, paused_until=None, has_minute
 
 RECORDS = {
     State.WAITING: new(),
-    State.CALLING: new(calling=True, status=Status.RUNNING),
+    State.CALLING: new(calling=True, claim="of an earlier worker", status=Status.RUNNING),
     State.ACCEPTED: running(copy_attempts=1),
 }
 
@@ -67,15 +69,15 @@ def calling(**changes: Any) -> Generation:
 
 
 def after(generation: Generation, outcome: Outcome, now: datetime = NOON, *, jitter: float = 0.0) -> Step:
-    return transition(generation, outcome, now, jitter=jitter)
+    return transition(generation, outcome, now, jitter=jitter, claim=CLAIM)
 
 
 IMPOSSIBLE = ImpossibleOutcomeError
 TABLE: list[tuple[State, Outcome, type | object, dict[str, object]]] = [
     # state, outcome, effect, fields of the record that is written
     (State.WAITING, FREE_POLLED, Submit(), {"status": Status.NOT_RUNNING}),
-    (State.WAITING, FREE_DIRECT, Call(), {"calling": True, "status": Status.RUNNING, "lost_calls": 0}),
-    (State.WAITING, DueWithoutModel(), Finish(), {"error.code": "modelRemoved"}),
+    (State.WAITING, FREE_DIRECT, Call(), {"calling": True, "claim": CLAIM, "status": Status.RUNNING, "lost_calls": 0}),
+    (State.WAITING, DueWithoutModel(), Leave(), {"due": NOON + seconds(60), "lost_calls": 0}),
     (State.WAITING, Accepted(OPERATION, None), Rest(), {"operation_location": OPERATION, "status": Status.RUNNING}),
     (State.WAITING, Throttled("429", 30), Pause(NOON + seconds(30)), {"faults": 1, "due": NOON + seconds(30)}),
     (State.WAITING, Unavailable("503"), Rest(), {"faults": 1, "due": NOON + seconds(1)}),
@@ -87,13 +89,13 @@ TABLE: list[tuple[State, Outcome, type | object, dict[str, object]]] = [
     (State.WAITING, Copied(()), IMPOSSIBLE, {}),
     (State.WAITING, AlreadyEnded(None), IMPOSSIBLE, {}),
     # A record that is due while CALLING: its worker crashed. The call counts as lost.
-    (State.CALLING, FREE_POLLED, Submit(), {"calling": False, "lost_calls": 1}),
-    (State.CALLING, FREE_DIRECT, Call(), {"calling": True, "lost_calls": 1}),
-    (State.CALLING, DueWithoutModel(), Finish(), {"error.code": "modelRemoved"}),
+    (State.CALLING, FREE_POLLED, Submit(), {"calling": False, "claim": None, "lost_calls": 1}),
+    (State.CALLING, FREE_DIRECT, Call(), {"calling": True, "claim": CLAIM, "lost_calls": 1}),
+    (State.CALLING, DueWithoutModel(), Leave(), {"due": NOON + seconds(60), "lost_calls": 0, "calling": True}),
     (State.CALLING, ANSWERED, Take(ANSWERED), {"calling": True}),
     (State.CALLING, Throttled("429", 30), Pause(NOON + seconds(30)), {"calling": False, "lost_calls": 0, "faults": 1}),
     (State.CALLING, Unavailable("503"), Rest(), {"calling": False, "lost_calls": 0, "faults": 1}),
-    (State.CALLING, Lost("504"), Rest(), {"calling": False, "lost_calls": 1, "faults": 1}),
+    (State.CALLING, Lost("504"), Rest(), {"calling": False, "claim": None, "lost_calls": 1, "faults": 1}),
     (State.CALLING, Ended(Status.FAILED, REFUSED), Finish(), {"error.code": "contentFilter"}),
     (
         State.CALLING,
@@ -107,11 +109,11 @@ TABLE: list[tuple[State, Outcome, type | object, dict[str, object]]] = [
     (State.CALLING, PRODUCED, IMPOSSIBLE, {}),
     (State.ACCEPTED, FREE_POLLED, Poll(), {"due": NOON}),
     # The deployment's API changed: wait for the old one, without a request.
-    (State.ACCEPTED, FREE_DIRECT, Rest(), {"due": DEADLINE, "operation_location": OPERATION}),
-    (State.ACCEPTED, DueWithoutModel(), Finish(), {"error.code": "modelRemoved"}),
+    (State.ACCEPTED, FREE_DIRECT, Leave(), {"due": NOON + seconds(60), "operation_location": OPERATION}),
+    (State.ACCEPTED, DueWithoutModel(), Leave(), {"due": NOON + seconds(60), "lost_calls": 0}),
     (State.ACCEPTED, Working(7), Rest(), {"due": NOON + seconds(7), "faults": 0}),
     (State.ACCEPTED, Unavailable("503"), Rest(), {"due": NOON + seconds(1), "faults": 1}),
-    (State.ACCEPTED, PRODUCED, Copy(PRODUCED), {"copy_attempts": 2, "due": NOON + seconds(70)}),
+    (State.ACCEPTED, PRODUCED, Copy(PRODUCED), {"copy_attempts": 2, "claim": CLAIM, "due": NOON + seconds(70)}),
     (State.ACCEPTED, Copied((stored(), FAULT)), Rest(), {"images": (stored(), None), "due": NOON + seconds(1)}),
     (State.ACCEPTED, Ended(Status.CANCELED), Finish(), {"status": Status.CANCELED}),
     (State.ACCEPTED, Accepted(OPERATION, None), IMPOSSIBLE, {}),
@@ -214,6 +216,10 @@ def test_throttled_generation_resumes_after_the_pause() -> None:
         (running(), Unavailable("503"), Status.FAILED, "deadlineExceeded"),
         (running(images=(stored(), None)), Working(1), Status.SUCCEEDED, None),
         (running(), FREE_DIRECT, Status.FAILED, "modelChanged"),
+        (running(), DueWithoutModel(), Status.FAILED, "modelRemoved"),
+        (calling(), DueWithoutModel(), Status.FAILED, "modelRemoved"),
+        (new(queued=True), DueWithoutModel(), Status.FAILED, "modelRemoved"),
+        (running(images=(stored(), None)), DueWithoutModel(), Status.SUCCEEDED, None),
         (calling(), Copied((stored(),)), Status.SUCCEEDED, None),
     ],
 )
@@ -288,3 +294,9 @@ def test_jitter_reaches_every_wait() -> None:
     assert after(new(), Unavailable("503", 8), jitter=1.0).generation.due == NOON + seconds(10)
     assert after(calling(), Lost("504"), jitter=1.0).generation.due == NOON + seconds(1.25)
     assert after(new(), Throttled("429", 8), jitter=1.0).generation.due == NOON + seconds(16)
+
+
+@pytest.mark.parametrize(("left", "due"), [(600, 60), (60, 60), (59, 59), (0.001, 0.001)])
+def test_record_without_model_is_due_by_its_deadline(left: float, due: float) -> None:
+    step = after(new(deadline=NOON + seconds(left)), DueWithoutModel())
+    assert (step.effect, step.generation.due) == (Leave(), NOON + seconds(due))

@@ -197,8 +197,29 @@ def test_refused_identity_is_unavailable(secure: SecureStorage, monkeypatch: pyt
     with pytest.raises(StorageUnavailableError):
         BlobRecords(service, "records").read(ID)
     image = StoredImage(container="i", blob="i/0.png", content_type="image/png", content_length=1, sha256="0")
+    images = _images(service)
     with pytest.raises(StorageUnavailableError):
-        _images(service).link(image)
+        images.link(image)
+    with pytest.raises(StorageUnavailableError):
+        images.check_links()
+
+
+def test_failed_key_request_is_not_repeated_for_each_link(
+    secure: SecureStorage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = [datetime.now(UTC)]
+    refused = Identity(audience="https://elsewhere.example.com")
+    images = _images(_service(secure, refused, monkeypatch), now)
+    image = StoredImage(container="i", blob="i/0.png", content_type="image/png", content_length=1, sha256="0")
+    with caplog.at_level(logging.INFO, "azure.core"):
+        for _ in range(100):  # a page of the list
+            with pytest.raises(StorageUnavailableError):
+                images.link(image)
+        assert caplog.text.count("Request method: 'POST'") == 1
+        now[0] += timedelta(seconds=16)
+        with pytest.raises(StorageUnavailableError):
+            images.link(image)
+    assert caplog.text.count("Request method: 'POST'") == 2
 
 
 def _images(service: BlobServiceClient, now: list[datetime] | None = None) -> BlobImages:

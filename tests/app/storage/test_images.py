@@ -179,6 +179,16 @@ def test_link_reads_one_image_for_a_limited_time(
     assert [answer.status_code for answer in refused] == [403] * 5
 
 
+def test_links_can_be_signed_with_an_account_key(images: BlobImages) -> None:
+    images.check_links()
+
+
+def test_links_cannot_be_signed_with_a_signature(azurite: Azurite, server: ScriptedServer) -> None:
+    service = BlobServiceClient(azurite.blob_endpoint, credential="sv=2021-08-06&sig=s3cret")
+    with pytest.raises(StorageUnavailableError):
+        blob_images(service, "images", server).check_links()
+
+
 def test_link_uses_the_container_of_the_image(
     service: BlobServiceClient, images: BlobImages, server: ScriptedServer
 ) -> None:

@@ -97,6 +97,13 @@ def test_repeated_write_is_not_a_conflict(records: BlobRecords) -> None:
     assert records.save(running(), first) == second  # as the SDK does after a lost response
 
 
+def test_claim_of_another_worker_is_a_conflict(records: BlobRecords) -> None:
+    first = create(records, new()).etag
+    records.save(new(calling=True, claim="a"), first)
+    with pytest.raises(ConflictError):
+        records.save(new(calling=True, claim="b"), first)
+
+
 def test_client_has_short_timeouts() -> None:
     options = client_options(1)
     config = options["transport"].connection_config
@@ -224,6 +231,25 @@ def test_first_claim_of_a_key_wins(records: BlobRecords) -> None:
     assert records.claim_key("k", second) == first, "the key belongs to the first generation"
     records.drop_key("k", ID)
     assert records.claim_key("k", second) == second
+
+
+def test_key_is_read_without_a_claim(records: BlobRecords) -> None:
+    assert records.read_key("k") is None  # the container does not exist
+    claim = records.claim_key("k", KeyClaim(id=ID, digest="1"))
+    assert records.read_key("k") == claim
+    assert records.read_key("other") is None
+    records.drop_key("k", ID)
+    assert records.read_key("k") is None
+
+
+def test_only_a_tombstone_says_deleted(records: BlobRecords) -> None:
+    assert not records.was_deleted(ID)
+    create(records, running())
+    assert not records.was_deleted(ID)
+    records.write_outcome(DONE)
+    assert not records.was_deleted(ID)
+    records.write_tombstone(ID)
+    assert records.was_deleted(ID)
 
 
 def test_finished_records_sort_newest_first() -> None:

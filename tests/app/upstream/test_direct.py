@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import base64
+import errno
 import gc
 import json
 import logging
 import socket
 import ssl
 import threading
+import time
 import tracemalloc
 import weakref
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from typing import Any
 
 import pytest
@@ -26,6 +31,7 @@ from imagegen.deployments import Deployment, ImageApi
 from imagegen.generation import GenerationRequest, Status
 from imagegen.upstream import direct
 from imagegen.upstream.direct import DirectUpstream
+from imagegen.upstream.disk_room import TEMPORARY_DISK, DiskRoom
 from imagegen.upstream.flux import flux
 from imagegen.upstream.mai import mai
 from imagegen.upstream.openai_images import openai_images
@@ -41,7 +47,7 @@ from imagegen.upstream.protocol import (
     Unavailable,
 )
 from tests.app.generations import ID, PROMPT, TOKEN, new
-from tests.scripted_server import Reply, ScriptedServer, http, scripted_server
+from tests.scripted_server import Reply, ScriptedServer, drip, http, scripted_server
 
 KEY = "the-key-of-the-image-service"
 SAS = "https://images.example.com/i/0.png?se=2026-11-24&sig=s3cret%2bsignature"
@@ -64,11 +70,16 @@ def deployment(endpoint: str, *, api: ImageApi = ImageApi.IMAGES, key: str | Non
 
 
 def upstream(
-    endpoint: str, *, api: ImageApi = ImageApi.IMAGES, key: str | None = KEY, most: int = 1 << 20
+    endpoint: str,
+    *,
+    api: ImageApi = ImageApi.IMAGES,
+    key: str | None = KEY,
+    most: int = 1 << 17,
+    disk: DiskRoom = TEMPORARY_DISK,
 ) -> DirectUpstream:
     where = deployment(endpoint, api=api, key=key)
     direct_api = {ImageApi.IMAGES: openai_images, ImageApi.FLUX: flux, ImageApi.MAI: mai}[api](where)
-    return DirectUpstream(where, direct_api, connections=2, most_bytes=most)
+    return DirectUpstream(where, direct_api, connections=2, max_image_bytes=most, disk=disk)
 
 
 def generate(server: ScriptedServer, reply: Reply, **options: Any) -> Outcome:
@@ -213,6 +224,9 @@ def test_chunked_response(server: ScriptedServer) -> None:
 
 
 WHOLE = json.dumps({"data": [{"b64_json": b64(b"0" * 90)}]}).encode()
+BOM = b"\xef\xbb\xbf"
+HTML = b"<html>a proxy's words</html>"
+EVENTS = b'event: image\ndata: {"b64_json": "AAAA"}\n\n'
 
 
 @pytest.mark.parametrize(
@@ -220,23 +234,13 @@ WHOLE = json.dumps({"data": [{"b64_json": b64(b"0" * 90)}]}).encode()
     [
         (hang_up, "no response (ConnectionError)"),
         (b"not HTTP at all\r\n\r\n", "no response (ConnectionError)"),
-        (
-            http(200, WHOLE[:50], content_length=str(len(WHOLE))),
-            "no response (ProtocolError)",
-        ),  # the connection closed early
-        (http(200, WHOLE[:50]), "status 200 with a body that is not complete JSON"),  # the service sent incomplete JSON
-        (http(200, WHOLE[:-1]), "status 200 with a body that is not complete JSON"),
-        (http(200, b"<html>a proxy's words</html>"), "status 200 with a body that is not complete JSON"),
-        (http(200, b""), "status 200 with a body that is not complete JSON"),
-        (http(200, WHOLE + WHOLE), "status 200 with a body that is not complete JSON"),
-        (http(200, b'{"data": [{"b64_json": "\xff"}]}'), "status 200 with a body that is not complete JSON"),
-        # With exact numbers, each of these would crash the process or the thread.
-        (http(200, b'{"created": 1%s}' % (b"0" * 5_000)), "status 200 with a body that is not complete JSON"),
-        (http(200, b'{"created": 1e99999999999999999999}'), "status 200 with a body that is not complete JSON"),
-        # A proxy timed out. The service may have continued.
-        (http(408, {"error": {"code": "Timeout"}}), "status 408"),
-        (http(502, b"<html>bad gateway</html>"), "status 502"),
-        (http(504), "status 504"),
+        # The connection closed before the announced end.
+        (http(200, WHOLE[:50], content_length=str(len(WHOLE))), "no response (ProtocolError)"),
+        (http(200, b"ff\r\n" + WHOLE[:50], transfer_encoding="chunked"), "no response (ProtocolError)"),
+        # Without a length, the end of the connection may be the end of the response or not.
+        (http(200, WHOLE[:50], content_length=None), "status 200 with a body that breaks off"),
+        (http(200, BOM + WHOLE[:50], content_length=None), "status 200 with a body that breaks off"),
+        (http(200, b"", content_length=None), "status 200 with a body that breaks off"),
     ],
 )
 def test_call_that_may_be_billed_is_lost(server: ScriptedServer, reply: Reply, reason: str) -> None:
@@ -244,8 +248,62 @@ def test_call_that_may_be_billed_is_lost(server: ScriptedServer, reply: Reply, r
     assert len(server.seen) == 1  # no retry
 
 
+# --- responses that arrived whole
+
+
+@pytest.mark.parametrize(
+    ("reply", "stated"),
+    [
+        (http(200, HTML, content_type="text/html; charset=utf-8"), "200 with text/html"),
+        (http(200, HTML, content_type="text/html", content_length=None), "200 with text/html"),
+        (http(200, EVENTS, content_type="text/event-stream"), "200 with text/event-stream"),
+        (http(200, EVENTS, content_type="text/event-stream", content_length=None), "200 with text/event-stream"),
+        (http(200, b"4\r\ndata\r\n0\r\n\r\n", transfer_encoding="chunked"), "200 with no content type"),
+        (http(200, b"", content_type="application/json"), "200 with application/json"),
+        (http(200, WHOLE[:50]), "200 with no content type"),  # incomplete, but as long as announced
+        (http(200, WHOLE[:-1]), "200 with no content type"),
+        (http(200, WHOLE + WHOLE), "200 with no content type"),
+        (http(200, b'{"data": [{"b64_json": "\xff"}]}'), "200 with no content type"),
+        (http(200, WHOLE.decode().encode("utf-16")), "200 with no content type"),
+        (http(200, HTML, content_type="s3cret <script>"), "200 with no content type"),
+        (http(200, WHOLE, content_encoding="gzip"), "200 with an encoding that its headers do not state"),
+        # With exact numbers, each of these would crash the process or the thread.
+        (http(200, b'{"created": 1%s}' % (b"0" * 5_000)), "200 with no content type"),
+        (http(200, b'{"created": 1e99999999999999999999}'), "200 with no content type"),
+        (http(201, WHOLE), "201 with no content type"),
+        (http(202, {"id": "1"}, content_type="application/json"), "202 with application/json"),  # another API
+        (http(204), "204 with no content type"),
+        # Never followed: a redirect would forward the key.
+        (http(301, location="https://evil.example/"), "301 with no content type"),
+        (http(307, location="https://evil.example/"), "307 with no content type"),
+    ],
+)
+def test_whole_response_that_cannot_be_used_ends_the_generation(
+    server: ScriptedServer, reply: bytes, stated: str
+) -> None:
+    outcome = generate(server, reply)
+    assert isinstance(outcome, Ended), outcome
+    assert outcome.error
+    assert (outcome.status, outcome.error.code, outcome.error.is_refusal) == (
+        Status.FAILED,
+        "upstreamAnswerInvalid",
+        False,
+    )
+    assert outcome.error.message.startswith(f"The image service answered {stated}, which is not the JSON of this API. ")
+    assert "Check the endpoint" in outcome.error.message
+    assert "may have been billed; the app did not repeat it" in outcome.error.message
+    assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize("length", ["known", None])
+def test_byte_order_mark_is_skipped(server: ScriptedServer, length: str | None) -> None:
+    body = BOM + WHOLE
+    reply = http(200, body, content_length=str(len(body)) if length else None)
+    assert images(generate(server, reply)) == [ImageBytes(b"0" * 90)]
+
+
 def test_response_too_long_ends_without_a_second_call(server: ScriptedServer) -> None:
-    outcome = generate(server, http(200, b" " * 2_000_000))
+    outcome = generate(server, http(200, b" " * 3_000_000))
     assert isinstance(outcome, Ended)
     assert outcome.error is not None
     assert outcome.error.code == "imageTooLarge"
@@ -258,6 +316,17 @@ def test_read_timeout_is_lost(server: ScriptedServer, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(direct, "READ_SECONDS", 0.2)
     assert generate(server, silent) == Lost("no response (ReadTimeout)")
+
+
+@pytest.mark.parametrize("start", [b"HTTP/1.1 200 Scripted\r\nX-Drip: ", http(200, b"{", content_length="100000")])
+def test_dripping_response_is_lost_at_the_total_deadline(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, start: bytes
+) -> None:
+    monkeypatch.setattr(direct, "CALL_SECONDS", 0.4)
+    began = time.monotonic()
+    outcome = generate(server, drip(start))
+    assert time.monotonic() - began < 5
+    assert isinstance(outcome, Lost), outcome
 
 
 def test_read_timeout_allows_minutes_of_silence() -> None:
@@ -314,11 +383,7 @@ def test_call_without_a_token_is_unavailable(server: ScriptedServer, monkeypatch
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [
-        (http(409), Unavailable("status 409")),
-        (http(425), Unavailable("status 425")),
-        (http(500), Unavailable("status 500")),
-        (http(500, b"<html>"), Unavailable("status 500")),
-        (http(503), Unavailable("status 503")),
+        (http(500, {"error": {"code": "server_error"}}, retry_after="3"), Unavailable("status 500", 3.0)),
         (http(503, retry_after="20"), Unavailable("status 503", 20.0)),
         (http(503, retry_after="soon"), Unavailable("status 503")),
         # A quota concerns the deployment, not this generation alone.
@@ -346,6 +411,68 @@ def test_retry_after_with_a_date(server: ScriptedServer) -> None:
     assert outcome.retry_after == pytest.approx(40, abs=3)
 
 
+# --- the table of docs/reliability.md
+
+OWN_ERROR = {"error": {"code": "server_error", "message": "The server had an error."}}
+GATEWAY_ERROR = {"statusCode": 500, "message": "Internal server error"}
+
+
+@pytest.mark.parametrize(
+    ("expected", "status", "body"),
+    [
+        (Ended, 201, WHOLE),
+        (Ended, 202, b""),
+        (Ended, 204, b""),
+        (Ended, 301, b""),
+        (Ended, 400, b""),
+        (Ended, 401, b""),
+        (Ended, 403, b""),
+        (Ended, 404, b""),
+        (Ended, 405, b""),
+        (Lost, 408, b""),
+        (Unavailable, 409, b""),
+        (Ended, 413, b""),
+        (Ended, 415, b""),
+        (Ended, 422, b""),
+        (Unavailable, 425, b""),
+        (Throttled, 429, b""),
+        (Lost, 499, b""),
+        # Only the service sends the error object of the API.
+        (Unavailable, 500, OWN_ERROR),
+        (Lost, 500, b""),
+        (Lost, 500, b"<html>"),
+        (Lost, 500, GATEWAY_ERROR),
+        (Lost, 500, {"error": "Internal Server Error"}),
+        (Lost, 500, {"error": {}}),
+        (Ended, 501, b""),
+        (Lost, 502, OWN_ERROR),
+        (Unavailable, 503, b""),
+        (Lost, 504, b""),
+        (Ended, 505, b""),
+        (Lost, 507, b""),
+        (Lost, 520, b""),
+        (Unavailable, 521, b""),
+        (Lost, 522, b""),
+        (Unavailable, 523, b""),
+        (Lost, 524, b""),
+        (Unavailable, 525, b""),
+        (Unavailable, 526, b""),
+        (Unavailable, 529, b""),
+        (Lost, 530, b""),
+        (Lost, 598, b""),
+        (Lost, 599, b""),
+    ],
+)
+def test_outcome_of_each_status(
+    server: ScriptedServer, expected: type[Outcome], status: int, body: bytes | dict[str, Any]
+) -> None:
+    outcome = generate(server, http(status, body))
+    assert type(outcome) is expected
+    if isinstance(outcome, Unavailable | Lost | Throttled):
+        assert outcome.reason == f"status {status}"
+    assert len(server.seen) == 1
+
+
 # --- failures
 
 
@@ -370,13 +497,6 @@ def stated(code: str, message: str = "because", **more: Any) -> dict[str, Any]:
         (http(404, b"<html>"), "upstreamNotFound", "http404", False),
         (http(405), "http405", None, False),
         (http(413, stated("tooLarge")), "tooLarge", None, False),
-        (
-            http(307, location="https://evil.example/"),
-            "http307",
-            None,
-            False,
-        ),  # never followed: it would forward the key
-        (http(202, {"id": "1"}), "http202", None, False),  # another API
     ],
 )
 def test_refused_call_ends_with_a_code_and_a_hint(
@@ -433,7 +553,7 @@ def test_large_response_is_not_held_in_memory(server: ScriptedServer) -> None:
     each, count = 4 << 20, 8
     body = json.dumps({"data": [{"b64_json": b64(bytes(each))}] * count}).encode()
     server.answers(http(200, body))
-    caller = upstream(server.url, most=len(body))
+    caller = upstream(server.url, most=each)
     del body
     tracemalloc.start()
     try:
@@ -457,6 +577,129 @@ def _in_turn(outcome: Answered) -> Iterator[ImageSource]:
 def _length(source: ImageSource) -> int:
     assert isinstance(source, ImageBytes)
     return len(source.content)
+
+
+# --- the temporary disk
+
+
+def test_call_without_room_on_the_disk_is_not_made(server: ScriptedServer) -> None:
+    outcome = generate(server, http(200, WHOLE), disk=DiskRoom(lambda: 1_000))
+    assert outcome == Unavailable("no room for the response on the temporary disk", 10.0)
+    assert server.seen == []
+
+
+def test_small_image_limit_needs_less_room(server: ScriptedServer) -> None:
+    # ASKED is for one image: 4/3 of its bytes for the response, and the image itself.
+    assert images(generate(server, http(200, WHOLE), most=6_000, disk=DiskRoom(lambda: 17_500)))
+    assert isinstance(generate(server, http(200, WHOLE), most=6_000, disk=DiskRoom(lambda: 17_000)), Unavailable)
+
+
+@dataclass
+class Disk:
+    """The disk of a Flex instance, which the answers in flight fill."""
+
+    free: int = 800_000_000
+
+    def __call__(self) -> int:
+        return self.free
+
+
+def test_twelve_answers_of_ten_images_do_not_fill_the_disk(server: ScriptedServer) -> None:
+    disk = Disk()
+    caller = upstream(server.url, most=64 * 2**20, disk=DiskRoom(disk))
+    server.answers(http(200, WHOLE))
+    ten = new(request=GenerationRequest(prompt=PROMPT, n=10, model="ours"))
+    waiting, stored = 12, 0
+    in_flight: list[Answered] = []
+    while waiting or in_flight:
+        outcome = caller.generate(ten) if waiting else None
+        if isinstance(outcome, Answered):
+            waiting -= 1
+            in_flight.append(outcome)
+            disk.free -= 10 * 27_000_000
+            assert disk.free > 0
+        else:
+            assert outcome is None or outcome == Unavailable("no room for the response on the temporary disk", 10.0)
+            assert in_flight, "an empty disk has room for a call"
+            list(in_flight.pop(0).images)
+            disk.free += 10 * 27_000_000
+            stored += 1
+    assert stored == 12
+    assert len(server.seen) == 12  # each was called once
+
+
+@pytest.mark.parametrize("status", [200, 400, 429, 500, 502, 503])
+def test_room_is_free_again_after_a_call_without_images(server: ScriptedServer, status: int) -> None:
+    room = DiskRoom(lambda: 800_000_000)
+    caller = upstream(server.url, most=64 * 2**20, disk=room)
+    server.answers(http(status, {"data": []}))
+    outcomes = [caller.generate(ASKED) for _ in range(20)]
+    assert len(server.seen) == 20
+    assert room.reserve(639_000_000)
+    assert outcomes
+
+
+def test_full_disk_fails_the_generation_without_a_second_call(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(SpooledTemporaryFile[bytes]):
+        def seek(self, offset: int, whence: int = 0) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(direct, "SpooledTemporaryFile", Full)
+    outcome = generate(server, http(200, WHOLE))
+    assert isinstance(outcome, Ended)
+    assert outcome.error
+    assert outcome.error.code == "internalError"
+    assert "No space left on device" in outcome.error.message
+    assert len(server.seen) == 1
+
+
+# --- connections
+
+
+class KeepAliveServer(ThreadingHTTPServer):
+    """Keeps every connection open, even against ``Connection: close``. Counts the connections of each method."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.seen: list[tuple[str, int, str | None]] = []
+        """Method, client port and ``Connection`` header of each request."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        assert isinstance(self.server, KeepAliveServer)
+        self.server.seen.append((self.command, self.client_address[1], self.headers["Connection"]))
+        self.rfile.read(int(self.headers["Content-Length"] or 0))
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(WHOLE)))
+        self.end_headers()
+        self.wfile.write(WHOLE)
+        self.close_connection = False
+
+    do_POST = do_GET  # noqa: N815 - the name that http.server looks for
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as the method of the server
+        pass
+
+
+def test_paid_call_never_uses_an_idle_connection() -> None:
+    with KeepAliveServer() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        caller = upstream(f"http://127.0.0.1:{server.server_port}")
+        assert caller.check() is None
+        for _ in range(3):
+            assert images(caller.generate(ASKED)) == [ImageBytes(b"0" * 90)]
+        assert caller.check() is None
+        server.shutdown()
+    checks = [port for method, port, _ in server.seen if method == "GET"]
+    calls = [(port, header) for method, port, header in server.seen if method == "POST"]
+    assert len(set(checks)) == 1  # a connection of health checks is reused
+    assert {header for _, header in calls} == {"close"}
+    assert len({port for port, _ in calls} - set(checks)) == 3
 
 
 # --- the log, health

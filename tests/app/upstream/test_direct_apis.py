@@ -72,7 +72,7 @@ def test_route(api: DirectApi, url: str) -> None:
 
 
 def complete(api: DirectApi, **fields: Any) -> GenerationRequest:
-    upstream = DirectUpstream(deployment(ImageApi.IMAGES, "any", None), api, connections=1, most_bytes=1)
+    upstream = DirectUpstream(deployment(ImageApi.IMAGES, "any", None), api, connections=1, max_image_bytes=1)
     return upstream.complete(GenerationRequest.model_validate({"prompt": "x"} | fields))
 
 

@@ -52,18 +52,26 @@ class FakeUpstream:
 class Harness:
     now: float = 0.0
     storage_down: bool = False
+    links_fail: bool = False
+    link_checks: int = 0
     upstreams: dict[str, FakeUpstream] = field(default_factory=lambda: {name: FakeUpstream() for name in "abc"})
 
     def __post_init__(self) -> None:
         self.health = HealthRoute(
             settings=read_settings(ENVIRONMENT),
             storage=self,
+            links=self,
             upstreams=self.upstreams,
             monotonic=lambda: self.now,
         )
 
     def check(self) -> None:
         if self.storage_down:
+            raise StorageUnavailableError("s3cret")
+
+    def check_links(self) -> None:
+        self.link_checks += 1
+        if self.links_fail:
             raise StorageUnavailableError("s3cret")
 
     def get(self) -> Response:
@@ -114,6 +122,18 @@ def test_unhealthy_answer_names_every_problem(
         name: {"status": "failed", "message": problem} if problem else {"status": "ok"}
         for name, problem in (("storage", storage), ("upstream", upstream))
     }
+
+
+def test_unsigned_links_are_a_storage_problem() -> None:
+    harness = Harness(links_fail=True)
+    response = harness.get()
+    assert response.status == 503
+    checks = json.loads(response.content())["checks"]
+    assert checks["storage"]["message"].startswith("answers, but no link to an image can be signed. Check that ")
+    assert checks["upstream"] == {"status": "ok"}
+    for harness.now in (0.0, 15.0):
+        assert harness.get() is response
+    assert harness.link_checks == 1
 
 
 @pytest.mark.parametrize("problem", [None, "answered 401"])

@@ -18,12 +18,27 @@ def declared(model: type[JsonModel]) -> set[str | None]:
 
 def test_every_declared_field_is_filled() -> None:
     """A field that is declared, but that no state of a generation fills, is forgotten in ``Monitors.build``."""
-    succeeded = running(status=Status.SUCCEEDED, images=(stored(), failed("contentFilter")))
+    succeeded = running(status=Status.SUCCEEDED, images=(stored(), stored(1), failed("contentFilter")))
     ended = running(status=Status.FAILED, error=failed("outcomeUnknown").error)
-    shown = [monitors().build(record, BASE).to_json() for record in (new(), succeeded, ended)]
+    build = monitors(unsigned=frozenset({stored(1).blob})).build
+    shown = [build(record, BASE).to_json() for record in (new(), succeeded, ended)]
     assert {name for monitor in shown for name in monitor} == declared(Monitor)
     assert shown[0]["urls"].keys() == declared(MonitorUrls)
-    assert shown[1]["result"]["data"][0].keys() == declared(MonitorImage)
+    linked, unlinked, _ = shown[1]["result"]["data"]
+    assert linked.keys() | unlinked.keys() == declared(MonitorImage)
+
+
+def test_link_that_cannot_be_signed_hides_no_result() -> None:
+    succeeded = running(status=Status.SUCCEEDED, images=(stored(), stored(1)))
+    shown = monitors(unsigned=frozenset({stored(1).blob})).build(succeeded, BASE).to_json()
+    linked, unlinked = shown["result"]["data"]
+    assert "urlError" not in linked
+    assert linked["url"] == f"{linked['blobUrl']}?sig=1"
+    assert "url" not in unlinked
+    assert unlinked["blobUrl"].endswith(stored(1).blob)
+    assert unlinked["urlError"].keys() == {"code", "message"}
+    assert unlinked["urlError"]["code"] == "linkUnavailable"
+    assert unlinked["sha256"] == stored(1).sha256
 
 
 def retry_after(generation: Generation, backlog: int = 0) -> str | None:

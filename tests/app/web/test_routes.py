@@ -393,16 +393,20 @@ def test_storage_error_during_the_wait_is_202(harness: Harness, monkeypatch: pyt
     assert (response.status, "Preference-Applied" in response.headers) == (202, False)
 
 
-def test_start_without_signed_links_is_202_running(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_result_without_signed_links_is_200(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     def link(_: StoredImage) -> str:
         raise StorageUnavailableError("sign link")
 
     monkeypatch.setattr(harness, "link", link)
     harness.record = running(status=Status.SUCCEEDED, images=(stored(),))
-    response = harness.post(headers={"prefer": "wait=10"})
-    body = json.loads(response.content())
-    assert (response.status, body["status"], "result" in body) == (202, "running", False)
-    assert response.headers["Retry-After"].isdigit()
+    responses = [harness.post(headers={"prefer": "wait=10"}), harness.ask(MONITOR), harness.ask(RESULT)]
+    assert [response.status for response in responses] == [200] * 3
+    for response in responses:
+        body = json.loads(response.content())
+        [image] = body["result"]["data"]
+        assert (body["status"], image["urlError"]["code"], "url" in image) == ("succeeded", "linkUnavailable", False)
+    page = harness.ask(Routes.list_generations, token=None)
+    assert (page.status, json.loads(page.content())["value"][0]["status"]) == (200, "succeeded")
 
 
 def test_repeated_start_of_ended_generation_is_202(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:

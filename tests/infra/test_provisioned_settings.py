@@ -1,0 +1,158 @@
+"""The app settings of a deployment: valid, complete, and without keys."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from imagegen.settings import Settings, read_settings
+from tests.infra.bicep import Prediction
+from tests.infra.bicep_source import app_settings, parameters_of
+from tests.infra.rules import every_deployment, given, rule_for
+from tests.infra.setting_names import NEVER_PROVISIONED, READ_BY_THE_PLATFORM
+
+FLEX_REFUSES_OR_IGNORES: Final = (
+    "ENABLE_ORYX_BUILD",
+    "FUNCTIONS_EXTENSION_VERSION",
+    "FUNCTIONS_WORKER_PROCESS_COUNT",
+    "FUNCTIONS_WORKER_RUNTIME",
+    "SCM_DO_BUILD_DURING_DEPLOYMENT",
+    "TZ",
+    "WEBSITE_CONTENT",
+    "WEBSITE_RUN_FROM_PACKAGE",
+    "WEBSITE_TIME_ZONE",
+    "WEBSITE_VNET_ROUTE_ALL",
+)
+
+HOSTS: Final = {
+    "defaults": "openai.azure.com",
+    "operations": "openai.azure.com",
+    "flux": "api.cognitive.microsoft.com",
+    "mai": "services.ai.azure.com",
+}
+"""The host name suffix of the image account, by parameter set."""
+
+
+def secret_settings() -> set[str]:
+    """Settings that hold a secret, by their type in the app or by their name."""
+    typed = {field.alias for field in Settings.model_fields.values() if "SecretStr" in repr(field.annotation)}
+    named = {name for name in app_settings() if re.search(r"(KEYS?|SECRET|PASSWORD|TOKEN)$", name)}
+    return {name for name in typed | named if name} - NEVER_PROVISIONED.keys()
+
+
+def test_reader_of_the_text_agrees_with_the_compiler(predictions: Mapping[str, Prediction]) -> None:
+    assert app_settings().keys() == {name for prediction in predictions.values() for name in prediction.settings}
+
+
+@rule_for(every_deployment)
+def test_no_setting_is_a_key_or_refused_by_flex(prediction: Prediction) -> None:
+    assert prediction.settings.keys() & NEVER_PROVISIONED.keys() == set()
+    assert [name for name in prediction.settings if name.startswith(FLEX_REFUSES_OR_IGNORES)] == []
+
+
+@rule_for(every_deployment)
+def test_platform_settings_are_always_there(prediction: Prediction) -> None:
+    assert READ_BY_THE_PLATFORM.keys() - prediction.settings.keys() == set()
+    assert prediction.settings["AzureWebJobsStorage__credential"] == "managedidentity"
+
+
+@rule_for(every_deployment)
+def test_no_setting_is_empty(prediction: Prediction) -> None:
+    assert [name for name, value in prediction.settings.items() if not value] == []
+
+
+@rule_for(every_deployment)
+def test_app_accepts_the_provisioned_settings(prediction: Prediction) -> None:
+    settings = read_settings(_resolved(prediction.settings))
+    parameters = prediction.parameters
+    assert settings.retention_days == parameters.get("retentionDays", 30)
+    assert settings.poll_schedule == parameters.get("pollSchedule", "0 * * * * *")
+    assert settings.storage_client_id
+    assert settings.api_key is None
+
+
+def test_every_given_value_becomes_a_setting(predictions: Mapping[str, Prediction]) -> None:
+    settings = predictions["everything"].settings
+    parameters = predictions["everything"].parameters
+    assert settings["AZURE_OPENAI_ENDPOINT"] == parameters["imageEndpoint"]
+    assert settings["AZURE_OPENAI_SCOPE"] == parameters["imageTokenScope"]
+    assert settings["AZURE_OPENAI_API_VERSION"] == parameters["imageApiVersion"]
+    assert settings["AZURE_OPENAI_DEPLOYMENT"] == parameters["imageDeploymentName"]
+    assert json.loads(settings["IMAGE_DEPLOYMENTS"]) == parameters["imageDeployments"]
+    assert settings["REPEAT_LOST_CALLS"] == "false"
+    assert settings["OPERATION_LOCATION_ALLOWED_ORIGINS"] == parameters["operationLocationAllowedOrigins"]
+    assert settings["IMAGE_URL_ALLOWED_HOSTS"] == parameters["imageUrlAllowedHosts"]
+    assert settings["WEBHOOK_ALLOWED_HOSTS"] == parameters["webhookAllowedHosts"]
+    assert settings["GENERATION_TIMEOUT_SECONDS"] == str(parameters["generationTimeoutSeconds"])
+    assert settings["SAS_LIFETIME_SECONDS"] == str(parameters["sasLifetimeSeconds"])
+    assert settings["MAX_IMAGE_BYTES"] == str(parameters["maxImageBytes"])
+    assert settings["MAX_ACTIVE_GENERATIONS"] == str(parameters["maxActiveGenerations"])
+    assert settings["MAX_DUE_PER_INSTANCE"] == str(parameters["maxDuePerInstance"])
+    assert settings["PUBLIC_BASE_URL"] == parameters["publicBaseUrl"]
+    assert settings["PYTHON_THREADPOOL_THREAD_COUNT"] == str(parameters["httpConcurrency"])
+
+
+def test_endpoint_is_the_host_that_serves_the_api(predictions: Mapping[str, Prediction]) -> None:
+    for name, host in HOSTS.items():
+        endpoint = predictions[name].settings["AZURE_OPENAI_ENDPOINT"]
+        assert "outputs.subdomain.value" in endpoint
+        assert endpoint.endswith(f", '{host}')]"), name
+
+
+def test_secrets_are_references_to_the_vault(predictions: Mapping[str, Prediction]) -> None:
+    assert secret_settings() >= {"COMPAT_API_KEYS", "WEBHOOK_SECRET"}
+    for setting in secret_settings():
+        deployments = [prediction for prediction in predictions.values() if setting in prediction.settings]
+        assert deployments, f"no parameter set provisions {setting}"
+        for prediction in deployments:
+            vault = prediction.the("Microsoft.KeyVault/vaults")["name"]
+            reference = f"@Microsoft.KeyVault(VaultName={vault};SecretName={setting.replace('_', '-')})"
+            assert prediction.settings[setting] == reference, prediction
+
+
+def test_each_secret_has_its_own_switch(predictions: Mapping[str, Prediction]) -> None:
+    switches = {setting: parameters_of(app_settings()[setting]) for setting in secret_settings()}
+    assert sorted(map(len, switches.values())) == [1] * len(switches)
+    for setting, [switch] in switches.items():
+        with_setting = [name for name, prediction in predictions.items() if setting in prediction.settings]
+        assert with_setting == [name for name, prediction in predictions.items() if given(switch)(prediction)]
+
+
+def test_every_name_in_a_binding_is_provisioned(
+    predictions: Mapping[str, Prediction], bindings: list[dict[str, Any]]
+) -> None:
+    named = set(re.findall(r"%(\w+)%", json.dumps(bindings)))
+    assert "POLL_SCHEDULE" in named
+    assert [prediction for prediction in predictions.values() if named - prediction.settings.keys()] == []
+
+
+def test_every_connection_in_a_binding_is_provisioned(bindings: list[dict[str, Any]]) -> None:
+    assert {binding["connection"] for binding in bindings if binding.get("connection")} == {"AzureWebJobsStorage"}
+
+
+def test_app_has_one_timer(bindings: list[dict[str, Any]]) -> None:
+    # Flex Consumption keeps instances ready for each timer, and bills each.
+    assert [binding["type"] for binding in bindings].count("timerTrigger") == 1
+
+
+def test_every_trigger_queue_has_a_poison_queue(
+    predictions: Mapping[str, Prediction], bindings: list[dict[str, Any]]
+) -> None:
+    queues = predictions["defaults"].names("Microsoft.Storage/storageAccounts/queueServices/queues")
+    named = {"generations-due", "generation-requests"}
+    named |= {binding["queueName"] for binding in bindings if binding["type"] in ("queueTrigger", "queue")}
+    assert named | {f"{queue}-poison" for queue in named} == queues
+
+
+def _resolved(settings: Mapping[str, str]) -> dict[str, str]:
+    """Replace expressions and Key Vault references, as a deployment does."""
+    resolved = dict(settings)
+    for name, value in resolved.items():
+        if value.startswith("[") and not value.startswith("[{"):
+            is_address = name.lower().endswith(("uri", "endpoint"))
+            resolved[name] = "https://resolved.example.com" if is_address else "resolved"
+        if value.startswith("@Microsoft.KeyVault("):
+            resolved[name] = "resolved"
+    return resolved
