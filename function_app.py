@@ -12,7 +12,7 @@ import azure.functions as func
 
 from imagegen.app import App, current_app
 from imagegen.events import log_event
-from imagegen.storage.work_queue import QUEUE
+from imagegen.storage.work_queue import CALLS_QUEUE, POLLS_QUEUE
 from imagegen.web import routes
 from imagegen.web.http import Handler, Request, Response, answer
 
@@ -104,9 +104,14 @@ def poll_operations(timer: func.TimerRequest) -> None:
         )
 
 
-@app.queue_trigger("message", queue_name=QUEUE, connection="AzureWebJobsStorage")  # pyright: ignore[reportUnknownMemberType]
+@app.queue_trigger("message", queue_name=CALLS_QUEUE, connection="AzureWebJobsStorage")  # pyright: ignore[reportUnknownMemberType]
 def advance_generations(message: func.QueueMessage) -> None:
-    current_app().work(message.get_body())
+    current_app().call(message.get_body())
+
+
+@app.queue_trigger("message", queue_name=POLLS_QUEUE, connection="AzureWebJobsStorage")  # pyright: ignore[reportUnknownMemberType]
+def poll_some_operations(message: func.QueueMessage) -> None:
+    current_app().poll_some(message.get_body())
 
 
 def respond(req: func.HttpRequest, handler: Callable[[App], Handler]) -> func.HttpResponse:

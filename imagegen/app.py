@@ -23,7 +23,7 @@ from imagegen.storage.images import BlobImages
 from imagegen.storage.listing import BlobListing
 from imagegen.storage.records import BlobRecords
 from imagegen.storage.throttling import Throttling
-from imagegen.storage.work_queue import WorkQueue, read_ids
+from imagegen.storage.work_queue import CALLS_QUEUE, POLLS_QUEUE, WorkQueue, read_ids
 from imagegen.upstream.registry import open_upstream
 from imagegen.web.health import HealthRoute
 from imagegen.web.legacy import LegacyRoutes
@@ -54,8 +54,8 @@ class App:
         """Run the timer's slot: until just before its next tick, or until no work is left."""
         return self.poller.run(slot_end(self.settings.poll_schedule, utc_now()))
 
-    def work(self, message: str | bytes) -> None:
-        """Advance the generations of a queue message.
+    def call(self, message: str | bytes) -> None:
+        """Advance the generations of a message in the queue of calls, which may take minutes.
 
         Raises
         ------
@@ -64,12 +64,15 @@ class App:
         StorageUnavailableError
             When storage does not answer. The message comes again.
         """
+        for generation_id in read_ids(message):
+            self.worker.advance_by_id(generation_id, has_minutes=True)
+
+    def poll_some(self, message: str | bytes) -> None:
+        """Advance the generations of a message that the timer passed on. Raises as `call`.
+
+        A call among them gets a message of its own in the queue of calls.
+        """
         ids = read_ids(message)
-        if len(ids) == 1:
-            self.worker.advance_by_id(ids[0], has_minutes=True)
-            return
-        # The timer's overflow: many polls in one message. A call among them gets a message of its own, because the
-        # platform scales by messages, not by calls.
         with ThreadPoolExecutor(THREADS, "work") as pool:
             for _ in pool.map(partial(self.worker.advance_by_id, has_minutes=False), ids):
                 pass
@@ -89,7 +92,6 @@ def new_generation_id(now: datetime) -> str:
 def build(settings: Settings) -> App:
     """Connect all parts for these settings. Opens no connection yet."""
     storage = open_storage(settings, connections=THREADS)
-    queue = WorkQueue(settings, connections=THREADS)
     records = BlobRecords(storage, settings.generations_container)
     images = BlobImages(
         storage,
@@ -118,7 +120,7 @@ def build(settings: Settings) -> App:
         images=images,
         upstreams=upstreams,
         throttling=Throttling(storage, settings.generations_container),
-        queue=queue,
+        queue=WorkQueue(settings, CALLS_QUEUE, connections=THREADS),
         clock=utc_now,
         repeat_lost_calls=settings.repeat_lost_calls,
     )
@@ -153,7 +155,7 @@ def build(settings: Settings) -> App:
             records=records,
             advance=worker.advance,
             clock=utc_now,
-            queue=queue,
+            queue=WorkQueue(settings, POLLS_QUEUE, connections=THREADS),
             threads=THREADS,
             most=settings.max_due_per_instance,
         ),

@@ -181,6 +181,10 @@ class Generation(JsonModel):
     """Tokens, where the service counts them."""
     faults: int = 0
     """Failures of the service in a row. The back-off grows with them."""
+    missing_polls: int = 0
+    """Polls that were answered with 404, since the last one that found the operation."""
+    missing_since: Time | None = None
+    """Time of the first of them."""
     copy_attempts: int = 0
     images: tuple[StoredImage | FailedImage | None, ...] = ()
     """The result of each image. None: not copied yet."""

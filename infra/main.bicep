@@ -300,7 +300,7 @@ module storage 'modules/storage.bicep' = {
       images: imagesContainer
       package: packageContainer
     }
-    queueNames: ['generations-due', 'generation-requests']
+    queueNames: ['generations-due', 'polls-due', 'generation-requests']
     retentionDays: retentionDays
     softDeleteDays: softDeleteDays
     isPrivate: network

@@ -9,13 +9,18 @@ from typing import Final
 
 from imagegen.generation import FailedImage, Generation, GenerationError, Status, StoredImage
 from imagegen.lifecycle import backoff
-from imagegen.upstream.protocol import Accepted, Unavailable, Working
+from imagegen.upstream.protocol import Accepted, Missing, Unavailable, Working
 
 CALL_CLAIM: Final = timedelta(seconds=90)
 """Lifetime of a claim to call. Its worker renews it every 30 s; after a crash the timer takes over within 90 s."""
 
 MESSAGE_LOST: Final = timedelta(minutes=10)
 """A queue message that has not arrived after this time is lost. Sending one too early costs one transaction."""
+
+MISSING_POLLS: Final = 5
+MISSING_TIME: Final = timedelta(seconds=30)
+"""An operation is gone after this many polls with 404, over at least this time. A gateway that restarts answers 404,
+and so does the service right after a submit."""
 
 _STRANDED_WAIT: Final = timedelta(seconds=60)
 
@@ -62,7 +67,26 @@ def accepted(generation: Generation, outcome: Accepted, now: datetime) -> Genera
 
 def still_working(generation: Generation, outcome: Working, now: datetime) -> Generation:
     age = (now - (generation.submitted or generation.created)).total_seconds()
-    return generation.changed(faults=0, due=now + backoff.poll_wait(outcome.retry_after, age))
+    due = now + backoff.poll_wait(outcome.retry_after, age)
+    return generation.changed(faults=0, missing_polls=0, missing_since=None, due=due)
+
+
+def missing(generation: Generation, outcome: Missing, now: datetime, *, jitter: float) -> Generation:
+    """Poll again: a 404 alone does not say that the operation is gone."""
+    return _retry_later(generation, outcome.retry_after, now, jitter).changed(
+        missing_polls=generation.missing_polls + 1, missing_since=generation.missing_since or now
+    )
+
+
+def is_gone(generation: Generation, now: datetime) -> bool:
+    """Whether so many polls in a row did not find the operation that it no longer exists."""
+    since = generation.missing_since
+    return generation.missing_polls >= MISSING_POLLS and since is not None and now - since >= MISSING_TIME
+
+
+def operation_gone(generation: Generation, now: datetime) -> Generation:
+    message = "The image service has no such operation: it expired or was deleted."
+    return failed(generation, GenerationError(code="operationNotFound", message=message), now)
 
 
 def unavailable(generation: Generation, outcome: Unavailable, now: datetime, *, jitter: float) -> Generation:
@@ -112,7 +136,8 @@ def copy_claimed(generation: Generation, images: int, now: datetime, *, claim: s
     """Claim the copy of this many images. After `due` the timer takes over."""
     longest = COPY_SECONDS_EACH * images + COPY_SECONDS_SLACK
     attempts = generation.copy_attempts + 1
-    return generation.changed(copy_attempts=attempts, claim=claim, due=now + timedelta(seconds=longest))
+    due = now + timedelta(seconds=longest)
+    return generation.changed(copy_attempts=attempts, claim=claim, missing_polls=0, missing_since=None, due=due)
 
 
 def copied_in_part(

@@ -19,7 +19,7 @@ from cronsim import CronSim
 from imagegen.errors import StorageUnavailableError
 from imagegen.events import log_event, place_of
 from imagegen.generation import Versioned, is_generation_id, started_at
-from imagegen.lifecycle.ports import ActiveEntry, Clock, Queue
+from imagegen.lifecycle.ports import ActiveEntry, Clock, CountedQueue
 
 CADENCE: Final = timedelta(seconds=1)
 """Time from one listing to the next while there is work."""
@@ -118,7 +118,7 @@ class Poller:
         records: ActiveRecords,
         advance: Advance,
         clock: Clock,
-        queue: Queue,
+        queue: CountedQueue,
         threads: int,
         most: int,
         sleep: Callable[[float], None] = time.sleep,
@@ -180,16 +180,30 @@ class Poller:
         return now + CADENCE < slot.ends and (waiting or bool(slot.running))
 
     def _send_to_queue(self, slot: _Slot, entries: Sequence[ActiveEntry], now: datetime) -> None:
-        """Send what exceeds the limit of one instance to the queue, whose workers the platform scales out."""
-        for batch in batched(entries, _BATCH, strict=False):
+        """Send what exceeds the limit of one instance to the queue, whose workers the platform scales out.
+
+        The queue never holds more messages than the due generations fill: workers that are slower than this timer find
+        no backlog of repeated messages.
+        """
+        if not entries:
+            return
+        batches = list(batched(entries, _BATCH, strict=False))
+        try:
+            # Messages of earlier passes and slots name the oldest generations.
+            named = self._queue.count()
+        except StorageUnavailableError:
+            slot.summary.failures += len(entries)
+            return
+        for batch in batches[:named]:
+            slot.not_before |= {entry.id: now + _MESSAGE_WAIT for entry in batch}
+        for batch in batches[named:]:
             try:
                 self._queue.send([entry.id for entry in batch])
             except StorageUnavailableError:
                 slot.summary.failures += len(batch)
                 continue
             slot.summary.passed_on += len(batch)
-            for entry in batch:
-                slot.not_before[entry.id] = now + _MESSAGE_WAIT
+            slot.not_before |= {entry.id: now + _MESSAGE_WAIT for entry in batch}
 
     def _advance_entry(self, entry: ActiveEntry, known: Versioned | None) -> Versioned | None:
         current = known if known and known.etag == entry.etag else self._records.read_active(entry.id)

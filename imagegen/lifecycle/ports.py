@@ -115,6 +115,14 @@ class Queue(Protocol):
         ...
 
 
+class CountedQueue(Queue, Protocol):
+    """The queue of work that the timer passes on."""
+
+    def count(self) -> int:
+        """Messages that no worker has finished, approximately. Raises StorageUnavailableError."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
     """All ports, and whether lost calls may be repeated."""

@@ -18,6 +18,7 @@ from imagegen.upstream.protocol import (
     Answered,
     Ended,
     Lost,
+    Missing,
     Produced,
     Throttled,
     Unavailable,
@@ -75,7 +76,7 @@ class DueWithoutModel:
 
 @dataclass(frozen=True, slots=True)
 class AlreadyEnded:
-    """A cancel or a delete ended the generation before its call was made."""
+    """A cancel or a delete ended the generation before its call was made, or during it."""
 
     winner: Generation | None
     """The outcome in ``done/``; None when the generation was deleted."""
@@ -94,7 +95,18 @@ class Copied:
 
 type Due = DueForPolled | DueForDirect | DueWithoutModel
 type Outcome = (
-    Due | AlreadyEnded | Accepted | Working | Produced | Answered | Ended | Throttled | Unavailable | Lost | Copied
+    Due
+    | AlreadyEnded
+    | Accepted
+    | Working
+    | Produced
+    | Missing
+    | Answered
+    | Ended
+    | Throttled
+    | Unavailable
+    | Lost
+    | Copied
 )
 
 
@@ -225,6 +237,11 @@ def transition(  # noqa: C901 - the table: one case for each pair
             if late:
                 return Step(changes.past_deadline(generation, now), Finish())
             return Step(changes.still_working(generation, outcome, now), Rest())
+        case State.ACCEPTED, Missing():
+            missing = changes.missing(generation, outcome, now, jitter=jitter)
+            if changes.is_gone(missing, now):
+                return Step(changes.operation_gone(generation, now), Finish())
+            return Step(changes.past_deadline(generation, now), Finish()) if late else Step(missing, Rest())
         case State.ACCEPTED, Unavailable() if late:
             return Step(changes.past_deadline(generation, now), Finish())
         case State.ACCEPTED, Copied():
@@ -232,7 +249,7 @@ def transition(  # noqa: C901 - the table: one case for each pair
             return Step(part, Rest()) if part else Step(changes.copied(generation, outcome.results, now), Finish())
 
         # A call.
-        case State.CALLING, AlreadyEnded(winner):
+        case State.WAITING | State.CALLING, AlreadyEnded(winner):
             return Step(winner or changes.ended(generation, Status.CANCELED, None, now), Drop(winner))
         case State.CALLING, Answered():
             return Step(generation, Take(outcome))
@@ -254,8 +271,8 @@ def transition(  # noqa: C901 - the table: one case for each pair
             return Step(waiting.changed(faults=generation.faults + 1), Pause(until))
 
         case (
-            (State.WAITING, Working() | Produced() | Answered() | Lost() | Copied() | AlreadyEnded())
-            | (State.CALLING, Accepted() | Working() | Produced())
+            (State.WAITING, Working() | Produced() | Missing() | Answered() | Lost() | Copied())
+            | (State.CALLING, Accepted() | Working() | Produced() | Missing())
             | (State.ACCEPTED, Accepted() | Answered() | Lost() | Throttled() | AlreadyEnded())
         ):
             raise ImpossibleOutcomeError(f"{type(outcome).__name__} in state {state_of(generation).name}")

@@ -37,7 +37,7 @@ from imagegen.lifecycle.transitions import (
     Take,
     transition,
 )
-from imagegen.upstream.protocol import Direct, Ended, Lost, Polled, Throttled, Unavailable
+from imagegen.upstream.protocol import Direct, Ended, Lost, Missing, Polled, Throttled, Unavailable
 
 _WORTH_WRITING: Final = timedelta(seconds=5)
 """A nearer `due` stays in the memory of the worker that polls. It is not worth a transaction."""
@@ -106,9 +106,7 @@ class Worker:
         with ExitStack() as stack:
             kept: KeptClaim | None = None
             while True:
-                step = transition(
-                    current.generation, outcome, self._ports.clock(), jitter=self._ports.jitter(), claim=claim
-                )
+                step = self._decide(current.generation, outcome, claim)
                 # Before the write, which may fail: a lost call must leave a trace.
                 self._log_outcome(outcome, step)
                 if kept and not isinstance(step.effect, Take):
@@ -136,6 +134,14 @@ class Worker:
                     return current
                 outcome = more
 
+    def _decide(self, generation: Generation, outcome: Outcome, claim: str) -> Step:
+        step = transition(generation, outcome, self._ports.clock(), jitter=self._ports.jitter(), claim=claim)
+        # A worker that is late must not pay for a generation that was canceled or deleted meanwhile. It looks before it
+        # claims: if storage fails at this read, nothing was written. A claim without a call would count as a lost call.
+        if isinstance(step.effect, Call) and (ended := self._find_end(generation)):
+            return transition(generation, ended, self._ports.clock(), jitter=self._ports.jitter(), claim=claim)
+        return step
+
     def _due(self, generation: Generation, *, has_minutes: bool) -> Due:
         """Collect the facts that decide how a due generation goes on."""
         upstream = self._ports.upstreams.get(generation.request.model or "")
@@ -159,9 +165,7 @@ class Worker:
         crash_point(CrashPoint.RECORD_WRITTEN)
         return written
 
-    def _do(  # noqa: C901 - one case for each effect
-        self, effect: ContinuingEffect, generation: Generation
-    ) -> Outcome | None:
+    def _do(self, effect: ContinuingEffect, generation: Generation) -> Outcome | None:
         """Carry out an effect. Return its outcome, if there is more to decide."""
         match effect, self._ports.upstreams.get(generation.request.model or ""):
             case Submit(), Polled() as upstream:
@@ -173,14 +177,6 @@ class Worker:
                 crash_point(CrashPoint.OPERATION_POLLED)
                 return polled
             case Call(), Direct() as upstream:
-                # A worker that is late must not pay for a generation that was canceled or deleted meanwhile.
-                try:
-                    ended = self._find_end(generation)
-                except StorageUnavailableError:
-                    # No call was made. A claim that expires would count as a lost call.
-                    return Unavailable("storage did not answer before the call")
-                if ended:
-                    return ended
                 self._log_repeated_call(generation)
                 return self._call(upstream, generation)
             case Copy(produced), _:
@@ -228,13 +224,13 @@ class Worker:
     def _log_outcome(self, outcome: Outcome, step: Step) -> None:
         generation = step.generation
         match outcome:
-            case Throttled(reason) | Unavailable(reason):
+            case Throttled() | Unavailable() | Missing():
                 resumes = step.effect.until if isinstance(step.effect, Pause) else generation.due
                 log_event(
                     "upstream.unavailable",
                     level=logging.WARNING,
                     id=generation.id,
-                    reason=reason,
+                    reason="status 404" if isinstance(outcome, Missing) else outcome.reason,
                     faults=generation.faults,
                     seconds=round((resumes - self._ports.clock()).total_seconds()),
                 )

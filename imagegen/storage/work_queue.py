@@ -1,4 +1,7 @@
-"""The queue ``generations-due``: work that takes too long for an HTTP request or for the timer."""
+"""The work queues: ``generations-due`` for calls of minutes, ``polls-due`` for work that the timer passes on.
+
+Two queues, so that a poll never waits behind calls, and the platform scales the two functions independently.
+"""
 
 from __future__ import annotations
 
@@ -16,27 +19,30 @@ from imagegen.storage.clients import INVALID_CONNECTION_STRING, client_options, 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
 
-QUEUE: Final = "generations-due"
+CALLS_QUEUE: Final = "generations-due"
+POLLS_QUEUE: Final = "polls-due"
 
 
 class WorkQueue:
     """Sends ids of generations. Thread-safe. The timer sends a lost message again."""
 
-    def __init__(self, settings: Settings, *, connections: int, credential: TokenCredential | None = None) -> None:
+    def __init__(
+        self, settings: Settings, name: str, *, connections: int, credential: TokenCredential | None = None
+    ) -> None:
         options: dict[str, Any] = client_options(connections)
         # The Functions host expects Base64.
         options["message_encode_policy"] = TextBase64EncodePolicy()
         if settings.storage_connection_string:
             connection_string = settings.storage_connection_string.get_secret_value()
             try:
-                self._client = QueueClient.from_connection_string(connection_string, QUEUE, **options)
+                self._client = QueueClient.from_connection_string(connection_string, name, **options)
             except ValueError:
                 raise SettingsError(INVALID_CONNECTION_STRING) from None
             return
         if settings.queue_service_uri is None:
             raise SettingsError("AzureWebJobsStorage__queueServiceUri: is missing. Set it to the queue endpoint.")
         credential = credential or storage_credential(settings)
-        self._client = QueueClient(settings.queue_service_uri, QUEUE, credential=credential, **options)
+        self._client = QueueClient(settings.queue_service_uri, name, credential=credential, **options)
 
     def send(self, ids: Sequence[str]) -> None:
         """Send one message with all of these.
@@ -55,6 +61,20 @@ class WorkQueue:
                 self._client.create_queue()
                 self._client.send_message(content)
         log_event("work.queued", ids=len(ids))
+
+    def count(self) -> int:
+        """Messages in the queue, those included that a worker is processing. Approximate.
+
+        Raises
+        ------
+        StorageUnavailableError
+            If storage does not answer.
+        """
+        with storage_errors("count messages"):
+            try:
+                return self._client.get_queue_properties().approximate_message_count or 0
+            except ResourceNotFoundError:
+                return 0
 
 
 def read_ids(content: str | bytes) -> list[str]:

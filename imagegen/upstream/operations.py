@@ -7,7 +7,7 @@ versions 2023-06-01-preview to 2023-10-01-preview.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final, cast
 from urllib.parse import urljoin, urlsplit
 
@@ -20,6 +20,7 @@ from imagegen.upstream.protocol import (
     ImageRefused,
     ImageSource,
     ImageUrl,
+    Missing,
     Produced,
     Throttled,
     Unavailable,
@@ -34,8 +35,10 @@ LIMITS: Final = Limits(
 )
 DEFAULT_SIZE: Final = "1024x1024"
 
-NOT_VISIBLE_YET: Final = timedelta(seconds=30)
-"""After the submit, the operation may not be visible yet: until then, a 404 does not mean that it is gone."""
+MOST_SUBMITS: Final = 3
+"""Submits, one after the other, of an operation that was accepted without a usable operation-location."""
+
+_NO_LOCATION: Final = frozenset({"operationLocationMissing", "operationLocationInvalid"})
 
 _NO_OPERATION: Final = "00000000-0000-0000-0000-000000000000"
 
@@ -77,6 +80,15 @@ class OperationsUpstream:
         return response.health_problem  # None on 404: the service accepted the credential, and has no such operation
 
     def submit(self, generation: Generation) -> Accepted | Ended | Throttled | Unavailable:
+        outcome = self._submit(generation)
+        for _ in range(MOST_SUBMITS - 1):
+            if not (isinstance(outcome, Ended) and outcome.error and outcome.error.code in _NO_LOCATION):
+                break
+            # The operation runs, and is billed. A submit with the same Operation-Id is answered with its location.
+            outcome = self._submit(generation)
+        return outcome
+
+    def _submit(self, generation: Generation) -> Accepted | Ended | Throttled | Unavailable:
         try:
             response = self._session.send(
                 "POST",
@@ -126,7 +138,7 @@ class OperationsUpstream:
             )
         return Accepted(location, response.retry_after(datetime.now(UTC)))
 
-    def poll(self, generation: Generation, now: datetime) -> Working | Produced | Ended | Unavailable:
+    def poll(self, generation: Generation, now: datetime) -> Working | Produced | Ended | Missing | Unavailable:
         assert generation.operation_location is not None  # noqa: S101 - the state machine polls accepted operations
         if origin_of(generation.operation_location) not in self._origins:
             # Allowed when the operation was accepted, and not any more: it gets no credential.
@@ -139,8 +151,8 @@ class OperationsUpstream:
                 return _operation(response, now)
         except NoResponseError as error:
             return Unavailable(str(error))
-        if response.status == 404 and not _may_be_invisible(generation, now):
-            return _failed("operationNotFound", "The image service has no such operation: it expired or was deleted.")
+        if response.status == 404:
+            return Missing(response.retry_after(now))
         # Any other status says nothing about the operation, which is running and billed. A 401 does not end it either:
         # during a key rotation the next poll succeeds.
         return Unavailable(f"status {response.status}", response.retry_after(now))
@@ -149,10 +161,6 @@ class OperationsUpstream:
 def _body(request: GenerationRequest) -> dict[str, Any]:
     body: dict[str, Any] = {"prompt": request.prompt, "n": request.n, "size": request.size}
     return body | ({"user": request.user} if request.user else {})
-
-
-def _may_be_invisible(generation: Generation, now: datetime) -> bool:
-    return generation.submitted is None or now - generation.submitted < NOT_VISIBLE_YET
 
 
 def _failed(code: str, message: str) -> Ended:

@@ -95,6 +95,14 @@ class Unavailable:
 
 
 @dataclass(frozen=True, slots=True)
+class Missing:
+    """The service answered the poll with 404: the operation is not visible yet, not visible for a moment, or gone."""
+
+    retry_after: float | None = None
+    """Seconds; None if the service gave no time."""
+
+
+@dataclass(frozen=True, slots=True)
 class Throttled:
     """A quota of the deployment is used up: all instances pause their calls of it."""
 
@@ -139,7 +147,7 @@ class Polled(Upstream, Protocol):
         """Start the operation. Idempotent: the ``Operation-Id`` is the generation's id."""
         ...
 
-    def poll(self, generation: Generation, now: datetime) -> Working | Produced | Ended | Unavailable:
+    def poll(self, generation: Generation, now: datetime) -> Working | Produced | Ended | Missing | Unavailable:
         """Get the state of the operation."""
         ...
 

@@ -18,6 +18,7 @@ from imagegen.upstream.protocol import (
     ImageUrl,
     Limits,
     Lost,
+    Missing,
     Produced,
     Throttled,
     Unavailable,
@@ -29,7 +30,7 @@ ANY = Limits(sizes=(), most_images=10, longest_prompt=32_000)
 TWO_URLS = Produced((ImageUrl("https://images.example.com/0?sig=s3cret"), ImageUrl("https://images.example.com/1")))
 
 type SubmitOutcome = Accepted | Ended | Throttled | Unavailable
-type PollOutcome = Working | Produced | Ended | Unavailable
+type PollOutcome = Working | Produced | Ended | Missing | Unavailable
 type CallOutcome = Answered | Ended | Throttled | Unavailable | Lost
 
 
@@ -270,3 +271,6 @@ class FakeQueue:
 
     def send(self, ids: Sequence[str]) -> None:
         self.steps.take("send", lambda: self.messages.append(list(ids)))
+
+    def count(self) -> int:
+        return len(self.messages)

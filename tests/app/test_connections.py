@@ -18,7 +18,7 @@ from imagegen.deployments import Deployment, ImageApi
 from imagegen.settings import Settings, read_settings
 from imagegen.storage.clients import open_storage
 from imagegen.storage.download import Downloader
-from imagegen.storage.work_queue import WorkQueue
+from imagegen.storage.work_queue import CALLS_QUEUE, WorkQueue
 from imagegen.upstream.registry import open_upstream
 from local.azurite import Azurite
 from tests.app.generations import new
@@ -69,7 +69,7 @@ def test_storage_connections(azurite: Azurite, opened: list[dict[str, int]]) -> 
     settings = _settings(azurite)
     list(open_storage(settings, connections=1).list_containers())
     assert all_kept_alive(opened, count=1)
-    WorkQueue(settings, connections=1).send(["an-id"])
+    WorkQueue(settings, CALLS_QUEUE, connections=1).send(["an-id"])
     assert all_kept_alive(opened, count=2)
 
 

@@ -141,7 +141,7 @@ def test_every_trigger_queue_has_a_poison_queue(
     predictions: Mapping[str, Prediction], bindings: list[dict[str, Any]]
 ) -> None:
     queues = predictions["defaults"].names("Microsoft.Storage/storageAccounts/queueServices/queues")
-    named = {"generations-due", "generation-requests"}
+    named = {"generations-due", "polls-due", "generation-requests"}
     named |= {binding["queueName"] for binding in bindings if binding["type"] in ("queueTrigger", "queue")}
     assert named | {f"{queue}-poison" for queue in named} == queues
 

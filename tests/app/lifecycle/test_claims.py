@@ -14,7 +14,7 @@ from imagegen.lifecycle import changes
 from imagegen.lifecycle.claims import ClaimKeeper
 from imagegen.upstream.protocol import Answered, Ended, ImageBytes, Lost, Throttled
 from tests.app.fakes import Clock, Crash, FakeRecords, Steps
-from tests.app.generations import DIRECT, ID, NOON, error_code, new, seconds, stored
+from tests.app.generations import DIRECT, ID, NOON, new, seconds, stored
 from tests.app.lifecycle.fake_app import FakeApp
 
 REFUSED = GenerationError(code="contentFilter", message="No.")
@@ -253,24 +253,6 @@ def test_failure_after_a_lost_claim_changes_nothing(app: FakeApp, outcome: Ended
     app.work()
     assert app.records.done == {}
     assert app.records.active[ID].generation.claim == "another"
-
-
-def test_storage_fault_before_the_call_is_not_a_lost_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    app = FakeApp(repeat_lost_calls=False)
-    app.start(DIRECT)
-    read = app.records.read
-    failures = [StorageUnavailableError("read record")]
-
-    def fail_once(generation_id: str) -> Any:
-        if failures:
-            raise failures.pop()
-        return read(generation_id)
-
-    monkeypatch.setattr(app.records, "read", fail_once)
-    app.work()
-    assert app.direct.calls == []
-    app.settle()
-    assert (app.direct.calls, error_code(app.read()), app.read().lost_calls) == ([ID], None, 0)
 
 
 # --- Thread

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from imagegen.errors import StorageUnavailableError
 from imagegen.generation import Generation, GenerationError, Status, Versioned
 from imagegen.lifecycle import changes
 from tests.app.generations import DIRECT, ID, new, running, seconds, stored
@@ -60,24 +59,9 @@ def test_ended_generation_is_dropped_without_a_call(app: FakeApp, winner: Genera
     app.records.done[ID] = winner
     app.images.blobs = {f"{ID}/0"}
     app.worker.advance_by_id(ID, has_minutes=True)
-    assert app.steps.taken == ["save", *([] if images_stay else ["delete_all"]), "drop_active"]
+    assert app.steps.taken == [*([] if images_stay else ["delete_all"]), "drop_active"]
     assert app.images.blobs == ({f"{ID}/0"} if images_stay else set())
     assert (app.direct.calls, app.records.active, app.records.done[ID]) == ([], {}, winner)
-
-
-def test_storage_fault_before_the_call_is_no_lost_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The worker reads the outcome between its claim and its call."""
-    app = FakeApp(repeat_lost_calls=False)
-    app.start(DIRECT)
-
-    def fail(_: str) -> Generation | None:
-        raise StorageUnavailableError("read record")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(app.records, "read", fail)
-        app.work()
-    app.settle()
-    assert (app.read().status, app.read().lost_calls, app.direct.calls) == (Status.SUCCEEDED, 0, [ID])
 
 
 def test_two_workers_with_one_message_make_one_call(app: FakeApp) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from imagegen.errors import StorageUnavailableError
 from imagegen.generation import Status
 from imagegen.lifecycle import changes
 from imagegen.lifecycle.transitions import MOST_LOST_CALLS
@@ -70,6 +71,23 @@ def test_third_crash_in_a_call_fails(app: FakeApp) -> None:
         break
     assert error_code(app.read()) == "outcomeUnknown"
     assert len(app.direct.calls) == MOST_LOST_CALLS
+
+
+def test_storage_outage_before_a_call_is_not_a_lost_call(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Storage fails at the last read before the call, and at each write after it."""
+
+    def fail(*_: object) -> None:
+        raise StorageUnavailableError
+
+    app.start(DIRECT)
+    with monkeypatch.context() as outage:
+        outage.setattr(app.records, "read", fail)
+        with pytest.raises(StorageUnavailableError):
+            app.work()
+    assert app.steps.taken == ["create", "send"]
+    app.settle()
+    assert (app.read().status, app.read().lost_calls) == (Status.SUCCEEDED, 0)
+    assert app.direct.calls == [ID]
 
 
 # --- Not repeated (REPEAT_LOST_CALLS=false)

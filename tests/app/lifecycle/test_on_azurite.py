@@ -26,7 +26,7 @@ from imagegen.storage.download import Downloader
 from imagegen.storage.images import BlobImages
 from imagegen.storage.records import BlobRecords
 from imagegen.storage.throttling import Throttling
-from imagegen.storage.work_queue import WorkQueue
+from imagegen.storage.work_queue import CALLS_QUEUE, WorkQueue
 from imagegen.upstream.operations import OperationsUpstream
 from local.azurite import Azurite
 from local.stack import KEY, emulator
@@ -84,7 +84,7 @@ class AzuriteApp:
             ),
             upstreams={"dalle": OperationsUpstream(deployment, allowed_origins=[], connections=2)},
             throttling=Throttling(storage, f"g-{name}", monotonic=lambda: self.now.timestamp()),
-            queue=WorkQueue(settings, connections=2),
+            queue=WorkQueue(settings, CALLS_QUEUE, connections=2),
             repeat_lost_calls=True,
             clock=self.clock,
         )

@@ -34,6 +34,8 @@ class PollerApp:
     read: list[str] = field(default_factory=list[str])
     sent: list[tuple[float, list[str]]] = field(default_factory=list[tuple[float, list[str]]])
     """Seconds after noon, and the ids in the message."""
+    waiting: int = 0
+    """Messages in the queue."""
     listings: list[float] = field(default_factory=list[float])
     on_advance: Advance | None = None
     """Result of `advance`. None: each generation ends when it is first advanced."""
@@ -76,6 +78,9 @@ class PollerApp:
 
     def send(self, ids: Sequence[str]) -> None:
         self.sent.append((self._elapsed(), list(ids)))
+
+    def count(self) -> int:
+        return self.waiting
 
     def write(self, generation: Generation, etag: str) -> Versioned:
         self.active[generation.id] = Versioned(generation, etag)
@@ -301,6 +306,26 @@ def test_queued_overflow_is_not_queued_again_for_20_seconds(app: PollerApp) -> N
     assert min(after - before for before, after in pairwise(times)) >= 20
 
 
+@pytest.mark.parametrize(
+    ("waiting", "sent"),
+    [
+        (0, [[*range(1, 21)], [*range(21, 41)], [41, 42]]),
+        (1, [[*range(21, 41)], [41, 42]]),
+        (2, [[41, 42]]),
+        (3, []),
+        (900, []),
+    ],
+)
+def test_queue_holds_no_more_than_what_is_due(app: PollerApp, waiting: int, sent: list[list[int]]) -> None:
+    """Messages of an earlier slot are still there: the workers are slower than the timer."""
+    for number in range(43):
+        app.active[f"id-{number}"] = Versioned(running(id=f"id-{number}"), "1")
+    app.waiting = waiting
+    app.on_advance = lambda current: current
+    app.run(5, most=1)
+    assert [ids for _, ids in app.sent] == [[f"id-{number}" for number in batch] for batch in sent]
+
+
 def test_finished_overflow_is_not_queued_again(app: PollerApp) -> None:
     app.add(1)
     app.add(2)
@@ -323,13 +348,14 @@ def test_running_work_counts_towards_the_limit(app: PollerApp) -> None:
     assert (done.moves, done.passed_on, len(app.sent)) == (9, 4, 1)
 
 
-def test_queue_outage_loses_nothing(app: PollerApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    def unavailable(_: Sequence[str]) -> None:
+@pytest.mark.parametrize("failing", ["send", "count"])
+def test_queue_outage_loses_nothing(app: PollerApp, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    def unavailable(*_: Sequence[str]) -> None:
         raise StorageUnavailableError("send message")
 
     app.add(1)
     app.add(2)
-    monkeypatch.setattr(app, "send", unavailable)
+    monkeypatch.setattr(app, failing, unavailable)
     done = app.run(most=1)
     assert (done.moves > 0, done.failures > 0, done.passed_on) == (True, True, 0)
 

@@ -41,6 +41,7 @@ from imagegen.upstream.protocol import (
     Ended,
     ImageUrl,
     Lost,
+    Missing,
     Produced,
     Throttled,
     Unavailable,
@@ -87,7 +88,8 @@ TABLE: list[tuple[State, Outcome, type | object, dict[str, object]]] = [
     (State.WAITING, ANSWERED, IMPOSSIBLE, {}),
     (State.WAITING, Lost("no answer"), IMPOSSIBLE, {}),
     (State.WAITING, Copied(()), IMPOSSIBLE, {}),
-    (State.WAITING, AlreadyEnded(None), IMPOSSIBLE, {}),
+    (State.WAITING, AlreadyEnded(None), Drop(None), {"status": Status.CANCELED, "last_action": NOON}),
+    (State.WAITING, Missing(), IMPOSSIBLE, {}),
     # A record that is due while CALLING: its worker crashed. The call counts as lost.
     (State.CALLING, FREE_POLLED, Submit(), {"calling": False, "claim": None, "lost_calls": 1}),
     (State.CALLING, FREE_DIRECT, Call(), {"calling": True, "claim": CLAIM, "lost_calls": 1}),
@@ -107,12 +109,14 @@ TABLE: list[tuple[State, Outcome, type | object, dict[str, object]]] = [
     (State.CALLING, Accepted(OPERATION, None), IMPOSSIBLE, {}),
     (State.CALLING, Working(None), IMPOSSIBLE, {}),
     (State.CALLING, PRODUCED, IMPOSSIBLE, {}),
+    (State.CALLING, Missing(), IMPOSSIBLE, {}),
     (State.ACCEPTED, FREE_POLLED, Poll(), {"due": NOON}),
     # The deployment's API changed: wait for the old one, without a request.
     (State.ACCEPTED, FREE_DIRECT, Leave(), {"due": NOON + seconds(60), "operation_location": OPERATION}),
     (State.ACCEPTED, DueWithoutModel(), Leave(), {"due": NOON + seconds(60), "lost_calls": 0}),
     (State.ACCEPTED, Working(7), Rest(), {"due": NOON + seconds(7), "faults": 0}),
     (State.ACCEPTED, Unavailable("503"), Rest(), {"due": NOON + seconds(1), "faults": 1}),
+    (State.ACCEPTED, Missing(7), Rest(), {"due": NOON + seconds(7), "missing_polls": 1, "missing_since": NOON}),
     (State.ACCEPTED, PRODUCED, Copy(PRODUCED), {"copy_attempts": 2, "claim": CLAIM, "due": NOON + seconds(70)}),
     (State.ACCEPTED, Copied((stored(), FAULT)), Rest(), {"images": (stored(), None), "due": NOON + seconds(1)}),
     (State.ACCEPTED, Ended(Status.CANCELED), Finish(), {"status": Status.CANCELED}),
@@ -195,6 +199,31 @@ def test_due_record_starts_waits_or_ends(
         assert error_code(step.generation) == expected
     else:
         assert step.effect == expected
+
+
+@pytest.mark.parametrize(
+    ("record", "now", "expected"),
+    [
+        (running(), NOON + seconds(500), Rest()),  # the first poll after a long outage of the hosts
+        (running(missing_polls=1, missing_since=NOON), NOON + seconds(500), Rest()),
+        (running(missing_polls=3, missing_since=NOON), NOON + seconds(500), Rest()),
+        (running(missing_polls=4, missing_since=NOON), NOON + seconds(29), Rest()),  # right after the submit
+        (running(missing_polls=4, missing_since=NOON), NOON + seconds(30), "operationNotFound"),
+        (running(missing_polls=90, missing_since=NOON), NOON + seconds(29), Rest()),
+        (running(missing_polls=4, missing_since=NOON), DEADLINE, "operationNotFound"),
+        (running(), DEADLINE, "deadlineExceeded"),
+    ],
+)
+def test_404_ends_an_operation_when_it_persists(record: Generation, now: datetime, expected: object) -> None:
+    step = after(record, Missing(), now)
+    assert (error_code(step.generation) if step.effect == Finish() else step.effect) == expected
+
+
+@pytest.mark.parametrize("found", [Working(None), PRODUCED])
+def test_operation_that_is_found_again_is_not_missing(found: Working | Produced) -> None:
+    missing = running(missing_polls=4, missing_since=NOON)
+    record = after(missing, found, NOON + seconds(10)).generation
+    assert (record.missing_polls, record.missing_since) == (0, None)
 
 
 def test_throttled_generation_resumes_after_the_pause() -> None:

@@ -14,7 +14,7 @@ from azure.storage.queue import QueueClient
 from imagegen.errors import StorageUnavailableError
 from imagegen.settings import Settings, SettingsError, read_settings
 from imagegen.storage import work_queue
-from imagegen.storage.work_queue import QUEUE, WorkQueue, read_ids
+from imagegen.storage.work_queue import CALLS_QUEUE, WorkQueue, read_ids
 from local.azurite import Azurite
 from tests.app.generations import ID
 
@@ -32,7 +32,7 @@ def settings(connection_string: str) -> Settings:
 @pytest.fixture
 def raw(azurite: Azurite) -> Generator[QueueClient]:
     """The queue without decoding. It does not exist yet."""
-    client = QueueClient.from_connection_string(azurite.connection_string, QUEUE)
+    client = QueueClient.from_connection_string(azurite.connection_string, CALLS_QUEUE)
     with suppress(ResourceNotFoundError):
         client.delete_queue()
     yield client
@@ -40,7 +40,7 @@ def raw(azurite: Azurite) -> Generator[QueueClient]:
 
 
 def test_message_is_base64_of_json(azurite: Azurite, raw: QueueClient) -> None:
-    WorkQueue(settings(azurite.connection_string), connections=1).send([ID, "another"])
+    WorkQueue(settings(azurite.connection_string), CALLS_QUEUE, connections=1).send([ID, "another"])
     message = raw.receive_message()
     assert message is not None
     content = b64decode(message.content, validate=True)
@@ -49,7 +49,7 @@ def test_message_is_base64_of_json(azurite: Azurite, raw: QueueClient) -> None:
 
 
 def test_missing_queue_is_created(azurite: Azurite, raw: QueueClient) -> None:
-    queue = WorkQueue(settings(azurite.connection_string), connections=1)
+    queue = WorkQueue(settings(azurite.connection_string), CALLS_QUEUE, connections=1)
     for number in range(3):
         queue.send([str(number)])
     found = [read_ids(b64decode(message.content)) for message in raw.receive_messages(max_messages=10)]
@@ -57,13 +57,22 @@ def test_missing_queue_is_created(azurite: Azurite, raw: QueueClient) -> None:
 
 
 def test_largest_batch_fits_into_a_message(azurite: Azurite, raw: QueueClient) -> None:
-    WorkQueue(settings(azurite.connection_string), connections=1).send([ID] * 200)
+    WorkQueue(settings(azurite.connection_string), CALLS_QUEUE, connections=1).send([ID] * 200)
     assert raw.receive_message() is not None  # the limit is 64 KiB of base64
+
+
+def test_count_includes_messages_in_work(azurite: Azurite, raw: QueueClient) -> None:
+    queue = WorkQueue(settings(azurite.connection_string), CALLS_QUEUE, connections=1)
+    assert queue.count() == 0  # the queue does not exist yet
+    for number in range(3):
+        queue.send([str(number)])
+    assert raw.receive_message() is not None
+    assert queue.count() == 3
 
 
 def test_log_holds_no_id_and_no_account(azurite: Azurite, raw: QueueClient, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", "imagegen"):
-        WorkQueue(settings(azurite.connection_string), connections=1).send([ID])
+        WorkQueue(settings(azurite.connection_string), CALLS_QUEUE, connections=1).send([ID])
     assert [record.getMessage() for record in caplog.records if record.name == "imagegen"] == ["work.queued ids=1"]
 
 
@@ -74,12 +83,12 @@ def test_unreachable_queue_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(work_queue, "client_options", without_retries)
     unreachable = "DefaultEndpointsProtocol=http;AccountName=a;AccountKey=c2VjcmV0;QueueEndpoint=http://127.0.0.1:1/a;"
     with pytest.raises(StorageUnavailableError, match=r"^send message$"):
-        WorkQueue(settings(unreachable), connections=1).send([ID])
+        WorkQueue(settings(unreachable), CALLS_QUEUE, connections=1).send([ID])
 
 
 def test_invalid_connection_string_is_named_but_not_shown() -> None:
     with pytest.raises(SettingsError, match=r"^AzureWebJobsStorage: ") as caught:
-        WorkQueue(settings("s3cret"), connections=1)
+        WorkQueue(settings("s3cret"), CALLS_QUEUE, connections=1)
     assert "s3cret" not in str(caught.value)
 
 

@@ -17,12 +17,13 @@ from pydantic import SecretStr
 from imagegen.deployments import Deployment, ImageApi
 from imagegen.errors import RequestError
 from imagegen.generation import Generation, GenerationError, GenerationRequest, Status
-from imagegen.upstream.operations import NOT_VISIBLE_YET, OperationsUpstream
+from imagegen.upstream.operations import MOST_SUBMITS, OperationsUpstream
 from imagegen.upstream.protocol import (
     Accepted,
     Ended,
     ImageRefused,
     ImageUrl,
+    Missing,
     Produced,
     Throttled,
     Unavailable,
@@ -62,7 +63,7 @@ def submit(server: ScriptedServer, reply: Reply) -> Accepted | Ended | Throttled
 
 def poll(
     server: ScriptedServer, reply: Reply, *, generation: Generation | None = None, now: datetime = NOON
-) -> Working | Produced | Ended | Unavailable:
+) -> Working | Produced | Ended | Missing | Unavailable:
     server.answers(reply)
     asked = generation or running()
     return upstream(server.url).poll(asked.changed(operation_location=f"{server.url}/o/1"), now)
@@ -160,8 +161,6 @@ def test_submit_with_status_429_is_throttled(server: ScriptedServer, reply: byte
         (http(200, {"id": "1"}, operation_location="/o/1"), "http200", "no reason"),
         (http(201, operation_location="/o/1"), "http201", "no reason"),
         (http(302, location="/elsewhere"), "http302", "no reason"),
-        (http(202, {"id": "1"}), "operationLocationMissing", "AZURE_OPENAI_ENDPOINT"),
-        (http(202, operation_location=" "), "operationLocationMissing", "AZURE_OPENAI_ENDPOINT"),
         # For the caller.
         (http(400, {"error": {"code": "contentFilter", "message": "No."}}), "contentFilter", "No."),
         (http(400, {"error": {"code": "invalidPayload", "message": "Bad."}}), "invalidPayload", "Bad."),
@@ -187,6 +186,28 @@ def test_refused_submit_ends_with_a_code_and_a_hint(
     assert message in outcome.error.message
     assert KEY not in str(outcome)
     assert len(server.seen) == 1  # no redirect, no retry
+
+
+@pytest.mark.parametrize(
+    ("reply", "code"),
+    [
+        (http(202, {"id": "1"}), "operationLocationMissing"),
+        (http(202, operation_location=" "), "operationLocationMissing"),
+        (http(202, operation_location="https://[::1"), "operationLocationInvalid"),
+    ],
+)
+def test_accepted_submit_without_location_is_repeated(server: ScriptedServer, reply: bytes, code: str) -> None:
+    server.answers(reply, http(202, operation_location="/o/1"))
+    assert upstream(server.url).submit(new()) == Accepted(f"{server.url}/o/1", None)
+    assert [request.headers["operation-id"] for request in server.seen] == [ID, ID]
+
+    server.answers(reply)
+    outcome = upstream(server.url).submit(new())
+    assert isinstance(outcome, Ended)
+    assert outcome.error
+    assert outcome.error.code == code
+    assert "AZURE_OPENAI_ENDPOINT" in outcome.error.message
+    assert len(server.seen) == MOST_SUBMITS
 
 
 # --- which hosts may receive the key
@@ -484,26 +505,10 @@ def test_refused_connection_never_ends_a_generation() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("submitted", "age", "expected"),
-    [
-        (NOON, seconds(0), Unavailable("status 404")),
-        (NOON, NOT_VISIBLE_YET - seconds(1), Unavailable("status 404")),  # not visible yet
-        (NOON, NOT_VISIBLE_YET, "operationNotFound"),
-        (NOON, timedelta(days=2), "operationNotFound"),  # expired
-        (None, timedelta(days=2), Unavailable("status 404")),  # unknown time
-    ],
-)
-def test_404_means_not_visible_yet_then_gone(
-    server: ScriptedServer, submitted: datetime | None, age: timedelta, expected: Unavailable | str
-) -> None:
-    generation = running().changed(submitted=submitted)
-    outcome = poll(server, http(404, {"error": {"code": "notFound"}}), generation=generation, now=NOON + age)
-    if isinstance(outcome, Ended):
-        assert outcome.error is not None
-        assert (outcome.status, outcome.error.code) == (Status.FAILED, expected)
-    else:
-        assert outcome == expected
+@pytest.mark.parametrize("age", [seconds(0), seconds(31), timedelta(days=2)])
+def test_poll_with_404_never_ends_a_generation_alone(server: ScriptedServer, age: timedelta) -> None:
+    reply = http(404, {"error": {"code": "notFound"}}, retry_after="7")
+    assert poll(server, reply, generation=running(submitted=NOON), now=NOON + age) == Missing(7)
 
 
 @pytest.mark.parametrize("start", [b"HTTP/1.1 200 Scripted\r\nX-Drip: ", http(200, b"{", content_length="1000")])
