@@ -1,4 +1,4 @@
-"""A proxy before Azurite that delays and resets requests, answers with errors, and loses responses."""
+"""A proxy before Azurite that delays and resets requests, answers with errors, loses responses, and repeats writes."""
 
 from __future__ import annotations
 
@@ -26,21 +26,25 @@ class Fault(StrEnum):
     ERROR_503 = "503"
     LOST = "response lost"
     """Azurite carries out the request. Then the connection is reset."""
+    TWICE = "sent twice"
+    """Azurite gets the request twice, as from a gateway that retries. The host gets the second response."""
 
 
 _WEIGHTS: Final = {
-    Fault.NONE: 94.0,
+    Fault.NONE: 93.0,
     Fault.DELAY: 2.0,
     Fault.RESET: 1.0,
     Fault.ERROR_500: 1.0,
     Fault.ERROR_503: 1.0,
     Fault.LOST: 1.0,
+    Fault.TWICE: 1.0,
 }
 _CODES: Final = {Fault.ERROR_500: "InternalError", Fault.ERROR_503: "ServerBusy"}
 _MOST_DELAY: Final = 2.0
 _TIMEOUT: Final = 60.0
 _MOST_IDLE: Final = 3.0
 _WRITES: Final = frozenset({"PUT", "POST", "DELETE"})
+_ONLY_WRITES: Final = frozenset({Fault.LOST, Fault.TWICE})
 # http.server and http.client handle these for each connection.
 _HOP_BY_HOP: Final = frozenset({"connection", "transfer-encoding", "keep-alive", "content-length"})
 _RESET: Final = struct.pack("ii", 1, 0)
@@ -61,7 +65,7 @@ class Faults:
         with self._lock:
             fault = self._choose.choices(tuple(_WEIGHTS), tuple(_WEIGHTS.values()))[0]
             seconds = self._choose.uniform(0, _MOST_DELAY)
-            if not self._active or (fault is Fault.LOST and method not in _WRITES):
+            if not self._active or (fault in _ONLY_WRITES and method not in _WRITES):
                 fault = Fault.NONE
             self.counts[fault.value] += 1
             return fault, seconds if fault is Fault.DELAY else 0.0
@@ -122,20 +126,22 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault in _CODES:
             self._refuse(fault)
         else:
-            self._pass_on(body, lose=fault is Fault.LOST)
+            self._pass_on(body, fault)
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = forward  # noqa: N815 - the names that http.server looks for
 
-    def _pass_on(self, body: bytes, *, lose: bool) -> None:
+    def _pass_on(self, body: bytes, fault: Fault) -> None:
         try:
             answer, content = self._ask(body)
+            if fault is Fault.TWICE:
+                answer, content = self._ask_again(body, answer.status)
         except (OSError, HTTPException) as error:
             self._faults.count(f"failed at Azurite with {type(error).__name__}")
             self._reset()
             return
         if answer.status == 412:
             self._faults.count("412 of Azurite")
-        if lose:
+        if fault is Fault.LOST:
             self._reset()
             return
         self.send_response_only(answer.status, answer.reason)
@@ -146,6 +152,12 @@ class _Handler(BaseHTTPRequestHandler):
         if answer.status not in {204, 304}:
             self.send_header("Content-Length", length)
         self._send(content)
+
+    def _ask_again(self, body: bytes, first: int) -> tuple[HTTPResponse, bytes]:
+        answer, content = self._ask(body)
+        if first < 300 <= answer.status:
+            self._faults.count(f"written, then {answer.status}")
+        return answer, content
 
     def _ask(self, body: bytes) -> tuple[HTTPResponse, bytes]:
         """Send the request on. The path and the headers stay as they are, because the client signed them."""
