@@ -56,15 +56,21 @@ class Account:
         images = frozenset(_names(self._service.get_container_client("images"), ""))
         return Content(self.active(), {one.id: one for one in records}, keys, images, self._poisoned())
 
-    def expire_claims(self) -> None:
-        """End what killed hosts hold: leases, and claims and lost messages of unfinished generations.
+    def break_timer_lease(self) -> None:
+        """Let any host become the one that runs the timer. It replaces a wait of 15 s after a kill.
 
-        Only while no host runs. It replaces a wait of up to ten minutes.
+        While the old one lives, both run the timer for some seconds, which must be harmless too.
         """
         locks = self._service.get_container_client("azure-webjobs-hosts")
         for lock in _names(locks, "locks/"):
             with contextlib.suppress(HttpResponseError):  # not leased
                 BlobLeaseClient(locks.get_blob_client(lock)).break_lease(0)
+
+    def expire_claims(self) -> None:
+        """End the claims and the lost messages of unfinished generations.
+
+        Only while no host runs. It replaces a wait of up to ten minutes.
+        """
         for name in _names(self._generations, "active/"):
             blob = self._generations.get_blob_client(name)
             content = json.loads(blob.download_blob().readall()) | {"due": _PAST}

@@ -6,7 +6,7 @@ import signal
 import socket
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,9 @@ from local.stack import ROOT
 _PROBABILITY: Final = 0.5
 """Of a crash each time that a host comes to its crash point."""
 
-_RARE: Final = frozenset({CrashPoint.PAUSE_WRITTEN, CrashPoint.IMAGES_DELETED, CrashPoint.KEY_DROPPED})
+_RARE: Final = frozenset(
+    {CrashPoint.COPY_CLAIMED, CrashPoint.PAUSE_WRITTEN, CrashPoint.IMAGES_DELETED, CrashPoint.KEY_DROPPED}
+)
 """Points that a host seldom comes to: it always crashes there."""
 
 _EVENTS: Final = ("generation.stuck", "generation.call_repeated", "generation.claim_lost", "Traceback (most recent")
@@ -61,7 +63,7 @@ class Host:
         self._life.close()  # reads the rest of the output
         output = self.child.output
         with self._log.open("a", encoding="utf-8") as log:
-            log.write(f"{output}--- ended with {self.child.process.returncode}\n")
+            log.write(f"{output}--- ended with {self.child.process.returncode}; its crash point: {self.crash_point}\n")
         self.child = None
         return output
 
@@ -73,6 +75,8 @@ class Fleet:
     ----------
     crash_points
         One for each life, in this order, while there are any. A point that a life did not reach returns to the end.
+    after_end
+        Called whenever a host was killed or ended.
     """
 
     def __init__(
@@ -81,9 +85,11 @@ class Fleet:
         env: Mapping[str, str],
         *,
         crash_points: Iterable[CrashPoint],
+        after_end: Callable[[], None],
         logs: Path,
     ) -> None:
         self._env = env
+        self._after_end = after_end
         self._crash_points = deque(crash_points)
         logs.mkdir(parents=True, exist_ok=True)
         for old in logs.glob("host-*.log"):
@@ -159,6 +165,7 @@ class Fleet:
         if host.crash_point:
             self._crash_points.append(host.crash_point)
         self._close(host)
+        self._after_end()
         host.start(self._env, self._next_crash_point())
 
     def _next_crash_point(self) -> CrashPoint | None:

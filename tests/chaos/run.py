@@ -52,13 +52,14 @@ def run(options: Options, *, say: Callable[[str], None] = lambda _: None, logs: 
             POLL_SCHEDULE="*/2 * * * * *",
             REPEAT_LOST_CALLS=str(options.repeat_lost_calls).lower(),
         )
-        fleet = Fleet(options.hosts, env, crash_points=scenario.crash_points, logs=logs)
+        account = Account(storage.connection_string)
+        after_end = (lambda: None) if options.real_time else account.break_timer_lease
+        fleet = Fleet(options.hosts, env, crash_points=scenario.crash_points, after_end=after_end, logs=logs)
         stack.callback(fleet.stop)
         fleet.start()
         accepted, errors, client = _chaos(options, scenario, fleet)
         say(f"chaos ended after {time.monotonic() - began:.0f} s: {len(accepted)} accepted")
 
-        account = Account(storage.connection_string)
         _calm(options, fleet, faults, account)
         _await_the_end(options, fleet, account)
         say(f"the generations ended after {time.monotonic() - began:.0f} s")
@@ -103,6 +104,7 @@ def _calm(options: Options, fleet: Fleet, faults: Faults, account: Account) -> N
     faults.stop()
     fleet.stop()
     if not options.real_time:
+        account.break_timer_lease()
         account.expire_claims()
     fleet.start_calm()
 
