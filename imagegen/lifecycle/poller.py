@@ -209,6 +209,9 @@ class Poller:
         current = known if known and known.etag == entry.etag else self._records.read_active(entry.id)
         if current and current.generation.calling and self._clock() < self._no_takeover_before:
             return Versioned(current.generation.changed(due=self._no_takeover_before), current.etag)
+        if current and current.generation.due > self._clock():
+            # Another worker has claimed it since the listing. A takeover would count its running call as lost.
+            return current
         return self._advance(current) if current else None
 
     def _pause(self, slot: _Slot) -> None:
