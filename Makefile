@@ -40,11 +40,12 @@ chaos: install ## Kill hosts under load, and check that nothing is lost or paid 
 infra: install $(CHECKOV) ## Check what infra/ would deploy, with the Bicep CLI and checkov
 	@$(BIN)/python -m pytest tests/infra
 
-lint: install ## Format, lint, types, direction of imports
+lint: install ## Format, lint, types, direction of imports, secrets
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-logo
+	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline
 
 format: install ## Format the code and apply the fixes of the linter
 	$(BIN)/ruff check --fix .

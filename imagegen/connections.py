@@ -93,7 +93,7 @@ class BoundedSecureConnection(HTTPSConnection):
     response_class = _BoundedResponse
 
 
-class _Pool(HTTPConnectionPool):
+class BoundedPool(HTTPConnectionPool):
     ConnectionCls = BoundedConnection  # pyright: ignore[reportAssignmentType] - as urllib3's own class is
 
 
@@ -110,7 +110,7 @@ def bound(adapter: HTTPAdapter, *, connections: int) -> None:
         The number of threads that send at the same time.
     """
     adapter.init_poolmanager(10, connections, socket_options=KEEP_ALIVE)
-    pools: dict[str, type[HTTPConnectionPool | HTTPSConnectionPool]] = {"http": _Pool, "https": _SecurePool}
+    pools: dict[str, type[HTTPConnectionPool | HTTPSConnectionPool]] = {"http": BoundedPool, "https": _SecurePool}
     adapter.poolmanager.pool_classes_by_scheme = pools
 
 

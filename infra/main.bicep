@@ -115,6 +115,10 @@ param alwaysReadyHttpInstances int = 0
 @maxValue(100)
 param httpConcurrency int = 16
 
+@description('What an update does to running instances. Recreate ends their calls by force. RollingUpdate lets calls finish, and is a preview of Azure: see docs/deploy.md.')
+@allowed(['Recreate', 'RollingUpdate'])
+param updateStrategy string = 'Recreate'
+
 @description('Public address of the app behind a gateway, with the route prefix, such as https://images.example.com/api. Empty: the host name of the app.')
 param publicBaseUrl string = ''
 
@@ -495,6 +499,7 @@ module app 'modules/function-app.bicep' = {
     instanceMemoryMB: instanceMemoryMB
     maximumInstanceCount: maximumInstanceCount
     httpConcurrency: httpConcurrency
+    updateStrategy: updateStrategy
     alwaysReadyHttpInstances: alwaysReadyHttpInstances
     subnetId: network ? vnet!.outputs.appSubnetId : ''
     isPublic: !network || appIsPublic

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 ACCOUNT = "devstoreaccount1"
 # Public: the key of every Azurite, https://learn.microsoft.com/azure/storage/common/storage-connect-azurite
+# pragma: allowlist nextline secret
 ACCOUNT_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
 _SCRIPT = Path(__file__).parent / "node_modules" / "azurite" / "dist" / "src" / "azurite.js"

@@ -10,10 +10,12 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urljoin, urlsplit
 
 import requests
+import requests_hardened.ip_filter
 from requests.adapters import HTTPAdapter
 from requests_hardened import Config, HTTPSession
 from requests_hardened.ip_filter import InvalidIPAddress
@@ -34,6 +36,14 @@ _LENGTH: Final = re.compile(r"[0-9]{1,18}")
 
 _FINAL: Final = frozenset({400, 401, 405, 410, 415, 451})
 """Statuses that a retry does not change. 403 and 404 may: a link expires, and the next poll returns a new one."""
+
+# The filter of requests_hardened does not know these.
+requests_hardened.ip_filter.EXTRA_BLOCKED_NET_RANGES += (
+    ip_network("168.63.129.16/32"),  # Azure's platform service for each machine: public by its number only
+    ip_network("::/96"),  # three forms of IPv6 that can reach a private IPv4 address or network
+    ip_network("::ffff:0:0:0/96"),
+    ip_network("fec0::/10"),
+)
 
 
 @dataclass(frozen=True, slots=True)

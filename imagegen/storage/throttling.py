@@ -40,7 +40,10 @@ class Throttling:
         if cached and self._monotonic() - cached[0] < _CACHE_SECONDS:
             return cached[1]
         until = self._read(model)
-        self._store_in_cache(model, until)
+        with self._lock:
+            if (newer := self._cache.get(model)) is not cached and newer is not None:
+                return newer[1]  # `pause` of another thread, while this one read
+            self._cache[model] = (self._monotonic(), until)
         return until
 
     def pause(self, model: str, until: datetime) -> None:
@@ -50,11 +53,8 @@ class Throttling:
             # Not conditional: times that are written at the same moment differ little, and either is good enough.
             self._write(model, until)
             log_event("upstream.paused", model=model, until=format_time(until))
-        self._store_in_cache(model, max(until, current or until))
-
-    def _store_in_cache(self, model: str, until: datetime | None) -> None:
         with self._lock:
-            self._cache[model] = (self._monotonic(), until)
+            self._cache[model] = (self._monotonic(), max(until, current or until))
 
     def _read(self, model: str) -> datetime | None:
         with storage_errors("read throttling"):

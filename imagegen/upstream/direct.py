@@ -11,6 +11,7 @@ import codecs
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from tempfile import SpooledTemporaryFile
 from typing import Any, Final, cast
 
@@ -18,7 +19,7 @@ import ijson
 
 from imagegen.deployments import Deployment
 from imagegen.errors import FieldProblem
-from imagegen.generation import Generation, GenerationError, GenerationRequest, Status
+from imagegen.generation import MOST_IMAGES, Generation, GenerationError, GenerationRequest, Status
 from imagegen.upstream.disk_room import TEMPORARY_DISK, DiskRoom, Reservation
 from imagegen.upstream.limits import Limits
 from imagegen.upstream.protocol import (
@@ -49,6 +50,8 @@ CALL_SECONDS: Final = READ_SECONDS + 30
 
 _BUFFER: Final = 1 << 22
 """Bytes that the JSON parser reads at a time. With its default of 64 KiB, strings of 20 MB take 30 times longer."""
+_DEEPEST: Final = 64
+"""Levels of JSON. The API has four."""
 _PARSER: Final[dict[str, Any]] = {
     "buf_size": _BUFFER,
     # With exact numbers, a number of more than 4,300 digits crashes the process (ijson 3.6.0, yajl2_c), and a huge
@@ -200,7 +203,7 @@ def _answered(
     spool.seek(start)
     try:
         count, usage = 0, dict[str, int]()
-        events = cast("Iterator[tuple[str, str, object]]", ijson.parse(spool, **_PARSER))
+        events = cast("Iterator[tuple[str, str, object]]", ijson.parse(_shallow(ijson.basic_parse(spool, **_PARSER))))
         for prefix, event, value in events:
             count += (prefix, event) == ("data.item", "start_map")
             if prefix.startswith("usage.") and isinstance(value, int) and not isinstance(value, bool):
@@ -220,6 +223,16 @@ def _answered(
         error = GenerationError(code="noImages", message="The response of the image service holds no image.")
         return Answered((ImageRefused(error),))
     return Answered(_images(spool, start, room), usage=usage or None)
+
+
+def _shallow(events: Iterable[tuple[str, object]]) -> Iterator[tuple[str, object]]:
+    """Raise ValueError on deep nesting: the prefixes of ijson would take memory with the square of the depth."""
+    depth = 0
+    for event, value in events:
+        depth += event.startswith("start_") - event.startswith("end_")
+        if depth > _DEEPEST:
+            raise ValueError("nested too deep")
+        yield event, value
 
 
 def _skip_byte_order_mark(spool: SpooledTemporaryFile[bytes]) -> int:
@@ -247,7 +260,8 @@ def _images(spool: SpooledTemporaryFile[bytes], start: int, room: Reservation) -
     """The images one by one, so that memory holds one image and its base64."""
     with spool, room:
         spool.seek(start)
-        for item in ijson.items(spool, "data.item", **_PARSER):
+        # A request asks for at most this many: more is a fault of the service, and must not fill the storage account.
+        for item in islice(ijson.items(spool, "data.item", **_PARSER), MOST_IMAGES):
             yield _image(cast("dict[str, Any]", item) if isinstance(item, dict) else {})
 
 

@@ -81,6 +81,10 @@ class _Credential(AuthBase):
             self._token = get_bearer_token_provider(DefaultAzureCredential(), self._scope)
         return self._token()
 
+    def redact(self, body: bytes) -> bytes:
+        """The body of an error without the key: some gateways quote the headers of the request."""
+        return body.replace(self._key.get_secret_value().encode(), b"***") if self._key else body
+
 
 class UpstreamSession:
     """Requests to one deployment. Thread-safe.
@@ -158,7 +162,7 @@ class UpstreamSession:
         except (requests.RequestException, HTTPError, OSError, AzureError) as error:
             log_event(f"{event}.unanswered", id=generation_id, error=type(error).__name__)
             raise _error_class(error)(f"no response ({type(error).__name__})") from None
-        received = UpstreamResponse(response, body)
+        received = UpstreamResponse(response, body if response.ok else self._credential.redact(body))
         log_event(
             event,
             id=generation_id,

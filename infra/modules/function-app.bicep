@@ -22,6 +22,9 @@ param maximumInstanceCount int
 param httpConcurrency int
 param alwaysReadyHttpInstances int
 
+@allowed(['Recreate', 'RollingUpdate'])
+param updateStrategy string
+
 @description('Subnet for all outbound traffic of the app. Empty: none.')
 param subnetId string
 
@@ -108,6 +111,10 @@ resource app 'Microsoft.Web/sites@2025-03-01' = {
             perInstanceConcurrency: httpConcurrency
           }
         }
+      }
+      #disable-next-line BCP037 // Azure accepts it from API version 2024-11-01 on; the types of Bicep lack it.
+      siteUpdateStrategy: {
+        type: updateStrategy
       }
     }
     siteConfig: {

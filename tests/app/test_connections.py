@@ -20,9 +20,11 @@ from imagegen.storage.clients import open_storage
 from imagegen.storage.download import Downloader
 from imagegen.storage.work_queue import CALLS_QUEUE, WorkQueue
 from imagegen.upstream.registry import open_upstream
+from imagegen.upstream.response import NoResponseError
+from imagegen.upstream.session import UpstreamSession
 from local.azurite import Azurite
 from tests.app.generations import new
-from tests.scripted_server import ScriptedServer, http
+from tests.scripted_server import ScriptedServer, drip, http
 
 KEPT_ALIVE = {"SO_KEEPALIVE": 1, "TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 30, "TCP_NODELAY": 1}
 
@@ -53,16 +55,25 @@ def all_kept_alive(opened: Iterable[dict[str, int]], *, count: int) -> bool:
 @pytest.mark.parametrize("api", [ImageApi.IMAGES, ImageApi.OPERATIONS])
 def test_upstream_connections(server: ScriptedServer, opened: list[dict[str, int]], api: ImageApi) -> None:
     server.answers(http(400))
-    deployment = Deployment(
-        name="ours", api=api, endpoint=server.url, deployment="ours", api_version=None, api_key=SecretStr("k"), scope=""
-    )
-    upstream = open_upstream(deployment, allowed_origins=(), max_image_bytes=1_000, connections=1)
+    upstream = open_upstream(_deployment(server.url, api), allowed_origins=(), max_image_bytes=1_000, connections=1)
     upstream.check()
     if api is ImageApi.IMAGES:
         upstream.generate(new())  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
     else:
         upstream.submit(new())  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
     assert all_kept_alive(opened, count=2)
+
+
+def test_connections_through_a_proxy(
+    server: ScriptedServer, opened: list[dict[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", server.url)
+    session = UpstreamSession(_deployment("http://images.example.com", ImageApi.IMAGES), connections=1)
+    server.answers(drip(b"HTTP/1.1 200 Scripted\r\nX-Drip: "))
+    with pytest.raises(NoResponseError, match=r"no response \(Read"):
+        session.send("GET", "http://images.example.com/a", event="test", generation_id="1", total_seconds=0.4)
+    assert [request.target for request in server.seen] == ["http://images.example.com/a"]
+    assert all_kept_alive(opened, count=1)
 
 
 def test_storage_connections(azurite: Azurite, opened: list[dict[str, int]]) -> None:
@@ -93,6 +104,12 @@ def test_download_connections(
     with downloader.open(server.url) as download:
         assert list(download.chunks) == [b"x"]
     assert all_kept_alive(opened, count=1)
+
+
+def _deployment(endpoint: str, api: ImageApi) -> Deployment:
+    return Deployment(
+        name="ours", api=api, endpoint=endpoint, deployment="ours", api_version=None, api_key=SecretStr("k"), scope=""
+    )
 
 
 def _settings(azurite: Azurite) -> Settings:

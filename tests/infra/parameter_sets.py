@@ -32,6 +32,7 @@ _EVERY_NUMBER: Final[dict[str, Any]] = {
     "maximumInstanceCount": 100,
     "alwaysReadyHttpInstances": 2,
     "httpConcurrency": 32,
+    "updateStrategy": "RollingUpdate",
     "generationTimeoutSeconds": 900,
     "sasLifetimeSeconds": 86400,
     "maxImageBytes": 1048576,

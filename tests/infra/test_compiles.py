@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -53,18 +53,24 @@ def test_files_are_formatted(bicep: Bicep, copy: Path) -> None:
         assert (copy / file.relative_to(INFRA)).read_text(encoding="utf-8") == file.read_text(encoding="utf-8"), file
 
 
-def test_only_the_age_of_diagnostic_settings_is_silenced() -> None:
+SILENCED: Final = {
+    # The newest version of this API is a preview from 2021.
+    "use-recent-api-versions": "Microsoft.Insights/diagnosticSettings@2021-05-01-preview",
+    # Azure accepts the property; the types of Bicep do not have it yet.
+    "BCP037": "siteUpdateStrategy: {",
+}
+
+
+def test_only_known_warnings_are_silenced() -> None:
     silenced = [
         found
         for file in FILES
         for found in re.finditer(
-            r"#disable(?:-next-line|-diagnostics)?[^\n]*\n([^\n]*)", file.read_text(encoding="utf-8")
+            r"#disable(?:-next-line|-diagnostics)?\s+([\w-]+)[^\n]*\n([^\n]*)", file.read_text(encoding="utf-8")
         )
     ]
-    assert silenced
-    for found in silenced:
-        assert "use-recent-api-versions" in found[0]
-        assert "Microsoft.Insights/diagnosticSettings@2021-05-01-preview" in found[1]
+    assert {found[1] for found in silenced} == SILENCED.keys()
+    assert [found[0] for found in silenced if SILENCED[found[1]] not in found[2]] == []
 
 
 def test_old_api_versions_are_errors() -> None:

@@ -149,6 +149,13 @@ def test_app_runs_the_python_of_python_version(prediction: Prediction) -> None:
 
 
 @rule_for(every_deployment)
+def test_update_strategy_is_the_parameter(prediction: Prediction) -> None:
+    # ARM ignores a property in another place without an error.
+    strategy = prediction.app["properties"]["functionAppConfig"]["siteUpdateStrategy"]
+    assert strategy == {"type": prediction.parameters.get("updateStrategy", "Recreate")}
+
+
+@rule_for(every_deployment)
 def test_cost_parameters_are_applied(prediction: Prediction) -> None:
     parameters = prediction.parameters
     always_ready = parameters.get("alwaysReadyHttpInstances", 0)

@@ -85,6 +85,18 @@ def test_own_pause_is_cached(instances: Instances) -> None:
     assert one.paused_until("gpt") == LATER
 
 
+def test_slow_read_does_not_hide_a_newer_pause(instances: Instances, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = instances.new()
+
+    def pause_meanwhile(_: str) -> None:
+        monkeypatch.undo()
+        one.pause("gpt", LATER)
+
+    monkeypatch.setattr(one, "_read", pause_meanwhile)
+    assert one.paused_until("gpt") == LATER
+    assert one.paused_until("gpt") == LATER
+
+
 @pytest.mark.parametrize("name", ["FLUX.1-Kontext-pro", "our images/2?", "\u00fc", "a" * 128, "..", "."])
 def test_deployments_of_any_name_are_paused_separately(instances: Instances, name: str) -> None:
     instances.new().pause(name, LATER)
