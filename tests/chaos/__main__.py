@@ -37,14 +37,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         passed = [_run(replace(options, repeat_lost_calls=repeat)) for repeat in repeats]
     except KeyboardInterrupt:
         return 130
-    _say(f"The output of the hosts of the last run is in {LOGS}. To repeat the choices: --seed {seed}")
+    _say(f"The output of the hosts is in {LOGS}. To repeat the choices: --seed {seed}")
     return 0 if all(passed) else 1
 
 
 def _run(options: Options) -> bool:
     """Return whether nothing was lost or doubled."""
     _say(f"seed {options.seed}, mode {options.mode}, REPEAT_LOST_CALLS={str(options.repeat_lost_calls).lower()}")
-    report = run(options, say=_say)
+    report = run(options, say=_say, logs=LOGS / f"repeat-{str(options.repeat_lost_calls).lower()}")
     for line in report.figures:
         _say(f"  {line}")
     for line in report.problems:

@@ -23,6 +23,9 @@ _RARE: Final = frozenset(
 )
 """Points that a host seldom comes to: it always crashes there."""
 
+_HOST_GRACE: Final = 60.0
+"""Seconds. Longer than the time to a SIGKILL, so that a host that ends by itself has finished its functions."""
+
 _EVENTS: Final = ("generation.stuck", "generation.call_repeated", "generation.claim_lost", "Traceback (most recent")
 """Counted in the output of the hosts."""
 
@@ -46,7 +49,7 @@ class Host:
     def start(self, env: Mapping[str, str], crash_point: CrashPoint | None) -> None:
         self.crash_point, self.kill_at = crash_point, None
         points = f"{crash_point}={1 if crash_point in _RARE else _PROBABILITY}" if crash_point else ""
-        command = python("local.host", "--port", str(self._port), "--root", str(ROOT))
+        command = python("local.host", "--port", str(self._port), "--root", str(ROOT), "--grace", str(_HOST_GRACE))
         self.child = self._life.enter_context(
             running(command, env={**env, "IMAGEGEN_TEST_CRASH_POINTS": points}, cwd=ROOT)
         )

@@ -141,7 +141,20 @@ def _images(one: Accepted, images: Sequence[Mapping[str, Any]]) -> Iterator[str]
 
 def _blobs(evidence: Evidence) -> Iterator[str]:
     recorded = {blob for one in evidence.content.done.values() for blob in _blobs_of(one)}
-    yield from (f"{name}: an image without a record" for name in sorted(evidence.content.images - recorded))
+    for name in sorted(evidence.content.images - recorded):
+        yield f"{name}: an image without a record{_described(evidence, name.partition('/')[0])}"
+
+
+def _described(evidence: Evidence, id_: str) -> str:
+    """What the generation of an id was and became, for the search in the logs."""
+    done = evidence.content.done.get(id_)
+    outcome = "no record" if done is None else f"{done.status}, {done.error.code if done.error else 'no error'}"
+    asked = (
+        f"{one.start.model}, {one.start.prompt}, at {one.start.at:.0f} s, ending {one.start.ending}"
+        for one in evidence.accepted
+        if id_ in one.ids
+    )
+    return f" ({'; '.join([outcome, *asked])})"
 
 
 def _blobs_of(generation: Generation) -> Iterable[str]:
