@@ -123,6 +123,7 @@ class OperationsUpstream:
         try:
             location = header if urlsplit(header).scheme else urljoin(self._submit_url, header)
             origin = origin_of(location)
+            location.encode("ascii")  # what a request can send; a failure is a ValueError
         except ValueError:
             return _failed(
                 "operationLocationInvalid",
