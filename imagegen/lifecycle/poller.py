@@ -207,6 +207,9 @@ class Poller:
 
     def _advance_entry(self, entry: ActiveEntry, known: Versioned | None) -> Versioned | None:
         current = known if known and known.etag == entry.etag else self._records.read_active(entry.id)
+        if current and current.generation.due > self._clock():
+            # Another worker has claimed it since the listing. A takeover would count its running call as lost.
+            return current
         return self._advance(current) if current else None
 
     def _pause(self, slot: _Slot) -> None:

@@ -160,6 +160,19 @@ def test_changed_record_is_read_again(app: PollerApp) -> None:
     assert app.read == [name(1), name(1)]
 
 
+def test_record_claimed_after_the_listing_is_left_alone(app: PollerApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    app.add(1)
+
+    def read_after_a_claim(generation_id: str) -> Versioned:
+        claimed = running(id=generation_id, operation_location=None, calling=True, due=app.now + seconds(90))
+        return app.write(claimed, "2")
+
+    monkeypatch.setattr(app, "read_active", read_after_a_claim)
+    app.run(10)
+    # A takeover would count the call of the other worker as lost, while it runs.
+    assert app.advanced == []
+
+
 def test_vanished_record_needs_no_work(app: PollerApp, monkeypatch: pytest.MonkeyPatch) -> None:
     app.add(1)
 
