@@ -15,7 +15,7 @@ override PROMPT := $(value PROMPT)
 endif
 export PROMPT N SIZE MODEL PORT BICEP REQUIRE_BICEP
 
-.PHONY: help demo start test infra lint format requirements clean install
+.PHONY: help demo start test chaos infra lint format requirements clean install
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -23,6 +23,7 @@ help: ## Show this list
 	@echo
 	@echo '  make demo PROMPT="a lighthouse in fog" N=2 SIZE=512x512'
 	@echo '  make start PORT=8080'
+	@echo '  make chaos GENERATIONS=200 KILLS=20 SEED=12'
 
 demo: install ## Send one prompt through the app and save the image in demo-output/
 	@$(BIN)/python -m local demo
@@ -32,6 +33,9 @@ start: install ## Run Azurite, the image API emulator and the app in the foregro
 
 test: install ## Run all tests and measure the branch coverage of imagegen/
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --cov --cov-report=term
+
+chaos: install ## Kill hosts under load, and check that nothing is lost or paid twice
+	@$(BIN)/python -m tests.chaos $(if $(GENERATIONS),--generations $(GENERATIONS)) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))
 
 infra: install $(CHECKOV) ## Check what infra/ would deploy, with the Bicep CLI and checkov
 	@$(BIN)/python -m pytest tests/infra

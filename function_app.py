@@ -5,12 +5,14 @@ Azure tries routes in the alphabetical order of the function names, so ``unknown
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import cast
 
 import azure.functions as func
 
 from imagegen.app import App, current_app
+from imagegen.errors import StorageUnavailableError
 from imagegen.events import log_event
 from imagegen.storage.work_queue import CALLS_QUEUE, POLLS_QUEUE
 from imagegen.web import routes
@@ -90,7 +92,12 @@ def unknown_route(req: func.HttpRequest) -> func.HttpResponse:
 
 @app.timer_trigger("timer", "%POLL_SCHEDULE%", run_on_startup=False, use_monitor=True)
 def poll_operations(timer: func.TimerRequest) -> None:
-    done = current_app().poll()
+    try:
+        done = current_app().poll()
+    except StorageUnavailableError as error:
+        log_event("poll.failed", level=logging.WARNING, doing=str(error), past_due=timer.past_due or None)
+        # A new error without a chain: Azure logs the stack of what a function raises, and the event has the cause.
+        raise StorageUnavailableError("no listing of this slot succeeded; the next tick tries again") from None
     if done.moves or done.left or timer.past_due:
         log_event(
             "poll.done",
@@ -106,12 +113,22 @@ def poll_operations(timer: func.TimerRequest) -> None:
 
 @app.queue_trigger("message", queue_name=CALLS_QUEUE, connection="AzureWebJobsStorage")  # pyright: ignore[reportUnknownMemberType]
 def advance_generations(message: func.QueueMessage) -> None:
-    current_app().call(message.get_body())
+    work(message, current_app().call)
 
 
 @app.queue_trigger("message", queue_name=POLLS_QUEUE, connection="AzureWebJobsStorage")  # pyright: ignore[reportUnknownMemberType]
 def poll_some_operations(message: func.QueueMessage) -> None:
-    current_app().poll_some(message.get_body())
+    work(message, current_app().poll_some)
+
+
+def work(message: func.QueueMessage, carry_out: Callable[[bytes], None]) -> None:
+    """Carry out a message. Without storage, it returns to the queue."""
+    try:
+        carry_out(message.get_body())
+    except StorageUnavailableError as error:
+        log_event("work.returned", level=logging.WARNING, doing=str(error), attempt=message.dequeue_count)
+        # Only a function that raises returns its message to the queue.
+        raise StorageUnavailableError("storage does not answer; the message returns to the queue") from None
 
 
 def respond(req: func.HttpRequest, handler: Callable[[App], Handler]) -> func.HttpResponse:

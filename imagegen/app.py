@@ -164,6 +164,7 @@ def build(settings: Settings) -> App:
             queue=WorkQueue(settings, POLLS_QUEUE, connections=THREADS),
             threads=THREADS,
             most=settings.max_due_per_instance,
+            on_outage=worker.note_outage,
         ),
         generations=generations,
         worker=worker,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sys
 from enum import StrEnum
 
 
@@ -40,4 +41,6 @@ _PROBABILITIES = _probabilities(os.environ.get("IMAGEGEN_TEST_CRASH_POINTS", "")
 def crash_point(point: CrashPoint) -> None:
     """Kill this process, with the probability that the environment sets for this point."""
     if _PROBABILITIES and random.random() < _PROBABILITIES.get(point, 0.0):  # noqa: S311 - no secret
+        sys.stderr.write(f"crash point {point}\n")
+        sys.stderr.flush()
         os.kill(os.getpid(), signal.SIGKILL)

@@ -40,6 +40,12 @@ def log_unusable_image(generation_id: str, index: int, error: ImageUnusableError
     )
 
 
+def log_stuck(generation_id: str, error: Exception) -> None:
+    """Log that a defect of the app stopped the work on a generation for now."""
+    name, place = type(error).__name__, place_of(error)
+    log_event("generation.stuck", level=logging.ERROR, id=generation_id, error=name, at=place)
+
+
 def place_of(error: BaseException) -> str | None:
     """File and line where the error was raised. Its message is not logged: it may hold a prompt or a URL."""
     trace = error.__traceback__

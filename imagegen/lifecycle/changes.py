@@ -27,6 +27,9 @@ _STRANDED_WAIT: Final = timedelta(seconds=60)
 COPY_TRIES: Final = 5
 """Tries to copy an image before its failure is final."""
 
+LATE_POLLS: Final = 3
+"""Failed polls in a row after which an operation past its deadline is given up. It is paid for, and may be ready."""
+
 COPY_SECONDS_EACH: Final = 30
 COPY_SECONDS_SLACK: Final = 10
 """Limit of the copy of one image, and of the remaining work of that step."""
@@ -43,6 +46,8 @@ class CopyFault:
     error: GenerationError
     retryable: bool
     """Whether another try can succeed."""
+    by_storage: bool = False
+    """Whether storage did not take the image. Such a try does not count."""
 
 
 type CopyResult = StoredImage | FailedImage | CopyFault
@@ -91,7 +96,8 @@ def operation_gone(generation: Generation, now: datetime) -> Generation:
 
 def unavailable(generation: Generation, outcome: Unavailable, now: datetime, *, jitter: float) -> Generation:
     """Retry later: the service did nothing."""
-    return _retry_later(generation, outcome.retry_after, now, jitter)
+    later = _retry_later(generation, outcome.retry_after, now, jitter)
+    return later.changed(missing_polls=0, missing_since=None)
 
 
 def paused(generation: Generation, until: datetime, now: datetime, *, jitter: float) -> Generation:
@@ -150,14 +156,20 @@ def copied_in_part(
     expires
         When the service deletes the images.
     """
-    retry_at = now + backoff.copy_wait(generation.copy_attempts)
+    by_storage = any(isinstance(result, CopyFault) and result.by_storage for result in results)
+    faults = generation.faults + 1 if by_storage else 0
+    wait = backoff.fault_wait(None, faults, jitter=0) if by_storage else backoff.copy_wait(generation.copy_attempts)
+    retry_at = now + wait
     in_time = retry_at < generation.deadline and (expires is None or retry_at < expires)
-    if generation.copy_attempts >= COPY_TRIES or not in_time:
+    if (generation.copy_attempts >= COPY_TRIES and not by_storage) or not in_time:
         return None
     if not any(isinstance(result, CopyFault) and result.retryable for result in results):
         return None
     images = tuple(None if isinstance(one, CopyFault) and one.retryable else _final(one) for one in results)
-    return generation.changed(images=images, claim=None, last_action=now, due=retry_at)
+    attempts = generation.copy_attempts - by_storage
+    return generation.changed(
+        images=images, copy_attempts=attempts, faults=faults, claim=None, last_action=now, due=retry_at
+    )
 
 
 def copied(generation: Generation, results: Sequence[CopyResult], now: datetime) -> Generation:
@@ -190,9 +202,15 @@ def model_removed(generation: Generation, now: datetime) -> Generation:
 def outcome_unknown(generation: Generation, now: datetime) -> Generation:
     message = (
         "The response of the image service was lost, and the service may have billed the call. The app did not "
-        "repeat it (REPEAT_LOST_CALLS=false, or too many lost responses). Start a new generation to get the images."
+        "repeat it (REPEAT_LOST_CALLS=false, too many lost responses, or the deadline). Start a new generation to get "
+        "the images."
     )
     return ended(generation, Status.FAILED, GenerationError(code="outcomeUnknown", message=message), now)
+
+
+def is_given_up(generation: Generation, now: datetime) -> bool:
+    """Whether an operation that cannot be polled ends now, after one more failed poll."""
+    return now >= generation.deadline and generation.faults + 1 >= LATE_POLLS
 
 
 def past_deadline(generation: Generation, now: datetime) -> Generation:

@@ -6,13 +6,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from datetime import datetime
 from typing import Final, Protocol
 
 from imagegen.errors import ConflictError, StorageUnavailableError
-from imagegen.events import log_event, place_of
+from imagegen.events import log_event, log_stuck
 from imagegen.generation import Generation, Versioned
 from imagegen.lifecycle import changes
 
@@ -31,15 +32,25 @@ class ClaimedRecords(Protocol):
     """The part of the repository that a claim needs."""
 
     def read_active(self, generation_id: str) -> Versioned | None: ...
-    def save(self, generation: Generation, etag: str) -> str: ...
+    def renew(self, generation: Generation, etag: str) -> str: ...
 
 
 class KeptClaim:
     """A claimed record, whose ETag changes with each renewal."""
 
-    def __init__(self, records: ClaimedRecords, claimed: Versioned, renew_at: float) -> None:
+    def __init__(
+        self,
+        records: ClaimedRecords,
+        claimed: Versioned,
+        clock: changes.Clock,
+        monotonic: Callable[[], float],
+        on_outage: Callable[[], None],
+    ) -> None:
         self._records = records
         self._claimed = claimed
+        self._clock = clock
+        self._monotonic = monotonic
+        self._on_outage = on_outage
         self._lock = threading.Lock()
         self._uncertain = False
         """Whether a renewal failed that storage may have written."""
@@ -49,7 +60,13 @@ class KeptClaim:
         """Whether there are no more renewals."""
         self.lost = False
         """Whether another worker changed or dropped the record."""
-        self.renew_at = renew_at
+        self.renew_at = self._next()
+        """Of the monotonic clock."""
+
+    def _next(self) -> float:
+        """The time of the next renewal, counted from the moment that the claim's `due` counts from."""
+        left = self._claimed.generation.due - self._clock() - changes.CALL_CLAIM
+        return self._monotonic() + max(0.0, left.total_seconds() + RENEW_SECONDS)
 
     def release(self) -> Versioned:
         """End the renewals. Return the record with its current ETag."""
@@ -61,36 +78,36 @@ class KeptClaim:
                     self._find_own_write()
             return self._claimed
 
-    def renew(self, clock: changes.Clock, monotonic: Callable[[], float]) -> None:
+    def renew(self) -> None:
         """Renew the claim, unless it has ended. Raises nothing: a failure is logged and retried."""
         with self._lock:
             if self.ended:
                 return
-            self._context.run(self._try_to_renew, clock, monotonic)
+            self._context.run(self._try_to_renew)
 
-    def _try_to_renew(self, clock: changes.Clock, monotonic: Callable[[], float]) -> None:
+    def _try_to_renew(self) -> None:
         try:
-            self._renew(clock())
+            self._renew(self._clock())
         except ConflictError:
             # The images of this call still count if they come first: the outcome is written where no outcome is.
             self.ended = self.lost = True
             log_event("generation.claim_lost", level=logging.WARNING, id=self._claimed.generation.id)
         except StorageUnavailableError:
             self._uncertain = True
-            self.renew_at = monotonic() + _RETRY_SECONDS
+            self.renew_at = self._monotonic() + _RETRY_SECONDS
+            self._on_outage()
         except Exception as error:  # noqa: BLE001 - the thread must go on: it keeps the other claims too
             self._uncertain = True
-            self.renew_at = monotonic() + _RETRY_SECONDS
-            name, place = type(error).__name__, place_of(error)
-            log_event("generation.stuck", level=logging.ERROR, id=self._claimed.generation.id, error=name, at=place)
+            self.renew_at = self._monotonic() + _RETRY_SECONDS
+            log_stuck(self._claimed.generation.id, error)
         else:
-            self.renew_at = monotonic() + RENEW_SECONDS
+            self.renew_at = self._next()
 
     def _renew(self, now: datetime) -> None:
         if self._uncertain:
             self._find_own_write()
         extended = changes.claim_renewed(self._claimed.generation, now)
-        self._claimed = Versioned(extended, self._records.save(extended, self._claimed.etag))
+        self._claimed = Versioned(extended, self._records.renew(extended, self._claimed.etag))
 
     def _find_own_write(self) -> None:
         """Read the ETag of a renewal that storage wrote without an answer."""
@@ -107,6 +124,8 @@ class ClaimKeeper:
 
     Parameters
     ----------
+    on_outage
+        Called when storage did not take a renewal.
     start
         Runs a function on a new thread.
     """
@@ -116,11 +135,13 @@ class ClaimKeeper:
         records: ClaimedRecords,
         clock: changes.Clock,
         *,
+        on_outage: Callable[[], None] = lambda: None,
         monotonic: Callable[[], float] = time.monotonic,
         start: Callable[[Callable[[], None]], None] = _start_thread,
     ) -> None:
         self._records = records
         self._clock = clock
+        self._on_outage = on_outage
         self._monotonic = monotonic
         self._start = start
         self._changed = threading.Condition()
@@ -130,12 +151,13 @@ class ClaimKeeper:
     @contextmanager
     def keep(self, claimed: Versioned) -> Generator[KeptClaim]:
         """Renew this claim until it is released or the block ends."""
-        kept = KeptClaim(self._records, claimed, self._monotonic() + RENEW_SECONDS)
+        kept = KeptClaim(self._records, claimed, self._clock, self._monotonic, self._on_outage)
         with self._changed:
             if not self._running:
                 self._start(self._renew_until_none)
                 self._running = True
             self._kept.add(kept)
+            self._changed.notify()  # it may be due before all others
         try:
             yield kept
         finally:
@@ -148,9 +170,13 @@ class ClaimKeeper:
         """Renew each claim that is due. Return the seconds until the next one, None when there is no claim."""
         with self._changed:
             kept = list(self._kept)
-        for claim in kept:
-            if claim.renew_at <= self._monotonic():
-                claim.renew(self._clock, self._monotonic)
+        due = [claim for claim in kept if claim.renew_at <= self._monotonic()]
+        if len(due) == 1:
+            due[0].renew()
+        elif due:
+            # Together: a slow renewal must not delay the others.
+            with ThreadPoolExecutor(len(due), "claims") as pool:
+                list(pool.map(KeptClaim.renew, due))
         with self._changed:
             self._kept = {claim for claim in self._kept if not claim.ended}
             if not self._kept:
@@ -161,5 +187,4 @@ class ClaimKeeper:
     def _renew_until_none(self) -> None:
         while (seconds := self.renew_due()) is not None:
             with self._changed:
-                # A longer sleep than needed would be harmless: a new claim is due later than all others.
                 self._changed.wait(seconds)

@@ -20,7 +20,9 @@ _TAKE_WAITS: Final = (2.0, 5.0, 10.0)
 """Seconds between the tries to store an image of a response."""
 
 _TAKE_BUDGET: Final = timedelta(minutes=12)
-"""No image of a response is tried again after this time: host.json's functionTimeout is 30 minutes in all."""
+_TAKE_END: Final = timedelta(minutes=15)
+"""After these times, no image of a response is tried again, and none for the first time: the functionTimeout of
+host.json is 30 minutes for the call, its images and the outcome."""
 
 _VANISHED: Final = ImageRefused(
     GenerationError(code="noImage", message="The image service no longer lists an image that it listed before.")
@@ -32,9 +34,17 @@ def copy_produced(ports: Ports, generation: Generation, produced: Produced) -> C
     known = generation.images or (None,) * len(produced.images)
     sources = (*produced.images, *repeat(_VANISHED, len(known)))
     results = tuple(
-        image or _copy_once(ports, sources[index], generation.id, index) for index, image in enumerate(known)
+        image or _copy_or_wait(ports, sources[index], generation.id, index) for index, image in enumerate(known)
     )
     return Copied(results, produced.expires)
+
+
+def _copy_or_wait(ports: Ports, source: ImageSource, generation_id: str, index: int) -> CopyResult:
+    try:
+        return _copy_once(ports, source, generation_id, index)
+    except StorageUnavailableError:
+        error = GenerationError(code="internalError", message="Storage did not take this image.")
+        return CopyFault(error, retryable=True, by_storage=True)
 
 
 def take_answered(ports: Ports, generation: Generation, answered: Answered) -> Copied:
@@ -44,7 +54,7 @@ def take_answered(ports: Ports, generation: Generation, answered: Answered) -> C
     of one image, expected or not, is an error of that image.
     """
     results: list[CopyResult] = []
-    stop_retrying = ports.clock() + _TAKE_BUDGET
+    began = ports.clock()
     sources = iter(answered.images)
     while True:
         try:
@@ -54,21 +64,23 @@ def take_answered(ports: Ports, generation: Generation, answered: Answered) -> C
         except Exception as error:  # noqa: BLE001 - the rest of the response cannot be read: what is stored counts
             results.append(_unexpected(generation.id, len(results), error))
             break
-        results.append(_take(ports, source, generation.id, len(results), stop_retrying))
+        results.append(_take(ports, source, generation, len(results), began))
     return Copied(tuple(results), usage=answered.usage)
 
 
-def _take(ports: Ports, source: ImageSource, generation_id: str, index: int, stop_retrying: datetime) -> CopyResult:
+def _take(ports: Ports, source: ImageSource, generation: Generation, index: int, began: datetime) -> CopyResult:
+    if ports.clock() >= began + _TAKE_END:
+        return _unexpected(generation.id, index, TimeoutError())
     for tries, wait in enumerate(chain(_TAKE_WAITS, repeat(_TAKE_WAITS[-1]))):
-        last = ports.clock() >= stop_retrying
+        last = ports.clock() >= began + _TAKE_BUDGET
         try:
-            result = _copy_once(ports, source, generation_id, index)
+            result = _copy_once(ports, source, generation.id, index, call=generation.lost_calls)
         except StorageUnavailableError as error:
             if last:
                 # Another call would be billed, and would probably fail to store its images too.
-                return _unexpected(generation_id, index, error)
+                return _unexpected(generation.id, index, error)
         except Exception as error:  # noqa: BLE001 - a second call would cost more than one image
-            return _unexpected(generation_id, index, error)
+            return _unexpected(generation.id, index, error)
         else:
             # Minutes of waiting help storage, not the URL of an image.
             if last or tries == len(_TAKE_WAITS) or not (isinstance(result, CopyFault) and result.retryable):
@@ -84,11 +96,11 @@ def _unexpected(generation_id: str, index: int, error: Exception) -> CopyFault:
     return CopyFault(GenerationError(code="internalError", message=message), retryable=False)
 
 
-def _copy_once(ports: Ports, source: ImageSource, generation_id: str, index: int) -> CopyResult:
+def _copy_once(ports: Ports, source: ImageSource, generation_id: str, index: int, *, call: int = 0) -> CopyResult:
     if isinstance(source, ImageRefused):
         return FailedImage(error=source.error)
     try:
-        stored = ports.images.copy(source, generation_id, index)
+        stored = ports.images.copy(source, generation_id, index, call)
     except ImageUnusableError as error:
         log_unusable_image(generation_id, index, error)
         return CopyFault(GenerationError(code=error.code, message=error.message), retryable=error.again)

@@ -44,8 +44,9 @@ def drop(ports: Ports, generation_id: str, winner: Generation | None, etag: str)
 
 def _remove_orphans(ports: Ports, generation_id: str, winner: Generation | None) -> None:
     """Remove images that the winning outcome does not list."""
-    if winner is None or winner.status is not Status.SUCCEEDED:
-        ports.images.delete_all(generation_id)
+    listed = winner.images if winner and winner.status is Status.SUCCEEDED else ()
+    keep = {image.blob for image in listed if isinstance(image, StoredImage)}
+    ports.images.delete_all(generation_id, keep=keep)
 
 
 def _log_outcome(generation: Generation) -> None:

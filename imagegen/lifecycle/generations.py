@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import secrets
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -19,7 +18,7 @@ from imagegen.errors import (
     StorageUnavailableError,
     TooManyActiveError,
 )
-from imagegen.events import log_event, place_of
+from imagegen.events import log_event, log_stuck
 from imagegen.generation import Generation, GenerationRequest, KeyClaim, Status, Versioned
 from imagegen.idempotency import IdempotencyKey
 from imagegen.lifecycle import changes
@@ -29,7 +28,7 @@ from imagegen.lifecycle.worker import Worker
 from imagegen.upstream.protocol import Direct, Upstream
 
 SUBMIT_CLAIM: Final = timedelta(seconds=45)
-"""Time for a start to submit. After it the timer submits instead."""
+"""Time for a start to submit, or half of a timeout that is shorter. After it the timer submits instead."""
 
 _QUIET_END: Final = timedelta(seconds=10)
 """The end of a wait, in which no work begins: a copy may take longer than the caller stays."""
@@ -96,7 +95,7 @@ class Generations:
             created=now,
             last_action=now,
             deadline=now + timeout,
-            due=now + SUBMIT_CLAIM,
+            due=now + min(SUBMIT_CLAIM, timeout / 2),
             queued=isinstance(upstream, Direct),
             request=request,
             metadata=metadata,
@@ -169,12 +168,11 @@ class Generations:
                 self._ports.queue.send([generation.id])
                 crash_point(CrashPoint.MESSAGE_SENT)
                 return generation
-            return self._worker.run(created).generation
+            return self._worker.run(created, is_new=True).generation
         except (StorageUnavailableError, ConflictError):
             return generation
         except Exception as error:  # noqa: BLE001 - as the docstring says
-            name, place = type(error).__name__, place_of(error)
-            log_event("generation.stuck", level=logging.ERROR, id=generation.id, error=name, at=place)
+            log_stuck(generation.id, error)
             return generation
 
     def _choose(self, model: str | None) -> Upstream:

@@ -5,19 +5,18 @@ Two slots at once are harmless: every write is conditional, and every repeated r
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import batched
 from typing import Final, Protocol
 
 from cronsim import CronSim
 
 from imagegen.errors import StorageUnavailableError
-from imagegen.events import log_event, place_of
+from imagegen.events import log_stuck
 from imagegen.generation import Versioned, is_generation_id, started_at
 from imagegen.lifecycle.ports import ActiveEntry, Clock, CountedQueue
 from imagegen.threads import ContextPool
@@ -34,8 +33,6 @@ _MESSAGE_WAIT: Final = timedelta(seconds=20)
 """Time for a worker to take a generation from the queue, before this slot looks at it again."""
 _FAILURE_WAIT: Final = 5 * CADENCE
 """Time before this slot advances a generation again after a failure of storage."""
-_OUTAGE_GRACE: Final = timedelta(seconds=30)
-"""Time after a failed listing in which a claim may be renewed late: its worker could not write either."""
 _STUCK_WAIT: Final = timedelta(seconds=60)
 """The same after an unexpected error."""
 
@@ -111,6 +108,8 @@ class Poller:
         Generations advanced at the same time.
     most
         Limit of generations that this instance works on at the same time. Further generations go to the queue.
+    on_outage
+        Called when a listing failed.
     """
 
     def __init__(
@@ -122,6 +121,7 @@ class Poller:
         queue: CountedQueue,
         threads: int,
         most: int,
+        on_outage: Callable[[], None],
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._records = records
@@ -131,7 +131,7 @@ class Poller:
         self._threads = threads
         self._most = most
         self._sleep = sleep
-        self._no_takeover_before = datetime.min.replace(tzinfo=UTC)
+        self._on_outage = on_outage
 
     def run(self, ends: datetime) -> SlotSummary:
         """Work until `ends`, or until no work is left.
@@ -163,7 +163,7 @@ class Poller:
             slot.summary.failed_listings += 1
             slot.failure = failure
             slot.wait = _FAILURE_WAIT
-            self._no_takeover_before = self._clock() + _OUTAGE_GRACE
+            self._on_outage()
             return self._clock() + slot.wait < slot.ends
         slot.wait = CADENCE
         now = self._clock()
@@ -208,8 +208,9 @@ class Poller:
 
     def _advance_entry(self, entry: ActiveEntry, known: Versioned | None) -> Versioned | None:
         current = known if known and known.etag == entry.etag else self._records.read_active(entry.id)
-        if current and current.generation.calling and self._clock() < self._no_takeover_before:
-            return Versioned(current.generation.changed(due=self._no_takeover_before), current.etag)
+        if current and current.generation.due > self._clock():
+            # Another worker has claimed it since the listing. A takeover would count its running call as lost.
+            return current
         return self._advance(current) if current else None
 
     def _pause(self, slot: _Slot) -> None:
@@ -234,9 +235,7 @@ class Poller:
             except Exception as error:  # noqa: BLE001 - one defective record must not stop the others
                 slot.summary.failures += 1
                 slot.not_before[entry.id] = self._clock() + _STUCK_WAIT
-                log_event(
-                    "generation.stuck", level=logging.ERROR, id=entry.id, error=type(error).__name__, at=place_of(error)
-                )
+                log_stuck(entry.id, error)
             else:
                 if after is not None:
                     slot.known[entry.id] = after

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -51,6 +51,10 @@ class Records(Protocol):
         """Replace the active record that has this ETag. Return the new ETag. Raises ConflictError."""
         ...
 
+    def renew(self, generation: Generation, etag: str) -> str:
+        """As `save`, but it fails within seconds when storage does not answer."""
+        ...
+
     def write_outcome(self, generation: Generation) -> Generation | None:
         """Write the outcome unless there is one. Return the outcome that won; None when it was deleted."""
         ...
@@ -87,12 +91,18 @@ class Records(Protocol):
 class Images(Protocol):
     """The store of images."""
 
-    def copy(self, source: ImageSource, generation_id: str, index: int) -> StoredImage:
-        """Fetch, check and write one image. Raises ImageUnusableError."""
+    def copy(self, source: ImageSource, generation_id: str, index: int, call: int = 0) -> StoredImage:
+        """Fetch, check and write one image. Raises ImageUnusableError.
+
+        Parameters
+        ----------
+        call
+            Number of the call that made the image. The images of two calls have different names.
+        """
         ...
 
-    def delete_all(self, generation_id: str) -> None:
-        """Delete all images of this generation."""
+    def delete_all(self, generation_id: str, *, keep: Collection[str] = ()) -> None:
+        """Delete the images of this generation, except those with these names."""
         ...
 
 

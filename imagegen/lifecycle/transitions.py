@@ -241,8 +241,10 @@ def transition(  # noqa: C901 - the table: one case for each pair
             missing = changes.missing(generation, outcome, now, jitter=jitter)
             if changes.is_gone(missing, now):
                 return Step(changes.operation_gone(generation, now), Finish())
-            return Step(changes.past_deadline(generation, now), Finish()) if late else Step(missing, Rest())
-        case State.ACCEPTED, Unavailable() if late:
+            if changes.is_given_up(generation, now):
+                return Step(changes.past_deadline(generation, now), Finish())
+            return Step(missing, Rest())
+        case State.ACCEPTED, Unavailable() if changes.is_given_up(generation, now):
             return Step(changes.past_deadline(generation, now), Finish())
         case State.ACCEPTED, Copied():
             part = changes.copied_in_part(generation, outcome.results, outcome.expires, now)
@@ -283,9 +285,10 @@ def _begin(generation: Generation, due: DueForPolled | DueForDirect, now: dateti
     # A claim that has expired: the worker crashed during its call, and the response is lost.
     generation = changes.claim_expired(generation)
     lost = generation.lost_calls
-    if lost >= MOST_LOST_CALLS or (lost and not due.repeat_lost_calls):
+    late = now >= generation.deadline
+    if lost >= MOST_LOST_CALLS or (lost and (late or not due.repeat_lost_calls)):
         return Step(changes.outcome_unknown(generation, now), Finish())
-    if now >= generation.deadline:
+    if late:
         return Step(changes.past_deadline(generation, now), Finish())
     if isinstance(due, DueForDirect) and not due.has_minutes:
         return Step(changes.queued(generation, now), Enqueue())

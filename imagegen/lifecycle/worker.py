@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import chain, repeat
 from typing import Final
 
 from imagegen.crash_points import CrashPoint, crash_point
 from imagegen.errors import ConflictError, StorageUnavailableError
-from imagegen.events import log_event, place_of
+from imagegen.events import log_event, log_stuck
 from imagegen.generation import Generation, GenerationError, Status, Versioned
 from imagegen.lifecycle.claims import ClaimKeeper, KeptClaim
 from imagegen.lifecycle.copying import copy_produced, take_answered
@@ -63,12 +66,27 @@ _RETRIES: Final[dict[type, Retry]] = {
 }
 
 
+_OUTAGE_GRACE: Final = timedelta(seconds=30)
+"""Time after a failure of storage in which a claim may be renewed late: its worker could not write either."""
+
+_WRITE_WAITS: Final = (2.0, 5.0, 10.0)
+"""Seconds between the tries of a write that only this worker can make. The last one repeats."""
+_CLAIM_BUDGET: Final = timedelta(seconds=60)
+_OUTCOME_BUDGET: Final = timedelta(minutes=12)
+"""Limits of those tries: before a call, and after it."""
+
+
 class Worker:
-    """Advances generations. Thread-safe: it has no state of its own."""
+    """Advances generations. Thread-safe. All threads of a process share one, because it remembers outages."""
 
     def __init__(self, ports: Ports, keeper: ClaimKeeper | None = None) -> None:
         self._ports = ports
-        self._keeper = keeper or ClaimKeeper(ports.records, ports.clock)
+        self._keeper = keeper or ClaimKeeper(ports.records, ports.clock, on_outage=self.note_outage)
+        self._no_takeover_before = datetime.min.replace(tzinfo=UTC)
+
+    def note_outage(self) -> None:
+        """Remember that storage did not answer: claims of living workers may be renewed late."""
+        self._no_takeover_before = self._ports.clock() + _OUTAGE_GRACE
 
     def advance_by_id(self, generation_id: str, *, has_minutes: bool) -> None:
         """Advance the generation of a queue message, if it is due or still waits for this message.
@@ -78,9 +96,15 @@ class Worker:
         StorageUnavailableError
             When storage does not answer. The message comes again.
         """
-        current = self._ports.records.read_active(generation_id)
-        if current and (current.generation.queued or current.generation.due <= self._ports.clock()):
-            self.advance(current, has_minutes=has_minutes)
+        try:
+            current = self._ports.records.read_active(generation_id)
+            if current and (current.generation.queued or current.generation.due <= self._ports.clock()):
+                self.advance(current, has_minutes=has_minutes)
+        except StorageUnavailableError:
+            self.note_outage()
+            raise
+        except Exception as error:  # noqa: BLE001 - the timer advances the generation later
+            log_stuck(generation_id, error)
 
     def advance(self, current: Versioned, *, has_minutes: bool = False) -> Versioned | None:
         """Advance a due generation. Return its record, None when it ended or another worker changed it.
@@ -101,27 +125,37 @@ class Worker:
             return None
         return None if after.generation.status.is_terminal else after
 
-    def run(self, current: Versioned, *, has_minutes: bool = False) -> Versioned:
+    def run(self, current: Versioned, *, has_minutes: bool = False, is_new: bool = False) -> Versioned:
         """Advance a due generation. Return its record as it is now, ended or not.
+
+        Parameters
+        ----------
+        is_new
+            Whether this worker created the record just now: no cancel can have ended it.
 
         Raises
         ------
         ConflictError
             When another worker changed the record. Its change is valid, this one is dropped.
         """
+        if current.generation.calling and self._ports.clock() < self._no_takeover_before:
+            return Versioned(current.generation.changed(due=self._no_takeover_before), current.etag)
         try:
-            return self._run(current, has_minutes=has_minutes)
+            return self._run(current, has_minutes=has_minutes, is_new=is_new)
+        except StorageUnavailableError:
+            self.note_outage()
+            raise
         except ConflictError:
             log_event("generation.overtaken", id=current.generation.id)
             raise
 
-    def _run(self, current: Versioned, *, has_minutes: bool) -> Versioned:
+    def _run(self, current: Versioned, *, has_minutes: bool, is_new: bool) -> Versioned:
         claim = self._ports.new_claim()
         outcome: Outcome = self._due(current.generation, has_minutes=has_minutes)
         with ExitStack() as stack:
             kept: KeptClaim | None = None
             while True:
-                step = self._decide(current.generation, outcome, claim)
+                step = self._decide(current.generation, outcome, claim, is_new=is_new)
                 # Before the write, which may fail: a lost call must leave a trace.
                 self._log_outcome(outcome, step)
                 if kept and not isinstance(step.effect, Take):
@@ -131,15 +165,21 @@ class Worker:
                         # Another worker calls again. Its images must not be dropped because this call failed.
                         raise ConflictError(current.generation.id)
                     case Finish():
-                        winner = finish(self._ports, step.generation, current.etag)
+                        end = partial(finish, self._ports, step.generation, current.etag)
+                        # What a call gave is known here only.
+                        winner = self._repeat(end, _OUTCOME_BUDGET) if kept else end()
                         return Versioned(winner or step.generation, current.etag)
                     case Drop(winner):
                         drop(self._ports, current.generation.id, winner, current.etag)
                         return Versioned(step.generation, current.etag)
                     case Leave() | Take():
                         current = Versioned(step.generation, current.etag)
+                    case Call():
+                        # A write whose answer was lost may stand: a claim without a call would count as a lost call.
+                        current = self._repeat(partial(self._write, current, step), _CLAIM_BUDGET)
                     case _:
-                        current = self._write(current, step)
+                        write = partial(self._write, current, step)
+                        current = self._repeat(write, _OUTCOME_BUDGET) if kept else write()
                 # A crash from here on repeats the effect, with one exception: a call is not idempotent. The claim in
                 # the record says that a call was made, and that its response is lost.
                 if isinstance(step.effect, Call):
@@ -149,13 +189,30 @@ class Worker:
                     return current
                 outcome = more
 
-    def _decide(self, generation: Generation, outcome: Outcome, claim: str) -> Step:
-        step = transition(generation, outcome, self._ports.clock(), jitter=self._ports.jitter(), claim=claim)
+    def _decide(self, generation: Generation, outcome: Outcome, claim: str, *, is_new: bool) -> Step:
+        step = self._step(generation, outcome, claim)
+        if is_new or not isinstance(step.effect, Call | Submit):
+            return step
         # A worker that is late must not pay for a generation that was canceled or deleted meanwhile. It looks before it
         # claims: if storage fails at this read, nothing was written. A claim without a call would count as a lost call.
-        if isinstance(step.effect, Call) and (ended := self._find_end(generation)):
-            return transition(generation, ended, self._ports.clock(), jitter=self._ports.jitter(), claim=claim)
-        return step
+        # After the read, which may take long, it decides anew: the claim begins now.
+        return self._step(generation, self._find_end(generation) or outcome, claim)
+
+    def _step(self, generation: Generation, outcome: Outcome, claim: str) -> Step:
+        return transition(generation, outcome, self._ports.clock(), jitter=self._ports.jitter(), claim=claim)
+
+    def _repeat[T](self, write: Callable[[], T], budget: timedelta) -> T:
+        """Repeat a write until storage answers, or until this time is over."""
+        give_up = self._ports.clock() + budget
+        for wait in chain(_WRITE_WAITS, repeat(_WRITE_WAITS[-1])):
+            try:
+                return write()
+            except StorageUnavailableError:
+                self.note_outage()
+                if self._ports.clock() >= give_up:
+                    raise
+            self._ports.sleep(wait)
+        raise AssertionError("the waits are endless")
 
     def _due(self, generation: Generation, *, has_minutes: bool) -> Due:
         """Collect the facts that decide how a due generation goes on."""
@@ -183,10 +240,10 @@ class Worker:
     def _trace(self, effect: ContinuingEffect, generation: Generation) -> Outcome | None:
         """Carry out an effect in a span of its own, if it is one that takes time."""
         if (name := _SPANS.get(type(effect))) is None:
-            return self._do(effect, generation)
+            return self._try(effect, generation)
         model = generation.request.model
         with self._ports.telemetry.span(name, generation.traceparent, model=model, generation_id=generation.id) as span:
-            outcome = self._do(effect, generation)
+            outcome = self._try(effect, generation)
             span.ends_as(type(outcome).__name__, failed=isinstance(outcome, Ended) and outcome.error is not None)
         match outcome:
             case Throttled() | Unavailable() | Missing() | Lost():
@@ -194,6 +251,19 @@ class Worker:
             case _:
                 pass
         return outcome
+
+    def _try(self, effect: ContinuingEffect, generation: Generation) -> Outcome | None:
+        """Carry out an effect. Past the deadline, a defect of the app ends the generation."""
+        try:
+            return self._do(effect, generation)
+        except (ConflictError, StorageUnavailableError):
+            raise
+        except Exception as error:
+            if self._ports.clock() < generation.deadline or not isinstance(effect, Submit | Poll | Copy):
+                raise  # and again at the next tick
+            log_stuck(generation.id, error)
+            message = "The app failed at this generation until its deadline. Its log has the reason under the id."
+            return Ended(Status.FAILED, GenerationError(code="internalError", message=message))
 
     def _do(self, effect: ContinuingEffect, generation: Generation) -> Outcome | None:
         """Carry out an effect. Return its outcome, if there is more to decide."""
@@ -241,8 +311,7 @@ class Worker:
         try:
             answered = upstream.generate(generation)
         except Exception as error:  # noqa: BLE001 - a defect of the app must not repeat a call that may be billed
-            name, place = type(error).__name__, place_of(error)
-            log_event("generation.stuck", level=logging.ERROR, id=generation.id, error=name, at=place)
+            log_stuck(generation.id, error)
             message = (
                 "The app failed during the call, and the service may have billed it. The app did not repeat it. "
                 "Its log has the reason under the id of the generation."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -53,13 +53,15 @@ class BlobImages:
         self._limit = limit
         self._signer = _LinkSigner(service, link_lifetime, clock)
 
-    def copy(self, source: ImageSource, generation_id: str, index: int) -> StoredImage:
+    def copy(self, source: ImageSource, generation_id: str, index: int, call: int = 0) -> StoredImage:
+        # A repeated call has names of its own: the first one may still be storing its images.
+        name = f"{generation_id}/{index}" + (f"-{call}" if call else "")
         if isinstance(source, ImageBytes):
             # In pieces, so that the check does not hold a second copy of a large image in memory.
             pieces = (source.content[start : start + _PIECE] for start in range(0, len(source.content), _PIECE))
             try:
                 with check_image(pieces, limit=self._limit, length=None) as image:
-                    return self._write(image, generation_id, index, source.revised_prompt)
+                    return self._write(image, name, source.revised_prompt)
             except ImageUnusableError as error:  # the same bytes would fail again
                 raise ImageUnusableError(error.code, error.message, again=False) from None
         if not isinstance(source, ImageUrl):
@@ -68,10 +70,10 @@ class BlobImages:
             self._downloader.open(source.url) as download,
             check_image(download.chunks, limit=self._limit, length=download.length) as image,
         ):
-            return self._write(image, generation_id, index, source.revised_prompt)
+            return self._write(image, name, source.revised_prompt)
 
-    def _write(self, image: CheckedImage, generation_id: str, index: int, revised_prompt: str | None) -> StoredImage:
-        name = f"{generation_id}/{index}.{image.kind.extension}"
+    def _write(self, image: CheckedImage, stem: str, revised_prompt: str | None) -> StoredImage:
+        name = f"{stem}.{image.kind.extension}"
         with storage_errors("write image"):
             try:
                 self._put(name, image)
@@ -89,7 +91,7 @@ class BlobImages:
         )
 
     def _put(self, name: str, image: CheckedImage) -> None:
-        # Overwriting is harmless: the name belongs to this image alone, and the bytes were checked.
+        # Overwriting is harmless: the name belongs to this image of this call alone, and the bytes were checked.
         self._container.get_blob_client(name).upload_blob(
             cast("Any", image.content),
             length=image.length,
@@ -103,13 +105,13 @@ class BlobImages:
             metadata={"sha256": image.sha256},
         )
 
-    def delete_all(self, generation_id: str) -> None:
+    def delete_all(self, generation_id: str, *, keep: Collection[str] = ()) -> None:
         with storage_errors("delete images"):
             try:
                 names = list(self._container.list_blob_names(name_starts_with=f"{generation_id}/"))
             except ResourceNotFoundError:
                 return  # no container yet
-            for name in names:
+            for name in set(names) - set(keep):
                 with suppress(ResourceNotFoundError):  # another worker deletes them too
                     self._container.delete_blob(name)
 

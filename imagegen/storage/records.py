@@ -85,12 +85,22 @@ class BlobRecords:
         """The record and its ETag; None if it is not active."""
         return self._download(f"{_ACTIVE}{generation_id}")
 
-    def save(self, generation: Generation, etag: str) -> str:
-        """Replace the active record that has this ETag. Returns the new ETag. Raises ConflictError."""
+    def renew(self, generation: Generation, etag: str) -> str:
+        """Save a renewed claim: at once or not at all. A late renewal is worth nothing, and another one follows."""
+        return self.save(generation, etag, connection_timeout=5, read_timeout=10, retry_total=0)
+
+    def save(self, generation: Generation, etag: str, **limits: int) -> str:
+        """Replace the active record that has this ETag. Returns the new ETag. Raises ConflictError.
+
+        Parameters
+        ----------
+        limits
+            Options of the SDK for this request.
+        """
         blob = self._active_blob(generation.id)
         with storage_errors("save record"):
             try:
-                return self._upload(blob, generation, etag=etag)
+                return self._upload(blob, generation, etag=etag, **limits)
             except ResourceNotFoundError:
                 raise ConflictError(generation.id) from None
             except ResourceModifiedError:
@@ -219,7 +229,7 @@ class BlobRecords:
             except ResourceNotFoundError:
                 return None
 
-    def _upload(self, blob: BlobClient, generation: Generation, *, etag: str | None = None) -> str:
+    def _upload(self, blob: BlobClient, generation: Generation, *, etag: str | None = None, **limits: int) -> str:
         """Replace the blob that has this ETag; without an ETag, create the blob. Returns the new ETag."""
         content = json.dumps(generation.to_json(), ensure_ascii=False, separators=(",", ":")).encode()
         metadata = {"due": format_time(generation.due), "status": generation.status.value}
@@ -232,6 +242,7 @@ class BlobRecords:
             metadata=metadata,
             etag=etag,
             match_condition=MatchConditions.IfNotModified,
+            **limits,
         )
         return str(written["etag"])
 

@@ -282,11 +282,11 @@ def _image(item: dict[str, Any]) -> ImageSource:
 # Microsoft bills a call that was processed, even if its status is not 200 (manage-costs: 400 and 408, but not 401 and
 # 429). So a status is listed here only if its meaning excludes that the service has worked:
 # - 409, 425: the service refused the request for the moment.
-# - 503, 529: overloaded; the request was not processed.
+# - 529: overloaded; the request was not processed.
 # - 521, 523, 525, 526: a gateway could not connect to the service, or not agree with it on TLS.
 # 522 is not here: it includes a connection that broke after the request was sent. Nor are 520, 530 and all unassigned
-# statuses, whose cause is unknown, nor 507, which may follow after the work.
-_DID_NOTHING: Final = frozenset({409, 425, 503, 521, 523, 525, 526, 529})
+# statuses, whose cause is unknown, nor 507, which may follow after the work. 503 and 500 depend on the body.
+_DID_NOTHING: Final = frozenset({409, 425, 521, 523, 525, 526, 529})
 """Statuses after which a repeated call is not billed twice. docs/reliability.md has the table of all statuses."""
 
 _UNSUPPORTED: Final = frozenset({501, 505})
@@ -302,9 +302,11 @@ def _outcome(response: UpstreamResponse) -> Ended | Throttled | Unavailable | Lo
     if status == 403 and "temporarily blocked" in error.message.lower():
         # The service blocks the whole resource, and every call would extend the block.
         return Throttled("temporarily blocked", _BLOCKED_SECONDS)
-    # A 500 with the error object of the API is the service's own failure, which made no image. Any other comes from a
-    # gateway, which answers 500 also when it lost the service's answer.
-    if status in _DID_NOTHING or (status == 500 and response.states_error):
+    # With the error object of the API, a 500 is the service's own failure, and a 503 its overload: it made no image.
+    # Without it, they come from a gateway, which answers the same when it lost the service's response. A gateway that
+    # names a Retry-After did not pass the request on.
+    by_service = response.states_error or (status == 503 and retry_after is not None)
+    if status in _DID_NOTHING or (status in (500, 503) and by_service):
         return Unavailable(f"status {status}", retry_after)
     if status in (408, 499) or (status >= 500 and status not in _UNSUPPORTED):
         # A proxy or a front door stopped waiting. The service may have continued, and bills the images.

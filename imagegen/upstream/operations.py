@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 from urllib.parse import urljoin, urlsplit
 
 from imagegen.deployments import Deployment
-from imagegen.generation import Generation, GenerationError, GenerationRequest, Status
+from imagegen.generation import MOST_IMAGES, Generation, GenerationError, GenerationRequest, Status
 from imagegen.upstream.limits import Limits
 from imagegen.upstream.protocol import (
     Accepted,
@@ -123,6 +123,7 @@ class OperationsUpstream:
         try:
             location = header if urlsplit(header).scheme else urljoin(self._submit_url, header)
             origin = origin_of(location)
+            location.encode("ascii")  # what a request can send; a failure is a ValueError
         except ValueError:
             return _failed(
                 "operationLocationInvalid",
@@ -193,7 +194,9 @@ def _operation(response: UpstreamResponse, now: datetime) -> Working | Produced 
 def _produced(operation: dict[str, Any]) -> Produced | Ended:
     result = operation.get("result")
     listed = cast("dict[str, Any]", result).get("data") if isinstance(result, dict) else None
-    sources = tuple(_source(item) for item in cast("list[Any]", listed)) if isinstance(listed, list) else ()
+    # A request asks for at most this many: more is a fault of the service, and must not fill the storage account.
+    items = cast("list[Any]", listed)[:MOST_IMAGES] if isinstance(listed, list) else []
+    sources = tuple(_source(item) for item in items)
     if not sources:
         return _failed("noImages", "The operation succeeded at the image service, but its result lists no image.")
     return Produced(sources, _time(operation.get("expires")))

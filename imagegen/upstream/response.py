@@ -92,12 +92,18 @@ class UpstreamResponse:
 
     @property
     def states_error(self) -> bool:
-        """Whether the body has the error object of the API. The bodies of gateways do not."""
+        """Whether the body has the error object of the API. The bodies of gateways do not.
+
+        A gateway may wrap its own error as ``{"error": {"code": "500"}}``, so a code that is only the status does not
+        count. OpenAI sends ``code: null`` with a ``type``.
+        """
         try:
             stated = self.json().get("error")
         except NoResponseError:
             return False
-        return isinstance(stated, dict) and bool(cast("dict[str, Any]", stated).get("code"))
+        fields = cast("dict[str, Any]", stated) if isinstance(stated, dict) else {}
+        code, kind = fields.get("code"), fields.get("type")
+        return bool(code and str(code) != str(self.status)) or (isinstance(kind, str) and bool(kind))
 
     @property
     def configuration_error(self) -> GenerationError | None:

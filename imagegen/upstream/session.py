@@ -157,7 +157,12 @@ class UpstreamSession:
                     body = b""
                 else:
                     memory = io.BytesIO()
-                    self._read(response, memory, limit=_LONGEST_RESPONSE)
+                    try:
+                        self._read(response, memory, limit=_LONGEST_RESPONSE)
+                    except (requests.RequestException, HTTPError, OSError, ResponseTooLongError):
+                        if response.status_code == 200:
+                            raise
+                        # The status says what happened. Its explanation is worth less.
                     body = memory.getvalue()
         except (requests.RequestException, HTTPError, OSError, AzureError) as error:
             log_event(f"{event}.unanswered", id=generation_id, error=type(error).__name__)

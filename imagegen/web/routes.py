@@ -11,6 +11,7 @@ from typing import Final
 from urllib.parse import urlencode
 
 from imagegen.errors import FieldProblem, RequestError, StorageUnavailableError
+from imagegen.events import log_stuck
 from imagegen.generation import Generation, GenerationError, StartRequest, Status, is_generation_id
 from imagegen.idempotency import read_key
 from imagegen.lifecycle.ports import Clock
@@ -83,6 +84,9 @@ class Routes:
         try:
             return self._generations.wait(generation, until)
         except StorageUnavailableError:
+            return None
+        except Exception as error:  # noqa: BLE001 - the start has succeeded, and its 202 must not get lost
+            log_stuck(generation.id, error)
             return None
         finally:
             self._waiting.release()

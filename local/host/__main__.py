@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import math
 import os
 import signal
 import socket
@@ -14,12 +15,15 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from local.host.host import GRACE, Host
+from local.host.host import Host
 from local.host.listeners import Stop
 from local.host.runtime import Worker
 from local.host.settings import ConfigurationError, load
 
 logger = logging.getLogger("local.host")
+
+GRACE = 10.0
+"""Seconds that running functions have after a signal, without `--grace`. Azure allows minutes, or only seconds."""
 
 # The listeners' calls to storage block, and must not wait for one another.
 _STORAGE_THREADS = 64
@@ -29,13 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         listener = _listen(arguments.host, arguments.port)
-        return asyncio.run(_run(arguments.root.resolve(), listener, arguments.host))
+        return asyncio.run(_run(arguments.root.resolve(), listener, arguments.host, arguments.grace))
     except ConfigurationError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
 
 
-async def _run(root: Path, listener: socket.socket, address: str) -> int:
+async def _run(root: Path, listener: socket.socket, address: str, grace: float) -> int:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_STORAGE_THREADS))
     stop = Stop()
     _stop_on_signals(stop)
@@ -43,23 +47,30 @@ async def _run(root: Path, listener: socket.socket, address: str) -> int:
     _log_to_stderr()
     worker = await Worker.start(root)
     host = Host(worker, settings, f"http://{address}:{listener.getsockname()[1]}")
-    await host.prepare()
-    print("Functions:", *host.descriptions, sep="\n  ")
-    serving = asyncio.create_task(host.serve(listener, stop))
-    # The socket listens already: early connections wait in its backlog.
-    print(f"Ready: {host.base_url}", flush=True)
+    serving = asyncio.create_task(_serve(host, listener, stop))
     await asyncio.wait({serving, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
-    _, unfinished = await asyncio.wait({serving}, timeout=GRACE)
+    _, unfinished = await asyncio.wait({serving}, timeout=grace)
     if unfinished:
-        _exit_with_running_functions(worker.running)
+        _exit_with_running_functions(worker.running, grace)
     await serving
     print("Stopped", flush=True)
     return 0
 
 
-def _exit_with_running_functions(count: int) -> None:
+async def _serve(host: Host, listener: socket.socket, stop: Stop) -> None:
+    # The socket listens already: early connections wait in its backlog.
+    await host.prepare(stop)
+    if stop.is_set():
+        listener.close()
+        return
+    print("Functions:", *host.descriptions, sep="\n  ")
+    print(f"Ready: {host.base_url}", flush=True)
+    await host.serve(listener, stop)
+
+
+def _exit_with_running_functions(count: int, grace: float) -> None:
     """End the process. Threads cannot be stopped, and a clean exit would wait for them."""
-    logger.warning("%d invocations did not end within %d s and are abandoned", count, GRACE)
+    logger.warning("%d invocations did not end within %g s and are abandoned", count, grace)
     logging.shutdown()
     sys.stdout.flush()
     os._exit(0)
@@ -84,6 +95,8 @@ def _log_to_stderr() -> None:
     logging.basicConfig(format=line, datefmt="%H:%M:%S", level=logging.INFO)
     for name in ("azure", "uvicorn"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # Below ERROR it logs a stack trace for each error response without a body.
+    logging.getLogger("azure.storage").setLevel(logging.ERROR)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -101,8 +114,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--port", type=int, default=7071, help="0: any free port (default: 7071)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument(
+        "--grace",
+        type=_seconds,
+        default=GRACE,
+        metavar="SECONDS",
+        help="time for running functions to end after SIGTERM or SIGINT. The host then accepts no requests, receives "
+        f"no messages and starts no timers. Functions that still run are abandoned (default: {GRACE:g})",
+    )
     parser.add_argument("--root", type=Path, default=Path(), help="folder of the function app (default: this one)")
     return parser
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < math.inf:
+        raise ValueError
+    return seconds
 
 
 if __name__ == "__main__":

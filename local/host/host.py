@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Generator
+from functools import partial
 
 import uvicorn
 from azure.core.exceptions import AzureError
@@ -13,14 +14,12 @@ from azure.core.exceptions import AzureError
 from local.host.bindings import HttpTrigger, QueueTrigger, TimerTrigger
 from local.host.http import HttpFunction
 from local.host.listeners import Listener, Stop
+from local.host.outages import Outage, first_line, is_refusal, retry
 from local.host.queues import QueueListener
 from local.host.routes import FunctionRoute, HttpRouter, function_routes
 from local.host.runtime import Worker
 from local.host.settings import ConfigurationError, HostSettings
 from local.host.timers import TimerListener
-
-GRACE = 10
-"""Seconds that running functions have after a signal."""
 
 
 class Host:
@@ -44,16 +43,19 @@ class Host:
         self.descriptions += [listener.description for listener in self._listeners]
         self._router = HttpRouter(routes)
 
-    async def prepare(self) -> None:
-        """Create missing containers and queues."""
+    async def prepare(self, stop: Stop) -> None:
+        """Create missing containers and queues. Wait for storage until `stop`.
+
+        Raises
+        ------
+        ConfigurationError
+            Storage refuses the host, or the connection string cannot work.
+        """
+        outage = Outage("containers and queues of the functions. Start Azurite if it does not run")
         for listener in self._listeners:
-            try:
-                await asyncio.to_thread(listener.prepare)
-            except AzureError as error:
-                raise ConfigurationError(
-                    f"the host cannot use storage: {str(error).splitlines()[0]}\n"
-                    "Start Azurite, and set AzureWebJobsStorage to its connection string."
-                ) from error
+            if stop.is_set():
+                return
+            await retry(partial(_prepare, listener), outage, stop)
 
     async def serve(self, listener: socket.socket, stop: Stop) -> None:
         """Invoke functions until `stop`. Return when the last invocation has ended."""
@@ -72,14 +74,24 @@ class Host:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            # Longer than GRACE: after that the process ends even if functions run.
-            timeout_graceful_shutdown=GRACE + 5,
         )
         server = _Server(config)
         async with asyncio.TaskGroup() as group:
             group.create_task(server.serve(sockets=[listener]))
             await stop.wait()
             server.should_exit = True
+
+
+def _prepare(listener: Listener) -> None:
+    try:
+        listener.prepare()
+    except AzureError as error:
+        if is_refusal(error):
+            raise ConfigurationError(
+                f"the host cannot use storage: {first_line(error)}\n"
+                "Set AzureWebJobsStorage to the connection string of Azurite or of a storage account."
+            ) from None
+        raise
 
 
 class _Server(uvicorn.Server):

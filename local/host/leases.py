@@ -11,6 +11,7 @@ from azure.core.exceptions import AzureError, HttpResponseError
 from azure.storage.blob import BlobClient, BlobLeaseClient
 
 from local.host.listeners import Stop
+from local.host.outages import Outage, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +37,18 @@ class Lease:
 
     async def keep(self, stop: Stop) -> None:
         """Acquire the lease and renew it until `stop`, then release it. Acquire it again whenever it is lost."""
+        outage = Outage(f"lease {self._blob.blob_name}")
         while not stop.is_set():
-            await self._try(self.acquire)
-            await stop.within(_RENEWAL if self.held else _RETRY)
+            try:
+                held = await asyncio.to_thread(self.acquire)
+            except AzureError as error:
+                # Harmless for a short outage: the lease is held until its duration ends.
+                await stop.within(outage.fail(error))
+            else:
+                outage.end()
+                await stop.within(_RENEWAL if held else _RETRY)
         if self.held:
-            await self._try(self.release)
+            await self._release()
 
     def acquire(self) -> bool:
         """Acquire or renew the lease. False: another host holds it. Blocks."""
@@ -69,9 +77,9 @@ class Lease:
             if error.status_code not in {409, 412}:  # the blob exists; or it exists and is leased
                 raise
 
-    async def _try(self, call: Callable[[], object]) -> None:
+    async def _release(self) -> None:
         try:
-            await asyncio.to_thread(call)
+            await asyncio.to_thread(self.release)
         except AzureError as error:
-            # Harmless for one renewal: the lease is held until its duration ends.
-            logger.warning("the lease on %s: %s", self._blob.blob_name, str(error).splitlines()[0])
+            # Harmless: it expires.
+            logger.warning("the lease on %s cannot be released: %s", self._blob.blob_name, first_line(error))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import re
 import sys
 import time
 import uuid
@@ -46,8 +47,9 @@ class Outcome:
 class Worker:
     """A function app that is indexed and can be invoked."""
 
-    def __init__(self, runtime: Any, functions: tuple[Function, ...]) -> None:
+    def __init__(self, runtime: Any, root: Path, functions: tuple[Function, ...]) -> None:
         self._runtime = runtime
+        self._root = root
         self.functions = functions
         self.running = 0
         """Invocations in progress."""
@@ -64,7 +66,7 @@ class Worker:
         listed: messages.FunctionMetadataResponse = await runtime.functions_metadata_request(None)
         if not listed.function_metadata_results:
             raise ConfigurationError(f"0 functions found in {root}. Declare them in function_app.py.")
-        return cls(runtime, tuple(_function(metadata) for metadata in listed.function_metadata_results))
+        return cls(runtime, root, tuple(_function(metadata) for metadata in listed.function_metadata_results))
 
     async def invoke(
         self, function: Function, data: TypedData, *, reason: str, metadata: Mapping[str, TypedData] | None = None
@@ -91,14 +93,21 @@ class Worker:
         milliseconds = (time.perf_counter() - started) * 1000
         if response.result.status != StatusResult.Success:
             error = response.result.exception or messages.RpcException()
-            logger.error(
-                "%s (%s) failed %d ms\n%s", function.name, reason, milliseconds, error.stack_trace or error.message
-            )
+            cause = f": {error.message}" if self._is_of_app(error) else f"\n{error.stack_trace or error.message}"
+            logger.error("%s (%s) failed %d ms%s", function.name, reason, milliseconds, cause)
             return Outcome(succeeded=False)
         http = response.return_value and response.return_value.http
         result = f"ok {http.status_code}" if http else "ok"
         logger.info("%s (%s) %s %d ms", function.name, reason, result, milliseconds)
         return Outcome(succeeded=True, value=response.return_value)
+
+    def _is_of_app(self, error: messages.RpcException) -> bool:
+        """Whether the app defines the exception. Then it raised it on purpose, and the message says enough."""
+        first_line = error.message.partition("\n")[0].rstrip(": ")
+        qualified = re.search(rf"^(\w+)(?:\.\w+)*\.{re.escape(first_line)}", error.stack_trace, re.MULTILINE)
+        module = qualified and sys.modules.get(qualified[1])
+        file = Path(getattr(module, "__file__", None) or "")
+        return file.is_relative_to(self._root) and "site-packages" not in file.parts
 
 
 async def _initialize(runtime: Any, root: Path) -> None:

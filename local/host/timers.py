@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, tzinfo
 
-from azure.core.exceptions import AzureError, ResourceExistsError, ResourceNotFoundError
+from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
 from cronsim import CronSim, CronSimError
 
 from local.host import storage
@@ -18,6 +18,7 @@ from local.host.bindings import TimerTrigger
 from local.host.leases import Lease
 from local.host.listeners import Stop
 from local.host.messages import TypedData
+from local.host.outages import Outage, retry
 from local.host.runtime import Function, Worker
 from local.host.settings import ConfigurationError, HostSettings
 
@@ -85,6 +86,7 @@ class TimerListener:
         self._container = storage.hosts_container(settings.environ)
         self.lease = Lease(self._container.get_blob_client(f"locks/{settings.host_id}/{name}.Listener"))
         self.last_run = self._container.get_blob_client(f"timers/{settings.host_id}/{name}/last-run")
+        self._outage = Outage(f"last run of {function.name}")
 
     def prepare(self) -> None:
         with contextlib.suppress(ResourceExistsError):
@@ -105,8 +107,10 @@ class TimerListener:
         if not self.lease.held:
             return
         began = self._now(UTC)
-        last = await self._read_last_run() or began
-        await self._write_last_run(last)
+        last = await self._read_last_run(began, stop)
+        if last is None:
+            return
+        await self._write_last_run(last, stop)
         while not await self._wait_until(due := self._schedule.next_after(last), stop):
             if not self.lease.held:
                 return
@@ -114,7 +118,7 @@ class TimerListener:
             # is followed by one run at once, and further missed occurrences are skipped.
             last = self._now(UTC)
             await self._invoke(is_past_due=due < began)
-            await self._write_last_run(last)
+            await self._write_last_run(last, stop)
 
     async def _invoke(self, *, is_past_due: bool) -> None:
         timer = {"Schedule": {"AdjustForDST": True}, "ScheduleStatus": None, "IsPastDue": is_past_due}
@@ -128,26 +132,37 @@ class TimerListener:
                 return True
         return stop.is_set()
 
-    async def _read_last_run(self) -> datetime | None:
-        """Return the last run, or the first start if there was none."""
+    async def _read_last_run(self, began: datetime, stop: Stop) -> datetime | None:
+        """Return the last run, or `began` if none is stored. None: `stop` came first, or the lease was lost.
+
+        A run that cannot be read is not replaced by `began`: an outage would hide that an occurrence was missed.
+        """
         if self._schedule.interval < _SHORTEST_STORED:
-            return None
+            return began
+        return await retry(
+            lambda: self._download_last_run() or began, self._outage, stop, worthwhile=lambda _: self.lease.held
+        )
+
+    def _download_last_run(self) -> datetime | None:
         try:
-            content = await asyncio.to_thread(lambda: self.last_run.download_blob().readall())
-            return datetime.fromisoformat(content.decode())
+            return datetime.fromisoformat(self.last_run.download_blob().readall().decode())
         except ResourceNotFoundError:
             return None
-        except (AzureError, ValueError) as error:
+        except ValueError as error:
             logger.warning(
                 "the last run of %s cannot be read, so none counts as missed: %s", self._function.name, error
             )
             return None
 
-    async def _write_last_run(self, moment: datetime) -> None:
+    async def _write_last_run(self, moment: datetime, stop: Stop) -> None:
+        """Store the last run, at the latest until the next occurrence."""
         if self._schedule.interval < _SHORTEST_STORED:
             return
-        try:
-            await asyncio.to_thread(self.last_run.upload_blob, moment.isoformat(), overwrite=True)
-        except AzureError as error:
-            # Harmless: a restart would repeat this run, as past due.
-            logger.warning("the last run of %s cannot be written: %s", self._function.name, error)
+        due = self._schedule.next_after(moment)
+        # Without it a restart would repeat this run, as past due.
+        await retry(
+            lambda: self.last_run.upload_blob(moment.isoformat(), overwrite=True),
+            self._outage,
+            stop,
+            worthwhile=lambda pause: self.lease.held and self._now(UTC) + timedelta(seconds=pause) < due,
+        )

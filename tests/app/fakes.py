@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -107,6 +107,9 @@ class FakeRecords:
 
         return self.steps.take("save", act)
 
+    def renew(self, generation: Generation, etag: str) -> str:
+        return self.save(generation, etag)
+
     def write_outcome(self, generation: Generation) -> Generation | None:
         return self.steps.take("write_outcome", lambda: self.done.setdefault(generation.id, generation))
 
@@ -166,7 +169,9 @@ class FakeImages:
     before_copy: Callable[[int], object] = lambda _: None
     """Runs at the start of each copy, with the index of the image."""
 
-    def copy(self, source: ImageSource, generation_id: str, index: int) -> StoredImage:
+    def copy(self, source: ImageSource, generation_id: str, index: int, call: int = 0) -> StoredImage:
+        name = f"{generation_id}/{index}" + (f"-{call}" if call else "")
+
         def act() -> StoredImage:
             assert isinstance(source, ImageUrl | ImageBytes)
             self.before_copy(index)
@@ -174,14 +179,15 @@ class FakeImages:
                 raise error
             if isinstance(source, ImageBytes):
                 self.decoded.append(source.content)
-            self.blobs.add(f"{generation_id}/{index}")
-            return stored(index)
+            self.blobs.add(name)
+            return stored(index) if call == 0 else stored(index).model_copy(update={"blob": name})
 
         return self.steps.take(f"copy {index}", act)
 
-    def delete_all(self, generation_id: str) -> None:
+    def delete_all(self, generation_id: str, *, keep: Collection[str] = ()) -> None:
         def act() -> None:
-            self.blobs = {name for name in self.blobs if not name.startswith(generation_id)}
+            kept = {name for name in self.blobs if name in keep or f"{name}.png" in keep}
+            self.blobs = kept | {name for name in self.blobs if not name.startswith(generation_id)}
 
         self.steps.take("delete_all", act)
 

@@ -14,6 +14,7 @@ from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.queue import QueueClient
 
 from local.azurite import Azurite
+from local.host.__main__ import GRACE
 from local.processes import Child, python, start
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +25,9 @@ CopyApp = Callable[[str, dict[str, Any]], Path]
 
 
 class RunHost(Protocol):
-    def __call__(self, app: str | Path, **env: str) -> AbstractContextManager[tuple[Child, str]]: ...
+    def __call__(
+        self, app: str | Path, grace: float = GRACE, /, **env: str
+    ) -> AbstractContextManager[tuple[Child, str]]: ...
 
 
 @pytest.fixture
@@ -32,8 +35,8 @@ def run_host() -> RunHost:
     """Run the host with one of tests/host/apps, or with the app of a path; gives the child and its base URL."""
 
     @contextlib.contextmanager
-    def run(app: str | Path, **env: str) -> Generator[tuple[Child, str]]:
-        command = python("local.host", "--port", "0", "--root", str(APPS / app))
+    def run(app: str | Path, grace: float = GRACE, /, **env: str) -> Generator[tuple[Child, str]]:
+        command = python("local.host", "--port", "0", "--root", str(APPS / app), "--grace", str(grace))
         with start(command, ready=r"Ready: http", env=env, cwd=ROOT) as child:
             yield child, child.ready_line.split()[1]
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from local.host.host import GRACE
+from local.host.__main__ import GRACE, main
 from local.processes import Child, ChildError, python, start
 from tests.host.conftest import APPS, ROOT, CopyApp, RunHost
 
@@ -104,6 +104,13 @@ def test_head_reaches_get_function_and_has_no_body(base: str) -> None:
     assert (response.status_code, response.headers["Content-Length"], response.content) == (200, "256", b"")
 
 
+def test_exception_of_the_app_is_logged_on_one_line(run_host: RunHost) -> None:
+    with run_host("http") as (child, base):
+        assert requests.get(f"{base}/refuses", timeout=10).status_code == 500
+        child.wait_for(r"refuses \(GET /api/refuses\) failed \d+ ms: RefusedError: the reason it refused$")
+    assert "Traceback" not in child.output
+
+
 def test_exception_is_500_and_its_trace_is_logged(host: tuple[Child, str]) -> None:
     child, base = host
     assert requests.get(f"{base}/fails", timeout=10).content == b""
@@ -152,23 +159,29 @@ def test_idle_host_stops_at_once(run_host: RunHost, number: signal.Signals) -> N
     assert child.output.rstrip().endswith("Stopped")
 
 
-def test_running_function_ends_before_host_stops(run_host: RunHost) -> None:
-    with run_host("http") as (child, base), ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(requests.get, f"{base}/slow/1", timeout=10)
+@pytest.mark.parametrize("grace", [GRACE, 5])
+def test_running_function_ends_before_host_stops(run_host: RunHost, grace: float) -> None:
+    with run_host("http", grace) as (child, base), ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(requests.get, f"{base}/slow/2", timeout=10)
         child.wait_for("slow started")
         child.signal(signal.SIGTERM)
+        _until_refused(base)
+        assert not answer.done()
         assert answer.result().text == "slept"
         assert child.wait() == 0
+    assert child.output.rstrip().endswith("Stopped")
 
 
 def test_endless_function_is_abandoned_after_grace(run_host: RunHost) -> None:
-    with run_host("http") as (child, base), ThreadPoolExecutor(1) as pool:
+    with run_host("http", 5) as (child, base), ThreadPoolExecutor(1) as pool:
         answer = pool.submit(requests.get, f"{base}/slow/60", timeout=90)
         child.wait_for("slow started")
+        started = time.monotonic()
         child.signal(signal.SIGTERM)
-        assert child.wait(GRACE + 5) == 0
+        assert child.wait() == 0
+        assert 5 <= time.monotonic() - started < 6
         assert isinstance(answer.exception(), requests.ConnectionError)
-    child.wait_for("1 invocations did not end within 10 s")
+    child.wait_for("1 invocations did not end within 5 s")
 
 
 def test_second_signal_ends_host_at_once(run_host: RunHost) -> None:
@@ -180,6 +193,13 @@ def test_second_signal_ends_host_at_once(run_host: RunHost) -> None:
         child.signal(signal.SIGTERM)
         assert child.wait(2) == 128 + signal.SIGTERM
         assert isinstance(answer.exception(), requests.ConnectionError)
+
+
+@pytest.mark.parametrize("text", ["-1", "inf", "nan", "soon"])
+def test_grace_must_be_a_finite_time(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["--grace", text])
+    assert "argument --grace: " in capsys.readouterr().err
 
 
 def test_port_in_use_is_named_in_error() -> None:

@@ -70,6 +70,20 @@ def test_message_of_killed_host_is_processed_after_restart(run_host: RunHost, qu
         assert next_message(queues, queues.outgoing, within=40) == "hang once True 2"
 
 
+def test_stopping_host_receives_no_messages_and_drops_none(run_host: RunHost, queues: Queues) -> None:
+    with run_host("queues", 3, **queues.env) as (child, _):
+        queues.incoming.send_message(encoded("hang once"))
+        child.wait_for("answer received hang once, attempt 1")
+        child.process.terminate()
+        time.sleep(0.5)  # the signal ends the pause between two polls
+        queues.incoming.send_message(encoded("hello"))
+        assert child.wait(4) == 0
+    assert "answer received hello" not in child.output
+    with run_host("queues", **queues.env):
+        assert next_message(queues, queues.outgoing) == "hello True 1"
+        assert next_message(queues, queues.outgoing, within=40) == "hang once True 2"  # after its invisibility
+
+
 class FakeWorker:
     """Its function ends when the test allows it."""
 
@@ -114,3 +128,24 @@ def test_message_stays_invisible_while_function_runs(azurite: Azurite, monkeypat
 
     assert asyncio.run(process()) == 1
     assert renewals == [encoded("once")] * len(renewals)
+
+
+def test_message_received_during_stop_is_returned(azurite: Azurite, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker, stop = FakeWorker(), Stop()
+    receive = QueueClient.receive_messages
+
+    def receive_during_stop(client: QueueClient, **options: Any) -> object:
+        stop.set()
+        return receive(client, **options)
+
+    monkeypatch.setattr(QueueClient, "receive_messages", receive_during_stop)
+    trigger = QueueTrigger(name="message", queue_name=f"stop-{uuid4().hex}")
+    settings = HostSettings("id", {"AzureWebJobsStorage": azurite.connection_string})
+    listener = QueueListener(Function("1", "stop", trigger), trigger, settings, cast("Any", worker))
+    listener.prepare()
+    listener.queue.send_message(encoded("once"))
+    asyncio.run(asyncio.wait_for(listener.run(stop), 10))
+    assert worker.invocations == 0
+    returned = listener.queue.receive_message()
+    assert returned is not None
+    assert returned.dequeue_count == 2

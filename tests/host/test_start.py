@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from local.azurite import ACCOUNT_KEY, Azurite
 from local.processes import python, running
 from tests.host.conftest import APPS, ROOT, CopyApp
 
@@ -55,8 +56,21 @@ def write_app(root: Path, source: str) -> Path:
             {"AzureWebJobsStorage": "", "SCHEDULE": "0 * * * * *"},
             "AzureWebJobsStorage is not a connection string",
         ),
-        ("timers", {"AzureWebJobsStorage": SILENT_STORAGE, "SCHEDULE": "0 * * * * *"}, "the host cannot use storage: "),
-        ("queues", {"AzureWebJobsStorage": SILENT_STORAGE, "IN": "in"}, "the host cannot use storage: "),
+        (
+            "timers",
+            {"AzureWebJobsStorage": "AccountName=a;AccountKey", "SCHEDULE": "0 * * * * *"},
+            "AzureWebJobsStorage is not a connection string",
+        ),
+        (
+            "timers",
+            {"AzureWebJobsStorage": SILENT_STORAGE.replace("YQ==", "Y"), "SCHEDULE": "0 * * * * *"},
+            "the host cannot use storage: ",
+        ),
+        (
+            "queues",
+            {"AzureWebJobsStorage": SILENT_STORAGE.replace(":9/", ":99999/"), "IN": "in"},
+            "the host cannot use storage: ",
+        ),
         (
             "queues",
             {"AzureWebJobsStorage": SILENT_STORAGE},
@@ -66,6 +80,20 @@ def write_app(root: Path, source: str) -> Path:
 )
 def test_wrong_setting_is_named(app: str, env: dict[str, str], words: str) -> None:
     assert f"error: {words}" in output_of_failed_start(APPS / app, **env)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"IN": "Not_A_Queue"},
+        {"IN": "in", "key": "YQ=="},  # another key
+    ],
+)
+def test_refusal_of_storage_is_named(azurite: Azurite, settings: dict[str, str]) -> None:
+    connection_string = azurite.connection_string.replace(ACCOUNT_KEY, settings.get("key", ACCOUNT_KEY))
+    output = output_of_failed_start(APPS / "queues", AzureWebJobsStorage=connection_string, IN=settings["IN"])
+    assert "error: the host cannot use storage: " in output
+    assert "Set AzureWebJobsStorage to the connection string" in output
 
 
 @pytest.mark.parametrize(

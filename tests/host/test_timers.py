@@ -83,6 +83,7 @@ def test_stopping_host_keeps_lease_while_function_runs(run_host: RunHost, env: d
             first.wait_for("tick ends")
             assert BEGINS not in second.output
             assert first.wait() == 0
+            assert first.output.count(BEGINS) == 1
             until_ticks(second, 1, within=8)
 
 

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any, Final
 
-from tests.infra.bicep import INFRA
+from tests.infra.bicep import INFRA, ROOT
 from tests.infra.bicep_source import Parameter, outputs, parameters
 from tests.infra.parameter_sets import PARAMETER_SETS
 
@@ -84,3 +84,13 @@ def test_no_output_overwrites_an_input_of_azd() -> None:
     # azd stores outputs next to the variables of the user: it would read an output of the same name as the parameter.
     assert len(outputs()) > 10
     assert {environment_name(name) for name in parameters()} & outputs() == {"AZURE_LOCATION", "AZURE_RESOURCE_GROUP"}
+
+
+def test_every_update_strategy_is_documented() -> None:
+    strategies = re.findall(r"'(\w+)'", parameters()["updateStrategy"].decorators.partition("@allowed")[2])
+    rows = re.findall(r"^\| `(\w+)`( \(default\))? \|", (ROOT / "docs" / "deploy.md").read_text("utf-8"), re.MULTILINE)
+    documented = {name: bool(default) for name, default in rows}
+    assert {name: documented.get(name) for name in strategies} == {
+        name: name == parameters()["updateStrategy"].default_value for name in strategies
+    }
+    assert len(strategies) == 2

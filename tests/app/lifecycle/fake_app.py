@@ -37,6 +37,7 @@ class FakeApp:
         self.keeper = ClaimKeeper(
             self.records,
             self.clock,
+            on_outage=lambda: self.worker.note_outage(),
             monotonic=lambda: self.clock.now.timestamp(),
             start=lambda _: None,  # `pass_time` renews instead of a thread
         )

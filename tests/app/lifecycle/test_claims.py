@@ -12,7 +12,7 @@ from imagegen.errors import StorageUnavailableError
 from imagegen.generation import GenerationError, Status, Versioned
 from imagegen.lifecycle import changes
 from imagegen.lifecycle.claims import ClaimKeeper
-from imagegen.upstream.protocol import Answered, Ended, ImageBytes, Lost, Throttled
+from imagegen.upstream.protocol import Answered, Ended, ImageBytes, Lost, Throttled, Unavailable
 from tests.app.fakes import Clock, Crash, FakeRecords, Steps
 from tests.app.generations import DIRECT, ID, NOON, new, seconds, stored
 from tests.app.lifecycle.fake_app import FakeApp
@@ -236,7 +236,7 @@ def test_later_images_do_not_replace_those_of_the_outcome(app: FakeApp) -> None:
     app.direct.during_call = finish_elsewhere
     direct(app)
     app.work()
-    assert app.steps.taken == ["save", "generate", "drop_active"]
+    assert app.steps.taken == ["save", "generate", "delete_all", "drop_active"]
 
 
 @pytest.mark.parametrize("outcome", [Ended(Status.FAILED, REFUSED), Lost("status 504"), Throttled("status 429")])
@@ -253,6 +253,139 @@ def test_failure_after_a_lost_claim_changes_nothing(app: FakeApp, outcome: Ended
     app.work()
     assert app.records.done == {}
     assert app.records.active[ID].generation.claim == "another"
+
+
+# --- Outages: a living worker could not renew its claim
+
+
+@pytest.mark.parametrize("noticed_by", ["timer", "queue", "keeper"])
+def test_claim_is_not_taken_over_right_after_an_outage(
+    app: FakeApp, monkeypatch: pytest.MonkeyPatch, noticed_by: str
+) -> None:
+    def fail(*_: object) -> Any:
+        raise StorageUnavailableError("storage")
+
+    def look() -> None:
+        with monkeypatch.context() as outage:
+            outage.setattr(app.records, "renew", fail)
+            outage.setattr(app.records, "read_active", fail)
+            if noticed_by == "keeper":
+                app.pass_time(100)
+            app.clock.now = NOON + seconds(100)  # the claim has expired
+            if noticed_by == "queue":
+                with pytest.raises(StorageUnavailableError):
+                    app.worker.advance_by_id(ID, has_minutes=True)
+            if noticed_by == "timer":
+                app.worker.note_outage()
+        app.worker.advance_by_id(ID, has_minutes=True)  # the message comes again
+        app.tick(seconds(20))
+        assert app.direct.calls == [ID]
+
+    app.direct.during_call = look
+    app.start(DIRECT)
+    app.work()
+    assert (app.direct.calls, app.read().status, app.read().lost_calls) == ([ID], Status.SUCCEEDED, 0)
+
+
+def test_claim_is_taken_over_after_the_grace_period(app: FakeApp) -> None:
+    app.write_record(new(model=DIRECT, calling=True, claim="of a dead worker"))
+    app.worker.note_outage()
+    app.tick(seconds(29))
+    assert app.queue.messages == []
+    app.tick(seconds(1))
+    assert app.queue.messages == [[ID]]
+
+
+def test_claim_counts_from_the_end_of_the_read_before_it(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = app.records.read
+
+    def slow(generation_id: str) -> Any:
+        app.clock.now += seconds(95)
+        return read(generation_id)
+
+    def look() -> None:
+        assert app.records.active[ID].generation.due == NOON + seconds(95 + 90)
+
+    app.start(DIRECT)
+    monkeypatch.setattr(app.records, "read", slow)
+    app.direct.during_call = look
+    app.work()
+    assert app.direct.calls == [ID]
+
+
+def test_renewal_counts_from_the_time_of_the_claim(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The write of the claim took 61 s: 29 s of it are left."""
+    save = app.records.save
+
+    def slow(generation: Any, etag: str) -> str:
+        app.clock.now += seconds(61)
+        monkeypatch.setattr(app.records, "save", save)
+        return save(generation, etag)
+
+    def look() -> None:
+        assert app.keeper.renew_due() is not None
+        assert app.records.active[ID].generation.due == NOON + seconds(61 + 90)
+
+    app.start(DIRECT)
+    monkeypatch.setattr(app.records, "save", slow)
+    app.direct.during_call = look
+    app.work()
+    assert app.direct.calls == [ID]
+
+
+def test_slow_renewal_does_not_delay_the_others(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow, quick = claims(2, app.records)
+    renew, renewed = app.records.renew, threading.Event()
+
+    def block_the_first(generation: Any, etag: str) -> str:
+        if generation.id == slow.generation.id:
+            assert renewed.wait(10)
+        else:
+            renewed.set()
+        return renew(generation, etag)
+
+    monkeypatch.setattr(app.records, "renew", block_the_first)
+    with app.keeper.keep(slow), app.keeper.keep(quick):
+        app.pass_time(30)
+    assert renewed.is_set()
+
+
+# --- Writes that only this worker can make
+
+
+def test_claim_whose_answer_was_lost_is_used(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    app.start(DIRECT)
+    failing_saves(app, monkeypatch, [StorageUnavailableError("save record")] * 3, after=True)
+    app.work()
+    assert (app.direct.calls, app.read().status, app.read().lost_calls) == ([ID], Status.SUCCEEDED, 0)
+
+
+@pytest.mark.parametrize("outcome", [Throttled("status 429", 5), Unavailable("no connection")])
+def test_harmless_outcome_survives_an_outage(monkeypatch: pytest.MonkeyPatch, outcome: Throttled | Unavailable) -> None:
+    app = FakeApp(repeat_lost_calls=False)
+    app.direct.outcomes = [outcome, Answered((ImageBytes(b"0"),))]
+    app.direct.during_call = lambda: failing_saves(
+        app, monkeypatch, [StorageUnavailableError("save record")] * 5, after=False
+    )
+    app.start(DIRECT)
+    app.work()
+    app.direct.during_call = lambda: None
+    app.settle()
+    assert (app.direct.calls, app.read().status, app.read().lost_calls) == ([ID, ID], Status.SUCCEEDED, 0)
+
+
+def test_images_survive_an_outage_at_their_outcome(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, failures = app.records.write_outcome, [StorageUnavailableError("finish record")] * 5
+
+    def fail(generation: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return write(generation)
+
+    monkeypatch.setattr(app.records, "write_outcome", fail)
+    app.start(DIRECT)
+    app.work()
+    assert (app.direct.calls, app.read().status) == ([ID], Status.SUCCEEDED)
 
 
 # --- Thread
@@ -272,7 +405,10 @@ class Threads:
 
 
 def claims(number: int, records: FakeRecords) -> list[Versioned]:
-    created = [records.create(new(id=f"{ID[:-2]}{at:02}", calling=True, claim="a")) for at in range(number)]
+    created = [
+        records.create(new(id=f"{ID[:-2]}{at:02}", calling=True, claim="a", due=NOON + seconds(90 + at // 2 * 10)))
+        for at in range(number)
+    ]
     return [one for one in created if one]
 
 
@@ -287,7 +423,9 @@ def test_one_thread_renews_all_claims() -> None:
             assert len(threads.started) == 1
             clock.sleep(20)
             assert keeper.renew_due() == 10
-            assert [one.generation.due for one in records.active.values()] == [clock.now + seconds(90)] * 2 + [NOON]
+            assert [one.generation.due for one in records.active.values()] == [clock.now + seconds(90)] * 2 + [
+                NOON + seconds(100)
+            ]
             assert kept.release() == third
         clock.sleep(30)
         assert keeper.renew_due() == 30

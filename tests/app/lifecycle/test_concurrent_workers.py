@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from imagegen.generation import Generation, GenerationError, Status, Versioned
+from imagegen.generation import Generation, GenerationError, Status, StoredImage, Versioned
 from imagegen.lifecycle import changes
 from tests.app.generations import DIRECT, ID, new, running, seconds, stored
 from tests.app.lifecycle.fake_app import FakeApp
@@ -57,11 +57,37 @@ def test_losing_worker_removes_its_images(app: FakeApp, first: Generation | None
 def test_ended_generation_is_dropped_without_a_call(app: FakeApp, winner: Generation | None, images_stay: bool) -> None:
     app.write_record(new(model=DIRECT))
     app.records.done[ID] = winner
-    app.images.blobs = {f"{ID}/0"}
+    app.images.blobs = {f"{ID}/0", f"{ID}/0-1"}  # of two calls; an outcome lists those of one
     app.worker.advance_by_id(ID, has_minutes=True)
-    assert app.steps.taken == [*([] if images_stay else ["delete_all"]), "drop_active"]
+    assert app.steps.taken == ["delete_all", "drop_active"]
     assert app.images.blobs == ({f"{ID}/0"} if images_stay else set())
     assert (app.direct.calls, app.records.active, app.records.done[ID]) == ([], {}, winner)
+
+
+@pytest.mark.parametrize("winner", [new(status=Status.CANCELED), new(status=Status.FAILED, error=ERROR), None])
+def test_ended_generation_is_dropped_without_a_submit(app: FakeApp, winner: Generation | None) -> None:
+    """A crash between the outcome and the end of the active record, or a write of the timer in between."""
+    app.write_record(new())
+    app.records.done[ID] = winner
+    app.tick()
+    assert (app.polled.operations, app.records.active, app.records.done[ID]) == ([], {}, winner)
+
+
+def test_images_of_two_calls_do_not_replace_each_other(app: FakeApp) -> None:
+    """The first worker stores its images late, while the second call stores its own."""
+
+    def answer_elsewhere() -> None:
+        app.direct.during_call = lambda: None
+        app.clock.now += changes.CALL_CLAIM
+        app.tick()
+        app.work()
+
+    app.direct.during_call = answer_elsewhere
+    app.start(DIRECT)
+    app.work()
+    assert app.direct.calls == [ID, ID]
+    assert app.images.blobs == {image.blob for image in app.read().images if isinstance(image, StoredImage)}
+    assert app.images.blobs == {f"{ID}/0-1", f"{ID}/1-1"}
 
 
 def test_two_workers_with_one_message_make_one_call(app: FakeApp) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from imagegen.errors import ImageUnusableError
+from imagegen.errors import ImageUnusableError, StorageUnavailableError
 from imagegen.generation import FailedImage, Generation, GenerationError, Status, StoredImage
 from imagegen.lifecycle.generations import SUBMIT_CLAIM
 from imagegen.upstream.protocol import Ended, ImageRefused, ImageUrl, Produced, Unavailable, Working
@@ -159,7 +159,55 @@ def test_image_that_a_later_poll_does_not_list_fails(app: FakeApp) -> None:
     assert second.error.code == "noImage"
 
 
+def test_storage_that_takes_no_image_counts_no_try(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The images container refuses writes for hours, while the records work."""
+    copy = app.images.copy
+
+    def refuse(*_: object, **__: object) -> None:
+        raise StorageUnavailableError("write image")
+
+    current = app.write_record(running(deadline=NOON + seconds(86_400)))
+    monkeypatch.setattr(app.images, "copy", refuse)
+    for _ in range(300):
+        app.tick(seconds(60))
+    assert app.records.active[current.generation.id].generation.copy_attempts == 0
+    monkeypatch.setattr(app.images, "copy", copy)
+    app.tick(seconds(60))
+    assert (app.read().status, len(app.images.blobs)) == (Status.SUCCEEDED, 2)
+
+
 # --- Deadline
+
+
+def test_finished_images_survive_failed_polls_after_the_deadline(app: FakeApp) -> None:
+    app.write_record(running())
+    app.polled.poll_outcome = Unavailable("status 503")
+    app.tick(running().deadline - NOON)
+    app.tick(seconds(60))
+    assert app.records.done == {}
+    app.polled.poll_outcome = TWO_URLS
+    app.tick(seconds(60))
+    assert app.read().status is Status.SUCCEEDED
+
+
+def test_defect_in_a_poll_ends_at_the_deadline(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise UnicodeEncodeError("ascii", "x", 0, 1, "no")
+
+    current = app.write_record(running())
+    monkeypatch.setattr(app.polled, "poll", fail)
+    with pytest.raises(UnicodeEncodeError):
+        app.worker.advance(current)
+    app.tick(running().deadline - NOON)
+    assert (app.read().status, error_code(app.read())) == (Status.FAILED, "internalError")
+
+
+@pytest.mark.parametrize(("timeout", "due"), [(30, 15), (90, 45), (3_600, 45)])
+def test_timer_submits_before_the_deadline(app: FakeApp, timeout: int, due: int) -> None:
+    app.steps.fail_at = 1
+    with pytest.raises(Crash):
+        app.generations.start(new().request, metadata={}, timeout=seconds(timeout))
+    assert app.records.active[ID].generation.due == NOON + seconds(due)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +215,7 @@ def test_image_that_a_later_poll_does_not_list_fails(app: FakeApp) -> None:
     [
         (new(), TWO_URLS, Status.FAILED, "deadlineExceeded"),  # never accepted, and not submitted now
         (running(), Working(None), Status.FAILED, "deadlineExceeded"),
-        (running(), Unavailable("500"), Status.FAILED, "deadlineExceeded"),
+        (running(faults=2), Unavailable("500"), Status.FAILED, "deadlineExceeded"),
         (running(), TWO_URLS, Status.SUCCEEDED, None),  # the images exist and are billed
         (running(), Ended(Status.FAILED, ERROR), Status.FAILED, "contentFilter"),  # more useful than the deadline
     ],

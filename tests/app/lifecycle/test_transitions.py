@@ -181,7 +181,7 @@ def due_direct(*, repeat: bool = True, paused_until: datetime | None = None, has
         (new(), DEADLINE - seconds(0.001), due_direct(), Call()),
         (new(), DEADLINE, due_direct(), "deadlineExceeded"),
         (new(), DEADLINE + seconds(1), due_direct(), "deadlineExceeded"),
-        (new(lost_calls=1), DEADLINE, due_direct(), "deadlineExceeded"),
+        (new(lost_calls=1), DEADLINE, due_direct(), "outcomeUnknown"),  # the lost call may have been billed
         (new(), DEADLINE, FREE_POLLED, "deadlineExceeded"),  # no billed work begins past the deadline
         (new(), DEADLINE, due_direct(paused_until=DEADLINE + seconds(60)), "deadlineExceeded"),
         (new(), NOON, due_direct(paused_until=NOON + seconds(9)), Rest()),
@@ -211,7 +211,8 @@ def test_due_record_starts_waits_or_ends(
         (running(missing_polls=4, missing_since=NOON), NOON + seconds(30), "operationNotFound"),
         (running(missing_polls=90, missing_since=NOON), NOON + seconds(29), Rest()),
         (running(missing_polls=4, missing_since=NOON), DEADLINE, "operationNotFound"),
-        (running(), DEADLINE, "deadlineExceeded"),
+        (running(faults=1), DEADLINE, Rest()),
+        (running(faults=2), DEADLINE, "deadlineExceeded"),
     ],
 )
 def test_404_ends_an_operation_when_it_persists(record: Generation, now: datetime, expected: object) -> None:
@@ -219,8 +220,8 @@ def test_404_ends_an_operation_when_it_persists(record: Generation, now: datetim
     assert (error_code(step.generation) if step.effect == Finish() else step.effect) == expected
 
 
-@pytest.mark.parametrize("found", [Working(None), PRODUCED])
-def test_operation_that_is_found_again_is_not_missing(found: Working | Produced) -> None:
+@pytest.mark.parametrize("found", [Working(None), PRODUCED, Unavailable("status 503")])
+def test_404s_count_in_a_row_only(found: Working | Produced | Unavailable) -> None:
     missing = running(missing_polls=4, missing_since=NOON)
     record = after(missing, found, NOON + seconds(10)).generation
     assert (record.missing_polls, record.missing_since) == (0, None)
@@ -242,7 +243,7 @@ def test_throttled_generation_resumes_after_the_pause() -> None:
         (running(), Ended(Status.FAILED, REFUSED), Status.FAILED, "contentFilter"),
         (running(), Ended(Status.CANCELED), Status.CANCELED, None),
         (running(), Working(1), Status.FAILED, "deadlineExceeded"),
-        (running(), Unavailable("503"), Status.FAILED, "deadlineExceeded"),
+        (running(faults=2), Unavailable("503"), Status.FAILED, "deadlineExceeded"),
         (running(images=(stored(), None)), Working(1), Status.SUCCEEDED, None),
         (running(), FREE_DIRECT, Status.FAILED, "modelChanged"),
         (running(), DueWithoutModel(), Status.FAILED, "modelRemoved"),

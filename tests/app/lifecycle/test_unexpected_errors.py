@@ -128,6 +128,7 @@ def test_storage_outage_of_minutes_makes_no_second_call(
         queue=app.queue,
         threads=1,
         most=10,
+        on_outage=app.worker.note_outage,
         sleep=lambda _: None,
     )
     app.start(DIRECT)

@@ -27,6 +27,14 @@ def test_wait_ends_on_time_and_polls_at_most_once_a_second(app: FakeApp, polled:
     assert app.steps.taken.count("poll") <= 20
 
 
+def test_no_work_begins_at_the_end_of_a_wait(app: FakeApp) -> None:
+    """A copy may take longer than the caller stays."""
+    started = app.start()
+    assert started.due < NOON + seconds(9)
+    app.generations.wait(started, NOON + seconds(9))
+    assert "poll" not in app.steps.taken
+
+
 def test_wait_leaves_the_work_to_another_worker(app: FakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
     started = app.start()
     app.clock.now = started.due

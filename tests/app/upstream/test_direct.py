@@ -385,7 +385,7 @@ def test_call_without_a_token_is_unavailable(server: ScriptedServer, monkeypatch
     [
         (http(500, {"error": {"code": "server_error"}}, retry_after="3"), Unavailable("status 500", 3.0)),
         (http(503, retry_after="20"), Unavailable("status 503", 20.0)),
-        (http(503, retry_after="soon"), Unavailable("status 503")),
+        (http(503, {"error": {"code": "busy"}}, retry_after="soon"), Unavailable("status 503")),
         # A quota concerns the deployment, not this generation alone.
         (http(429), Throttled("status 429")),
         (http(429, retry_after="17"), Throttled("status 429", 17.0)),
@@ -418,6 +418,25 @@ GATEWAY_ERROR = {"statusCode": 500, "message": "Internal server error"}
 
 
 @pytest.mark.parametrize(
+    ("status", "expected"), [(401, Ended), (429, Throttled), (502, Lost), (504, Lost), (529, Unavailable)]
+)
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (b"{", {"content_length": "99"}),
+        (b"not gzip", {"content_encoding": "gzip"}),
+        (b" " * (2**20 + 1), {}),
+        (b"zz\r\n", {"transfer_encoding": "chunked"}),
+    ],
+    ids=["cut", "wrong encoding", "too long", "wrong chunk"],
+)
+def test_status_counts_when_its_body_is_broken(
+    server: ScriptedServer, status: int, expected: type[Outcome], body: bytes, headers: dict[str, str]
+) -> None:
+    assert type(generate(server, http(status, body, **headers))) is expected
+
+
+@pytest.mark.parametrize(
     ("expected", "status", "body"),
     [
         (Ended, 201, WHOLE),
@@ -444,9 +463,14 @@ GATEWAY_ERROR = {"statusCode": 500, "message": "Internal server error"}
         (Lost, 500, GATEWAY_ERROR),
         (Lost, 500, {"error": "Internal Server Error"}),
         (Lost, 500, {"error": {}}),
+        (Lost, 500, {"error": {"code": "500", "message": "Backend timed out"}}),  # a proxy that wraps its own error
+        (Unavailable, 500, {"error": {"message": "x", "type": "server_error", "param": None, "code": None}}),
         (Ended, 501, b""),
         (Lost, 502, OWN_ERROR),
-        (Unavailable, 503, b""),
+        # A gateway answers 503 too when the service did not answer in time.
+        (Unavailable, 503, OWN_ERROR),
+        (Lost, 503, b""),
+        (Lost, 503, b"<html>"),
         (Lost, 504, b""),
         (Ended, 505, b""),
         (Lost, 507, b""),

@@ -44,6 +44,7 @@ class Harness:
     read_ids: list[str] = field(default_factory=list[str])
     failure: Exception | None = None
     waited: datetime | None = None
+    failed_wait: Exception | None = None
     backlog: int = 0
     pages: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     next: str | None = None
@@ -77,6 +78,8 @@ class Harness:
 
     def wait(self, generation: Generation, until: datetime) -> Generation:
         self.waited = until
+        if self.failed_wait:
+            raise self.failed_wait
         return self.record or generation
 
     def cancel(self, generation: Generation) -> Generation | None:
@@ -384,6 +387,17 @@ def test_ended_generation_after_wait_is_200(harness: Harness, status: Status) ->
     response = harness.post(headers={"prefer": "wait=10"})
     assert (response.status, json.loads(response.content())["status"]) == (200, status)
     assert "Retry-After" not in response.headers
+
+
+@pytest.mark.parametrize(
+    "failure", [StorageUnavailableError("read record"), UnicodeEncodeError("ascii", "x", 0, 1, "")]
+)
+def test_failed_wait_is_202(harness: Harness, failure: Exception) -> None:
+    """The generation exists. After an error, the caller would start and pay for another one."""
+    harness.failed_wait = failure
+    response = harness.post(headers={"prefer": "wait=10"})
+    assert response.status == 202
+    assert "Preference-Applied" not in response.headers
 
 
 def test_fifth_request_does_not_wait(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,15 @@ def fails(req: func.HttpRequest) -> func.HttpResponse:
     raise ValueError("the reason it failed")
 
 
+class RefusedError(Exception):
+    pass
+
+
+@app.route("refuses")
+def refuses(req: func.HttpRequest) -> func.HttpResponse:
+    raise RefusedError("the reason it refused")
+
+
 @app.route("cookies")
 def cookies(req: func.HttpRequest) -> func.HttpResponse:
     return func.HttpResponse("one", headers={"Set-Cookie": "a=1"})
