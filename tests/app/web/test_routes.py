@@ -69,11 +69,12 @@ class Harness:
         timeout: timedelta,
         asked_seconds: int | None = None,
         key: IdempotencyKey | None = None,
+        traceparent: str | None = None,
     ) -> Generation:
         if self.failure:
             raise self.failure
         self.asked.append(request)
-        self.options = {"metadata": metadata, "timeout": timeout, "key": key}
+        self.options = {"metadata": metadata, "timeout": timeout, "key": key, "traceparent": traceparent}
         return new(request=request, metadata=metadata)
 
     def wait(self, generation: Generation, until: datetime) -> Generation:
@@ -165,7 +166,12 @@ def test_start_returns_monitor_urls_and_retry_after(harness: Harness) -> None:
     assert body["expiresDateTime"] == "2026-12-23T12:00:00.000Z"
     assert "result" not in body
     assert "error" not in body
-    assert harness.options == {"metadata": {"order": "1"}, "timeout": seconds(90), "key": None}
+    assert harness.options == {
+        "metadata": {"order": "1"},
+        "timeout": seconds(90),
+        "key": None,
+        "traceparent": None,
+    }
 
 
 def test_default_timeout_is_the_setting(harness: Harness) -> None:
