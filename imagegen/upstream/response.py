@@ -94,8 +94,8 @@ class UpstreamResponse:
     def states_error(self) -> bool:
         """Whether the body has the error object of the API. The bodies of gateways do not.
 
-        A gateway may wrap its own error as ``{"error": {"code": "500"}}``, so a code that is only the status does not
-        count. OpenAI sends ``code: null`` with a ``type``.
+        A gateway may wrap its own error with the status as its code, so such a code does not count. OpenAI sends
+        ``code: null`` with a ``type``.
         """
         try:
             stated = self.json().get("error")
