@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from functools import cache, partial
 
 import uuid_utils
 
+from imagegen.events import log_event
 from imagegen.lifecycle.changes import COPY_SECONDS_EACH
 from imagegen.lifecycle.generations import Generations
 from imagegen.lifecycle.poller import Poller, SlotSummary, slot_end
@@ -175,8 +177,13 @@ def build(settings: Settings) -> App:
 def open_telemetry(settings: Settings) -> Telemetry:
     if not settings.telemetry:
         return NoTelemetry()
-    from imagegen.open_telemetry import OpenTelemetry  # imported only by an app that wants it: it costs a cold start
-
+    try:
+        from imagegen.open_telemetry import (
+            OpenTelemetry,  # imported only by an app that wants it: it costs a cold start
+        )
+    except ImportError:
+        log_event("telemetry.missing", level=logging.ERROR, package="azure-monitor-opentelemetry")
+        return NoTelemetry()
     return OpenTelemetry()
 
 

@@ -1,10 +1,10 @@
-"""The worker: writes what `transitions` decides, then does it, until the generation rests or ends."""
+"""The worker: writes what `transitions` decides, has `effects` do it, until the generation rests or ends."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import chain, repeat
@@ -13,35 +13,29 @@ from typing import Final
 from imagegen.crash_points import CrashPoint, crash_point
 from imagegen.errors import ConflictError, StorageUnavailableError
 from imagegen.events import log_event, log_stuck
-from imagegen.generation import Generation, GenerationError, Status, Versioned
+from imagegen.generation import Generation, Status, Versioned
 from imagegen.lifecycle.claims import ClaimKeeper, KeptClaim
-from imagegen.lifecycle.copying import copy_produced, take_answered
+from imagegen.lifecycle.effects import Effects
 from imagegen.lifecycle.finishing import drop, finish
 from imagegen.lifecycle.ports import Ports
 from imagegen.lifecycle.transitions import (
-    AlreadyEnded,
     Call,
-    ContinuingEffect,
-    Copy,
     Drop,
     Due,
     DueForDirect,
     DueForPolled,
     DueWithoutModel,
-    Enqueue,
     Finish,
     Leave,
     Outcome,
     Pause,
-    Poll,
     Rest,
     Step,
     Submit,
     Take,
     transition,
 )
-from imagegen.telemetry import Retry
-from imagegen.upstream.protocol import Direct, Ended, Lost, Missing, Polled, Throttled, Unavailable
+from imagegen.upstream.protocol import Direct, Lost, Missing, Throttled, Unavailable
 
 _WORTH_WRITING: Final = timedelta(seconds=5)
 """A nearer `due` stays in the memory of the worker that polls. It is not worth a transaction."""
@@ -50,21 +44,6 @@ _CAUSE: Final[dict[type, str]] = {
     DueWithoutModel: "the settings do not name its model",
     DueForDirect: "its model was changed to an API that cannot poll its operation",
 }
-
-_SPANS: Final[dict[type, str]] = {
-    Submit: "upstream.submit",
-    Poll: "upstream.poll",
-    Call: "upstream.call",
-    Copy: "images.copy",
-    Take: "images.copy",
-}
-_RETRIES: Final[dict[type, Retry]] = {
-    Throttled: "throttled",
-    Unavailable: "unavailable",
-    Missing: "missing",
-    Lost: "lost",
-}
-
 
 _OUTAGE_GRACE: Final = timedelta(seconds=30)
 """Time after a failure of storage in which a claim may be renewed late: its worker could not write either."""
@@ -82,6 +61,7 @@ class Worker:
     def __init__(self, ports: Ports, keeper: ClaimKeeper | None = None) -> None:
         self._ports = ports
         self._keeper = keeper or ClaimKeeper(ports.records, ports.clock, on_outage=self.note_outage)
+        self._effects = Effects(ports)
         self._no_takeover_before = datetime.min.replace(tzinfo=UTC)
 
     def note_outage(self) -> None:
@@ -184,7 +164,7 @@ class Worker:
                 # the record says that a call was made, and that its response is lost.
                 if isinstance(step.effect, Call):
                     kept = stack.enter_context(self._keeper.keep(current))
-                more = self._trace(step.effect, current.generation)
+                more = self._effects.carry_out(step.effect, current.generation)
                 if more is None:
                     return current
                 outcome = more
@@ -196,7 +176,7 @@ class Worker:
         # A worker that is late must not pay for a generation that was canceled or deleted meanwhile. It looks before it
         # claims: if storage fails at this read, nothing was written. A claim without a call would count as a lost call.
         # After the read, which may take long, it decides anew: the claim begins now.
-        return self._step(generation, self._find_end(generation) or outcome, claim)
+        return self._step(generation, self._effects.find_end(generation) or outcome, claim)
 
     def _step(self, generation: Generation, outcome: Outcome, claim: str) -> Step:
         return transition(generation, outcome, self._ports.clock(), jitter=self._ports.jitter(), claim=claim)
@@ -237,89 +217,6 @@ class Worker:
         crash_point(CrashPoint.RECORD_WRITTEN)
         return written
 
-    def _trace(self, effect: ContinuingEffect, generation: Generation) -> Outcome | None:
-        """Carry out an effect in a span of its own, if it is one that takes time."""
-        if (name := _SPANS.get(type(effect))) is None:
-            return self._try(effect, generation)
-        model = generation.request.model
-        with self._ports.telemetry.span(name, generation.traceparent, model=model, generation_id=generation.id) as span:
-            outcome = self._try(effect, generation)
-            span.ends_as(type(outcome).__name__, failed=isinstance(outcome, Ended) and outcome.error is not None)
-        match outcome:
-            case Throttled() | Unavailable() | Missing() | Lost():
-                self._ports.telemetry.count_retry(model, _RETRIES[type(outcome)])
-            case _:
-                pass
-        return outcome
-
-    def _try(self, effect: ContinuingEffect, generation: Generation) -> Outcome | None:
-        """Carry out an effect. Past the deadline, a defect of the app ends the generation."""
-        try:
-            return self._do(effect, generation)
-        except (ConflictError, StorageUnavailableError):
-            raise
-        except Exception as error:
-            if self._ports.clock() < generation.deadline or not isinstance(effect, Submit | Poll | Copy):
-                raise  # and again at the next tick
-            log_stuck(generation.id, error)
-            message = "The app failed at this generation until its deadline. Its log has the reason under the id."
-            return Ended(Status.FAILED, GenerationError(code="internalError", message=message))
-
-    def _do(self, effect: ContinuingEffect, generation: Generation) -> Outcome | None:
-        """Carry out an effect. Return its outcome, if there is more to decide."""
-        match effect, self._ports.upstreams.get(generation.request.model or ""):
-            case Submit(), Polled() as upstream:
-                submitted = upstream.submit(generation)
-                crash_point(CrashPoint.OPERATION_SUBMITTED)
-                return submitted
-            case Poll(), Polled() as upstream:
-                polled = upstream.poll(generation, self._ports.clock())
-                crash_point(CrashPoint.OPERATION_POLLED)
-                return polled
-            case Call(), Direct() as upstream:
-                self._log_repeated_call(generation)
-                return self._call(upstream, generation)
-            case Copy(produced), _:
-                crash_point(CrashPoint.COPY_CLAIMED)
-                return copy_produced(self._ports, generation, produced)
-            case Take(answered), _:
-                # Images of a later call must not replace those of an outcome.
-                ended = None
-                with suppress(StorageUnavailableError):
-                    ended = self._find_end(generation)
-                return ended or take_answered(self._ports, generation, answered)
-            case Enqueue(), _:
-                # Sent after it was written: a crash in between is a lost message, and costs the time until `due`.
-                self._ports.queue.send([generation.id])
-                crash_point(CrashPoint.MESSAGE_SENT)
-                return None
-            case Pause(until), _:
-                self._ports.throttling.pause(generation.request.model or "", until)
-                crash_point(CrashPoint.PAUSE_WRITTEN)
-                return None
-            case Rest() | Leave(), _:
-                return None
-            case Submit() | Poll() | Call(), upstream:
-                raise TypeError(f"{type(effect).__name__} does not fit {type(upstream).__name__}")
-
-    def _find_end(self, generation: Generation) -> AlreadyEnded | None:
-        there = self._ports.records.read(generation.id)
-        return AlreadyEnded(there) if there is None or there.status.is_terminal else None
-
-    def _call(self, upstream: Direct, generation: Generation) -> Outcome:
-        crash_point(CrashPoint.CALL_CLAIMED)
-        try:
-            answered = upstream.generate(generation)
-        except Exception as error:  # noqa: BLE001 - a defect of the app must not repeat a call that may be billed
-            log_stuck(generation.id, error)
-            message = (
-                "The app failed during the call, and the service may have billed it. The app did not repeat it. "
-                "Its log has the reason under the id of the generation."
-            )
-            return Ended(Status.FAILED, GenerationError(code="outcomeUnknown", message=message))
-        crash_point(CrashPoint.CALL_ANSWERED)
-        return answered
-
     def _log_outcome(self, outcome: Outcome, step: Step) -> None:
         generation = step.generation
         match outcome:
@@ -344,14 +241,4 @@ class Worker:
                 id=generation.id,
                 model=generation.request.model,
                 cause=_CAUSE[type(outcome)],
-            )
-
-    def _log_repeated_call(self, generation: Generation) -> None:
-        if generation.lost_calls:
-            log_event(
-                "generation.call_repeated",
-                level=logging.WARNING,
-                id=generation.id,
-                lost_calls=generation.lost_calls,
-                note="an earlier call may have been billed: this one may be billed twice",
             )

@@ -14,6 +14,7 @@ from imagegen.lifecycle.claims import ClaimKeeper
 from imagegen.lifecycle.generations import Generations
 from imagegen.lifecycle.ports import Ports
 from imagegen.lifecycle.worker import Worker
+from imagegen.telemetry import NoTelemetry, Telemetry
 from imagegen.upstream.protocol import Upstream
 from tests.app.fakes import Clock, FakeDirect, FakeImages, FakePolled, FakeQueue, FakeRecords, FakeThrottling, Steps
 from tests.app.generations import DIRECT, ID, POLLED, PROMPT, seconds
@@ -24,7 +25,9 @@ KEY = IdempotencyKey("idempotency-key", "order-4711")
 class FakeApp:
     """The app with two models. It keeps its state in `records`, so after a `Crash` it continues as a new process."""
 
-    def __init__(self, *, most_active: int = 100, repeat_lost_calls: bool = True) -> None:
+    def __init__(
+        self, *, most_active: int = 100, repeat_lost_calls: bool = True, telemetry: Telemetry | None = None
+    ) -> None:
         self.steps = Steps()
         self.clock = Clock()
         self.records = FakeRecords(self.steps)
@@ -50,6 +53,7 @@ class FakeApp:
             throttling=self.throttling,
             queue=self.queue,
             repeat_lost_calls=repeat_lost_calls,
+            telemetry=telemetry or NoTelemetry(),
             clock=self.clock,
             jitter=lambda: self.jitter,
             sleep=self.pass_time,
@@ -66,9 +70,18 @@ class FakeApp:
         self._ids += 1
         return f"{ID[:-1]}{self._ids}"
 
-    def start(self, model: str | None = None, *, key: IdempotencyKey | None = None, prompt: str = PROMPT) -> Generation:
+    def start(
+        self,
+        model: str | None = None,
+        *,
+        key: IdempotencyKey | None = None,
+        prompt: str = PROMPT,
+        traceparent: str | None = None,
+    ) -> Generation:
         request = GenerationRequest(prompt=prompt, model=model)
-        return self.generations.start(request, metadata={"order": "1"}, timeout=seconds(600), key=key)
+        return self.generations.start(
+            request, metadata={"order": "1"}, timeout=seconds(600), key=key, traceparent=traceparent
+        )
 
     def write_record(self, generation: Generation) -> Versioned:
         """Write an active record. It is not a step."""
