@@ -22,9 +22,10 @@ def finish(ports: Ports, generation: Generation, etag: str | None) -> Generation
     crash_point(CrashPoint.OUTCOME_WRITTEN)
     if winner == generation:
         _log_outcome(generation)
-        may_have_images = generation.is_claimed or generation.lost_calls > 0 or any(generation.images)
-        if generation.status is not Status.SUCCEEDED and may_have_images:
-            ports.images.delete_all(generation.id)
+        # A call that was lost in a crash may have stored images, under names of its own.
+        has_own_images = generation.is_claimed or any(generation.images)
+        if generation.lost_calls > 0 or (generation.status is not Status.SUCCEEDED and has_own_images):
+            _remove_orphans(ports, generation.id, generation)
     else:
         log_event("generation.overtaken", id=generation.id, status=winner.status if winner else "deleted")
         _remove_orphans(ports, generation.id, winner)
