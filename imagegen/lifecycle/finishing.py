@@ -22,10 +22,11 @@ def finish(ports: Ports, generation: Generation, etag: str | None) -> Generation
     crash_point(CrashPoint.OUTCOME_WRITTEN)
     if winner == generation:
         _log_outcome(generation)
-        # A call that was lost in a crash may have stored images, under names of its own.
-        has_own_images = generation.is_claimed or any(generation.images)
-        if generation.lost_calls > 0 or (generation.status is not Status.SUCCEEDED and has_own_images):
-            _remove_orphans(ports, generation.id, generation)
+        failed_with_images = generation.status is not Status.SUCCEEDED and (
+            generation.is_claimed or any(generation.images)
+        )
+        if failed_with_images or generation.lost_calls > 0:  # an earlier call may have stored images of its own
+            _remove_orphans(ports, generation.id, winner)
     else:
         log_event("generation.overtaken", id=generation.id, status=winner.status if winner else "deleted")
         _remove_orphans(ports, generation.id, winner)

@@ -39,17 +39,6 @@ def test_timer_takes_over_an_expired_claim(app: FakeApp, caplog: pytest.LogCaptu
     assert "billed twice" in caplog.text
 
 
-def test_success_removes_the_images_of_a_crashed_call(app: FakeApp) -> None:
-    app.start(DIRECT)
-    app.steps.fail_at, app.steps.fail_after = CALL + 2, True  # the second image
-    with pytest.raises(Crash):
-        app.work()
-    assert app.images.blobs == {f"{ID}/0", f"{ID}/1"}
-    app.settle()
-    assert app.read().status is Status.SUCCEEDED
-    assert app.images.blobs == {f"{ID}/0-1", f"{ID}/1-1"}
-
-
 def test_retry_of_a_harmless_fault_is_not_a_lost_call(app: FakeApp, caplog: pytest.LogCaptureFixture) -> None:
     app.direct.outcomes = [Unavailable("status 503"), Throttled("status 429", 5), Answered((ImageBytes(b"0"),))]
     app.start(DIRECT)
@@ -99,6 +88,17 @@ def test_storage_outage_before_a_call_is_not_a_lost_call(app: FakeApp, monkeypat
     app.settle()
     assert (app.read().status, app.read().lost_calls) == (Status.SUCCEEDED, 0)
     assert app.direct.calls == [ID]
+
+
+def test_images_of_a_crashed_call_are_removed_by_the_repeated_one(app: FakeApp) -> None:
+    app.start(DIRECT)
+    app.steps.fail_at, app.steps.fail_after = CALL + 1, True  # the first image
+    with pytest.raises(Crash):
+        app.work()
+    assert app.images.blobs == {f"{ID}/0"}
+    app.settle()
+    assert (app.read().status, app.read().lost_calls) == (Status.SUCCEEDED, 1)
+    assert app.images.blobs == {f"{ID}/0-1", f"{ID}/1-1"}
 
 
 # --- Not repeated (REPEAT_LOST_CALLS=false)
