@@ -200,10 +200,11 @@ def model_removed(generation: Generation, now: datetime) -> Generation:
 
 
 def outcome_unknown(generation: Generation, now: datetime) -> Generation:
+    lost = generation.lost_calls
+    calls = "The response of the call was lost" if lost == 1 else f"The responses of {lost} calls were lost"
     message = (
-        "The response of the image service was lost, and the service may have billed the call. The app did not "
-        "repeat it (REPEAT_LOST_CALLS=false, too many lost responses, or the deadline). Start a new generation to get "
-        "the images."
+        f"{calls}, and the image service may have billed it. The app did not call again (REPEAT_LOST_CALLS=false, "
+        "three lost responses, or the deadline). Start a new generation to get the images."
     )
     return ended(generation, Status.FAILED, GenerationError(code="outcomeUnknown", message=message), now)
 
@@ -241,6 +242,8 @@ def ended(generation: Generation, status: Status, error: GenerationError | None,
 def _retry_later(generation: Generation, retry_after: float | None, now: datetime, jitter: float) -> Generation:
     faults = generation.faults + 1
     due = now + backoff.fault_wait(retry_after, faults, jitter=jitter)
+    if now < generation.deadline:
+        due = min(due, generation.deadline)
     return generation.changed(faults=faults, calling=False, claim=None, queued=False, due=due)
 
 

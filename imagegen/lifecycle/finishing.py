@@ -23,9 +23,11 @@ def finish(ports: Ports, generation: Generation, etag: str | None) -> Generation
     if winner == generation:
         _log_outcome(generation)
         ports.telemetry.count_outcome(generation)
-        may_have_images = generation.is_claimed or generation.lost_calls > 0 or any(generation.images)
-        if generation.status is not Status.SUCCEEDED and may_have_images:
-            ports.images.delete_all(generation.id)
+        failed_with_images = generation.status is not Status.SUCCEEDED and (
+            generation.is_claimed or any(generation.images)
+        )
+        if failed_with_images or generation.lost_calls > 0:  # an earlier call may have stored images of its own
+            _remove_orphans(ports, generation.id, winner)
     else:
         log_event("generation.overtaken", id=generation.id, status=winner.status if winner else "deleted")
         _remove_orphans(ports, generation.id, winner)

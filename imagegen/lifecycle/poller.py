@@ -90,6 +90,8 @@ class _Slot:
     summary: SlotSummary = field(default_factory=SlotSummary)
     wait: timedelta = CADENCE
     """Time to the next listing."""
+    overdue: set[Future[Versioned | None]] | None = None
+    """Work that was running when the slot was to end. None before that."""
     failure: StorageUnavailableError | None = None
     """Of the last listing that failed."""
 
@@ -134,7 +136,7 @@ class Poller:
         self._on_outage = on_outage
 
     def run(self, ends: datetime) -> SlotSummary:
-        """Work until `ends`, or until no work is left.
+        """Work until `ends`, or until no work is left. Begun work may take longer; until then, the slot goes on.
 
         Raises
         ------
@@ -171,6 +173,7 @@ class Poller:
         slot.summary.left = len(entries)
         slot.summary.oldest_seconds = _oldest_age(entries, now)
         slot.known = {entry.id: slot.known[entry.id] for entry in entries if entry.id in slot.known}
+        begun = set(slot.running)
         busy = {entry.id for entry in slot.running.values()}
         due = [entry for entry in entries if entry.id not in busy and slot.due(entry) <= now]
         room = max(0, self._most - len(busy))
@@ -178,7 +181,12 @@ class Poller:
             slot.running[pool.submit(self._advance_entry, entry, slot.known.get(entry.id))] = entry
         self._send_to_queue(slot, due[room:], now)
         waiting = any(entry.id not in busy and slot.due(entry) < slot.ends for entry in entries)
-        return now + CADENCE < slot.ends and (waiting or bool(slot.running))
+        if now + CADENCE < slot.ends:
+            return waiting or bool(slot.running)
+        # Work that began earlier keeps the next tick waiting until it ends. The other generations must not wait too.
+        if slot.overdue is None:
+            slot.overdue = begun
+        return not all(future.done() for future in slot.overdue) and now + CADENCE < slot.ends + LONGEST_SLOT
 
     def _send_to_queue(self, slot: _Slot, entries: Sequence[ActiveEntry], now: datetime) -> None:
         """Send what exceeds the limit of one instance to the queue, whose workers the platform scales out.

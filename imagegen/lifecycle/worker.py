@@ -210,7 +210,9 @@ class Worker:
     def _write(self, current: Versioned, step: Step) -> Versioned:
         """Write what other workers must know. Raises ConflictError when one of them changed the record."""
         before, generation = current.generation, step.generation
-        near = isinstance(step.effect, Rest) and generation.due - self._ports.clock() < _WORTH_WRITING
+        now = self._ports.clock()
+        # A stored `due` that has passed is as good as one in a moment. One that lies ahead would hide the record.
+        near = isinstance(step.effect, Rest) and generation.due - now < _WORTH_WRITING and before.due <= now
         if generation == before or (near and generation.changed(due=before.due) == before):
             return Versioned(generation, current.etag)
         written = Versioned(generation, self._ports.records.save(generation, current.etag))

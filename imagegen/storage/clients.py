@@ -28,7 +28,8 @@ _SINGLE_PUT: Final = 16 * 2**20
 """Bytes. A blob of up to this size is one transaction. A larger one is sent in blocks, which needs less memory."""
 _BLOCK: Final = 8 * 2**20
 _CONNECT_SECONDS: Final = 5
-_READ_SECONDS: Final = 30
+_READ_SECONDS: Final = 10
+"""A request of a caller fails after three such times. The write of an image has a longer one."""
 
 
 def open_storage(

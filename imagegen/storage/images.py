@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _PIECE: Final = 1 << 18
 """Bytes."""
+_READ_SECONDS: Final = 30
+"""Time for storage to answer the write of an image."""
 
 
 class BlobImages:
@@ -103,6 +105,7 @@ class BlobImages:
                 cache_control="private, max-age=31536000, immutable",
             ),
             metadata={"sha256": image.sha256},
+            read_timeout=_READ_SECONDS,
         )
 
     def delete_all(self, generation_id: str, *, keep: Collection[str] = ()) -> None:

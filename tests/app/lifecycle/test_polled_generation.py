@@ -9,7 +9,7 @@ from imagegen.generation import FailedImage, Generation, GenerationError, Status
 from imagegen.lifecycle.generations import SUBMIT_CLAIM
 from imagegen.upstream.protocol import Ended, ImageRefused, ImageUrl, Produced, Unavailable, Working
 from tests.app.fakes import TWO_URLS, Crash, PollOutcome
-from tests.app.generations import ID, NOON, OPERATION, error_code, new, running, seconds, stored
+from tests.app.generations import ID, NOON, OPERATION, POLLED, error_code, new, running, seconds, stored
 from tests.app.lifecycle.fake_app import FakeApp
 
 ERROR = GenerationError(code="contentFilter", message="No.")
@@ -200,6 +200,23 @@ def test_defect_in_a_poll_ends_at_the_deadline(app: FakeApp, monkeypatch: pytest
         app.worker.advance(current)
     app.tick(running().deadline - NOON)
     assert (app.read().status, error_code(app.read())) == (Status.FAILED, "internalError")
+
+
+def test_retry_is_not_later_than_the_deadline(app: FakeApp) -> None:
+    app.write_record(running(deadline=NOON + seconds(40), faults=9))
+    app.polled.poll_outcome = Unavailable("status 500")
+    app.tick()
+    assert app.read().due == NOON + seconds(40)
+
+
+def test_start_during_a_short_throttle_is_due_when_it_ends(app: FakeApp) -> None:
+    """Its record must say so: the timer would find the `due` of the start, 45 s later."""
+    app.throttling.pause(POLLED, NOON + seconds(2))
+    app.start()
+    assert app.records.active[ID].generation.due == NOON + seconds(2)
+    app.clock.now += seconds(2)
+    app.tick()
+    assert app.polled.operations == [ID]
 
 
 @pytest.mark.parametrize(("timeout", "due"), [(30, 15), (90, 45), (3_600, 45)])

@@ -342,6 +342,37 @@ def test_finished_overflow_is_not_queued_again(app: PollerApp) -> None:
     assert app.sent == [(0, [name(2)])]
 
 
+def test_slot_goes_on_while_work_is_running(app: PollerApp) -> None:
+    """A copy of minutes must not keep the other generations waiting until it ends."""
+
+    def copy_until_the_other_ended(current: Versioned) -> None:
+        if current.generation.id == name(1):
+            while name(2) in app.active:
+                time.sleep(0.01)
+                app.now += seconds(0.05)
+        del app.active[current.generation.id]
+
+    app.add(1)
+    app.add(2, due=70)
+    app.on_advance = copy_until_the_other_ended
+    app.run(60, threads=2)
+    assert app.active == {}
+    assert app.now < NOON + seconds(80)
+
+
+def test_slot_that_goes_on_has_a_limit(app: PollerApp) -> None:
+    def copy_for_hours(current: Versioned) -> None:
+        while app.now < NOON + 3 * LONGEST_SLOT:
+            time.sleep(0.01)
+            app.now += seconds(1)
+        del app.active[current.generation.id]
+
+    app.add(1)
+    app.on_advance = copy_for_hours
+    app.run(60)
+    assert app.listings[-1] < 60 + 2 * LONGEST_SLOT.total_seconds()
+
+
 def test_running_work_counts_towards_the_limit(app: PollerApp) -> None:
     def end_after_the_second_listing(current: Versioned) -> None:
         app.add(9)

@@ -107,7 +107,7 @@ def test_claim_of_another_worker_is_a_conflict(records: BlobRecords) -> None:
 def test_client_has_short_timeouts() -> None:
     options = client_options(1)
     config = options["transport"].connection_config
-    assert (config.timeout, config.read_timeout) == (5, 30)
+    assert (config.timeout, config.read_timeout) == (5, 10)
 
 
 def test_write_with_an_old_etag_is_a_conflict(records: BlobRecords) -> None:
