@@ -11,7 +11,7 @@ import pytest
 from imagegen.errors import StorageUnavailableError
 from imagegen.generation import Versioned
 from imagegen.threads import ContextPool
-from tests.app.generations import DIRECT, ID, new
+from tests.app.generations import DIRECT, ID, NOON, new, seconds
 from tests.app.lifecycle.fake_app import FakeApp
 from tests.app.lifecycle.test_poller import PollerApp
 
@@ -50,7 +50,7 @@ def test_poller_advances_in_the_context_of_its_slot() -> None:
 def test_renewal_runs_in_the_context_of_its_call(monkeypatch: pytest.MonkeyPatch) -> None:
     """One thread renews the claims of all invocations."""
     app = FakeApp()
-    claims = [app.write_record(new(model=DIRECT, id=f"{ID[:-1]}{name}")) for name in "12"]
+    claims = [app.write_record(new(model=DIRECT, id=f"{ID[:-1]}{name}", due=NOON + seconds(90))) for name in "12"]
     seen: list[str | None] = []
 
     def save(*_: object) -> str:
