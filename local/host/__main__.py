@@ -10,14 +10,14 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from local.host import logs
 from local.host.host import Host
 from local.host.listeners import Stop
-from local.host.runtime import Worker
+from local.host.runtime import Worker, current_invocation_id
 from local.host.settings import ConfigurationError, load
 
 logger = logging.getLogger("local.host")
@@ -40,11 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def _run(root: Path, listener: socket.socket, address: str, grace: float) -> int:
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_STORAGE_THREADS))
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_STORAGE_THREADS, logs.STORAGE_THREADS))
     stop = Stop()
     _stop_on_signals(stop)
     settings = load(root, os.environ)
-    _log_to_stderr()
+    logs.to_stderr(current_invocation_id)
     worker = await Worker.start(root)
     host = Host(worker, settings, f"http://{address}:{listener.getsockname()[1]}")
     serving = asyncio.create_task(_serve(host, listener, stop))
@@ -86,17 +86,6 @@ def _stop_on_signals(stop: Stop) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, handle, number)
-
-
-def _log_to_stderr() -> None:
-    logging.Formatter.converter = time.gmtime
-    line = "%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s"
-    # INFO, as Azure's worker. Below WARNING, `azure` logs each storage request and `uvicorn` each connection.
-    logging.basicConfig(format=line, datefmt="%H:%M:%S", level=logging.INFO)
-    for name in ("azure", "uvicorn"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # Below ERROR it logs a stack trace for each error response without a body.
-    logging.getLogger("azure.storage").setLevel(logging.ERROR)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -110,6 +110,12 @@ class Worker:
         return file.is_relative_to(self._root) and "site-packages" not in file.parts
 
 
+def current_invocation_id() -> str | None:
+    """Return the id of the invocation that this thread works for."""
+    runtime: Any = importlib.import_module("azure_functions_runtime")
+    return runtime.invocation_id_cv.get()
+
+
 async def _initialize(runtime: Any, root: Path) -> None:
     request = SimpleNamespace(function_app_directory=str(root), capabilities={})
     response: messages.WorkerInitResponse = await runtime.worker_init_request(
