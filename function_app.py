@@ -75,12 +75,12 @@ def list_models(req: func.HttpRequest) -> func.HttpResponse:
     return respond(req, lambda app: app.models.get)
 
 
-@app.route("health", methods=["GET"], auth_level=ANONYMOUS)
+@app.route("health", methods=["GET", "HEAD"], auth_level=ANONYMOUS)
 def get_health(req: func.HttpRequest) -> func.HttpResponse:
     return respond(req, lambda app: app.health.get)
 
 
-@app.route("openapi.json", methods=["GET"], auth_level=ANONYMOUS)
+@app.route("openapi.json", methods=["GET", "HEAD"], auth_level=ANONYMOUS)
 def get_openapi(req: func.HttpRequest) -> func.HttpResponse:
     return respond(req, lambda app: app.openapi.get)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
@@ -24,6 +23,8 @@ from imagegen.storage.listing import BlobListing
 from imagegen.storage.records import BlobRecords
 from imagegen.storage.throttling import Throttling
 from imagegen.storage.work_queue import CALLS_QUEUE, POLLS_QUEUE, WorkQueue, read_ids
+from imagegen.telemetry import NoTelemetry, Telemetry
+from imagegen.threads import ContextPool
 from imagegen.upstream.registry import open_upstream
 from imagegen.web.health import HealthRoute
 from imagegen.web.legacy import LegacyRoutes
@@ -49,10 +50,13 @@ class App:
     poller: Poller
     generations: Generations
     worker: Worker
+    telemetry: Telemetry
 
     def poll(self) -> SlotSummary:
         """Run the timer's slot: until just before its next tick, or until no work is left."""
-        return self.poller.run(slot_end(self.settings.poll_schedule, utc_now()))
+        summary = self.poller.run(slot_end(self.settings.poll_schedule, utc_now()))
+        self.telemetry.note_active(summary.left, summary.oldest_seconds)
+        return summary
 
     def call(self, message: str | bytes) -> None:
         """Advance the generations of a message in the queue of calls, which may take minutes.
@@ -73,7 +77,7 @@ class App:
         A call among them gets a message of its own in the queue of calls.
         """
         ids = read_ids(message)
-        with ThreadPoolExecutor(THREADS, "work") as pool:
+        with ContextPool(THREADS, "work") as pool:
             for _ in pool.map(partial(self.worker.advance_by_id, has_minutes=False), ids):
                 pass
 
@@ -115,6 +119,7 @@ def build(settings: Settings) -> App:
         )
         for deployment in settings.deployments
     }
+    telemetry = open_telemetry(settings)
     ports = Ports(
         records=records,
         images=images,
@@ -123,6 +128,7 @@ def build(settings: Settings) -> App:
         queue=WorkQueue(settings, CALLS_QUEUE, connections=THREADS),
         clock=utc_now,
         repeat_lost_calls=settings.repeat_lost_calls,
+        telemetry=telemetry,
     )
     worker = Worker(ports)
     generations = Generations(ports, worker, new_id=new_generation_id, most_active=settings.max_active_generations)
@@ -162,7 +168,16 @@ def build(settings: Settings) -> App:
         ),
         generations=generations,
         worker=worker,
+        telemetry=telemetry,
     )
+
+
+def open_telemetry(settings: Settings) -> Telemetry:
+    if not settings.telemetry:
+        return NoTelemetry()
+    from imagegen.open_telemetry import OpenTelemetry  # imported only by an app that wants it: it costs a cold start
+
+    return OpenTelemetry()
 
 
 @cache

@@ -10,6 +10,9 @@ _LOGGER = logging.getLogger("imagegen")
 
 # urllib3 logs malformed responses with their whole URL, and image URLs are credentials.
 logging.getLogger("urllib3").setLevel(logging.ERROR)
+# The Azure SDKs log two INFO records for each storage request. The Python worker sets the root logger to INFO, and
+# host.json has no effect on Python's loggers.
+logging.getLogger("azure").setLevel(logging.WARNING)
 
 
 def log_event(name: str, *, level: int = logging.INFO, **fields: object) -> None:

@@ -163,6 +163,8 @@ class Generation(JsonModel):
     """No worker needs to touch the record before this time. The only lock of the app."""
     request: GenerationRequest
     metadata: Metadata = Field(default_factory=dict)
+    traceparent: str | None = None
+    """W3C trace context of the start: later work on the generation belongs to the same trace."""
     key: str | None = None
     """Name of its idempotency key under ``keys/``, if the caller sent one."""
 

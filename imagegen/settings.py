@@ -122,6 +122,8 @@ class Settings(BaseModel):
     retention_days: int = Field(30, alias="RETENTION_DAYS", ge=1, le=3_650)
     public_base_url: BaseUrl | None = Field(None, alias="PUBLIC_BASE_URL")
     compat_api_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_list)] = Field((), alias="COMPAT_API_KEYS")
+    telemetry: bool = Field(False, alias="PYTHON_APPLICATIONINSIGHTS_ENABLE_TELEMETRY")
+    """The Python worker reads this setting too, and configures OpenTelemetry for it."""
     website_hostname: str | None = Field(None, alias="WEBSITE_HOSTNAME")
 
     deployments: tuple[Deployment, ...] = Field((), init=False)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -53,6 +54,8 @@ class KeptClaim:
         self._lock = threading.Lock()
         self._uncertain = False
         """Whether a renewal failed that storage may have written."""
+        self._context = copy_context()
+        """Of the worker's invocation: its id belongs to the log events of the renewals."""
         self.ended = False
         """Whether there are no more renewals."""
         self.lost = False
@@ -80,22 +83,25 @@ class KeptClaim:
         with self._lock:
             if self.ended:
                 return
-            try:
-                self._renew(self._clock())
-            except ConflictError:
-                # The images of this call still count if they come first: the outcome is written where no outcome is.
-                self.ended = self.lost = True
-                log_event("generation.claim_lost", level=logging.WARNING, id=self._claimed.generation.id)
-            except StorageUnavailableError:
-                self._uncertain = True
-                self.renew_at = self._monotonic() + _RETRY_SECONDS
-                self._on_outage()
-            except Exception as error:  # noqa: BLE001 - the thread must go on: it keeps the other claims too
-                self._uncertain = True
-                self.renew_at = self._monotonic() + _RETRY_SECONDS
-                log_stuck(self._claimed.generation.id, error)
-            else:
-                self.renew_at = self._next()
+            self._context.run(self._try_to_renew)
+
+    def _try_to_renew(self) -> None:
+        try:
+            self._renew(self._clock())
+        except ConflictError:
+            # The images of this call still count if they come first: the outcome is written where no outcome is.
+            self.ended = self.lost = True
+            log_event("generation.claim_lost", level=logging.WARNING, id=self._claimed.generation.id)
+        except StorageUnavailableError:
+            self._uncertain = True
+            self.renew_at = self._monotonic() + _RETRY_SECONDS
+            self._on_outage()
+        except Exception as error:  # noqa: BLE001 - the thread must go on: it keeps the other claims too
+            self._uncertain = True
+            self.renew_at = self._monotonic() + _RETRY_SECONDS
+            log_stuck(self._claimed.generation.id, error)
+        else:
+            self.renew_at = self._next()
 
     def _renew(self, now: datetime) -> None:
         if self._uncertain:

@@ -22,6 +22,7 @@ def finish(ports: Ports, generation: Generation, etag: str | None) -> Generation
     crash_point(CrashPoint.OUTCOME_WRITTEN)
     if winner == generation:
         _log_outcome(generation)
+        ports.telemetry.count_outcome(generation)
         may_have_images = generation.is_claimed or generation.lost_calls > 0 or any(generation.images)
         if generation.status is not Status.SUCCEEDED and may_have_images:
             ports.images.delete_all(generation.id)

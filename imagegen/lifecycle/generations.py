@@ -62,6 +62,7 @@ class Generations:
         timeout: timedelta,
         asked_seconds: int | None = None,
         key: IdempotencyKey | None = None,
+        traceparent: str | None = None,
     ) -> Generation:
         """Write the record, then submit it or queue its call. Return the generation as it is after that.
 
@@ -72,6 +73,8 @@ class Generations:
         ----------
         asked_seconds
             The timeout in the caller's request, if any. Requests with different timeouts are different requests.
+        traceparent
+            W3C trace context of the caller.
 
         Raises
         ------
@@ -98,12 +101,18 @@ class Generations:
             metadata=metadata,
             key=key.name if key else None,
         )
-        created = self._create(generation, key, digest)
-        crash_point(CrashPoint.RECORD_CREATED)
-        if isinstance(created, Generation):
-            return created
-        log_event("generation.started", id=created.generation.id, model=request.model, n=request.n, size=request.size)
-        return self._begin(created)
+        with self._ports.telemetry.span(
+            "generation.start", traceparent, model=request.model, generation_id=generation.id
+        ) as span:
+            created = self._create(generation.changed(traceparent=span.traceparent), key, digest)
+            crash_point(CrashPoint.RECORD_CREATED)
+            if isinstance(created, Generation):
+                span.ends_as("repeated")
+                return created
+            log_event(
+                "generation.started", id=created.generation.id, model=request.model, n=request.n, size=request.size
+            )
+            return self._begin(created)
 
     def _create(self, generation: Generation, key: IdempotencyKey | None, digest: str) -> Versioned | Generation:
         """Write the record. Return it with its ETag, or the generation that another request with this key made."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import batched
@@ -19,6 +19,7 @@ from imagegen.errors import StorageUnavailableError
 from imagegen.events import log_stuck
 from imagegen.generation import Versioned, is_generation_id, started_at
 from imagegen.lifecycle.ports import ActiveEntry, Clock, CountedQueue
+from imagegen.threads import ContextPool
 
 CADENCE: Final = timedelta(seconds=1)
 """Time from one listing to the next while there is work."""
@@ -141,7 +142,7 @@ class Poller:
             When no listing of the whole slot succeeded. The next tick tries again.
         """
         slot = _Slot(ends)
-        with ThreadPoolExecutor(self._threads, "poll") as pool:
+        with ContextPool(self._threads, "poll") as pool:
             while self._pass(slot, pool):
                 self._pause(slot)
             # Work of the last pass may begin until the slot ends. Begun work is finished, bounded by its own timeouts.
@@ -154,7 +155,7 @@ class Poller:
             raise slot.failure
         return slot.summary
 
-    def _pass(self, slot: _Slot, pool: ThreadPoolExecutor) -> bool:
+    def _pass(self, slot: _Slot, pool: ContextPool) -> bool:
         """List once, and start work on each due generation. Return whether another pass is needed."""
         try:
             entries = self._records.list_active()

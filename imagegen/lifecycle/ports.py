@@ -6,11 +6,12 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
 from imagegen.generation import Generation, KeyClaim, StoredImage, Versioned
+from imagegen.telemetry import NoTelemetry, Telemetry
 from imagegen.upstream.protocol import ImageSource, Upstream
 
 type Clock = Callable[[], datetime]
@@ -146,6 +147,7 @@ class Ports:
     clock: Clock
     repeat_lost_calls: bool
     """Whether a call whose response was lost is repeated. The repeated call may be billed twice."""
+    telemetry: Telemetry = field(default_factory=NoTelemetry)
     jitter: Callable[[], float] = random.random
     """A random number from 0 to 1."""
     sleep: Callable[[float], None] = time.sleep

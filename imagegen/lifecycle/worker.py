@@ -40,6 +40,7 @@ from imagegen.lifecycle.transitions import (
     Take,
     transition,
 )
+from imagegen.telemetry import Retry
 from imagegen.upstream.protocol import Direct, Ended, Lost, Missing, Polled, Throttled, Unavailable
 
 _WORTH_WRITING: Final = timedelta(seconds=5)
@@ -48,6 +49,20 @@ _WORTH_WRITING: Final = timedelta(seconds=5)
 _CAUSE: Final[dict[type, str]] = {
     DueWithoutModel: "the settings do not name its model",
     DueForDirect: "its model was changed to an API that cannot poll its operation",
+}
+
+_SPANS: Final[dict[type, str]] = {
+    Submit: "upstream.submit",
+    Poll: "upstream.poll",
+    Call: "upstream.call",
+    Copy: "images.copy",
+    Take: "images.copy",
+}
+_RETRIES: Final[dict[type, Retry]] = {
+    Throttled: "throttled",
+    Unavailable: "unavailable",
+    Missing: "missing",
+    Lost: "lost",
 }
 
 
@@ -169,7 +184,7 @@ class Worker:
                 # the record says that a call was made, and that its response is lost.
                 if isinstance(step.effect, Call):
                     kept = stack.enter_context(self._keeper.keep(current))
-                more = self._try(step.effect, current.generation)
+                more = self._trace(step.effect, current.generation)
                 if more is None:
                     return current
                 outcome = more
@@ -221,6 +236,21 @@ class Worker:
         written = Versioned(generation, self._ports.records.save(generation, current.etag))
         crash_point(CrashPoint.RECORD_WRITTEN)
         return written
+
+    def _trace(self, effect: ContinuingEffect, generation: Generation) -> Outcome | None:
+        """Carry out an effect in a span of its own, if it is one that takes time."""
+        if (name := _SPANS.get(type(effect))) is None:
+            return self._try(effect, generation)
+        model = generation.request.model
+        with self._ports.telemetry.span(name, generation.traceparent, model=model, generation_id=generation.id) as span:
+            outcome = self._try(effect, generation)
+            span.ends_as(type(outcome).__name__, failed=isinstance(outcome, Ended) and outcome.error is not None)
+        match outcome:
+            case Throttled() | Unavailable() | Missing() | Lost():
+                self._ports.telemetry.count_retry(model, _RETRIES[type(outcome)])
+            case _:
+                pass
+        return outcome
 
     def _try(self, effect: ContinuingEffect, generation: Generation) -> Outcome | None:
         """Carry out an effect. Past the deadline, a defect of the app ends the generation."""

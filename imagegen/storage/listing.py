@@ -6,7 +6,6 @@ import base64
 import heapq
 import json
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
@@ -16,6 +15,7 @@ from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 from imagegen.errors import FieldProblem, RequestError
 from imagegen.generation import Generation, Status, done_key, is_generation_id
 from imagegen.storage.clients import storage_errors
+from imagegen.threads import ContextPool
 
 if TYPE_CHECKING:
     from azure.storage.blob import BlobServiceClient
@@ -75,7 +75,7 @@ class BlobListing:
         active = sorted(self._active(position, marker), key=_by_key)
         scan = _Scan(self._done(position, marker))
         chosen, last = _choose(active, scan, size, status)
-        with ThreadPoolExecutor(self._threads, "list") as pool:
+        with ContextPool(self._threads, "list") as pool:
             read = list(pool.map(self._records.read, [entry.id for entry in chosen]))
         # Filter again: records may have changed since the listing.
         generations = tuple(generation for generation in read if generation and status in (None, generation.status))

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from imagegen.errors import StorageUnavailableError
 from imagegen.generation import JsonModel
 from imagegen.settings import Settings
+from imagegen.threads import ContextPool
 from imagegen.upstream.protocol import Upstream
 from imagegen.web.http import RETRY_SECONDS, Request, Response
 from imagegen.web.ports import LinkCheck, StorageCheck
@@ -77,7 +77,7 @@ class HealthRoute:
 
     def _upstream_problem(self) -> str | None:
         # In parallel: several deployments that time out must not add up to more than the caller's timeout.
-        with ThreadPoolExecutor(len(self._upstreams)) as pool:
+        with ContextPool(len(self._upstreams)) as pool:
             checks = [pool.submit(upstream.check) for upstream in self._upstreams.values()]
         return "; ".join(filter(None, (check.result() for check in checks))) or None
 

@@ -27,6 +27,7 @@ from imagegen.generation import (
 )
 from imagegen.idempotency import read_key
 from imagegen.settings import Settings
+from imagegen.telemetry import valid_traceparent
 from imagegen.upstream.operations import DEFAULT_SIZE, LIMITS
 from imagegen.web.http import HttpError, Request, Response, base_url
 from imagegen.web.monitor import OMIT_NONE, Monitors
@@ -113,7 +114,13 @@ class LegacyRoutes:
         key = read_key({name: value for name, value in request.headers.items() if name == "operation-id"})
         body = parse_body(request, LegacyStartRequest)
         timeout = timedelta(seconds=self._settings.generation_timeout_seconds)
-        generation = self._generations.start(self._request(body), metadata={}, timeout=timeout, key=key)
+        generation = self._generations.start(
+            self._request(body),
+            metadata={},
+            timeout=timeout,
+            key=key,
+            traceparent=valid_traceparent(request.headers.get("traceparent")),
+        )
         location = f"{base}/openai/operations/images/{generation.id}?api-version={quote(version)}"
         # notRunning whatever the generation's status: that is what the retired service always answered.
         accepted = LegacyAccepted(id=generation.id, status=Status.NOT_RUNNING)

@@ -28,6 +28,7 @@ _ERRORS: Final = {
     400: "The request is wrong; error.target names the field",
     401: "The key is missing or wrong",
     404: "Not found",
+    411: "The body has no Content-Length",
     413: "The body is too large",
     415: "The body is not JSON",
     422: "The idempotency key was used with another request",

@@ -22,8 +22,14 @@ def parse_body[Body: BaseModel](request: Request, model: type[Body]) -> Body:
     Raises
     ------
     RequestError
-        400, 413 or 415; a 400 names each wrong field.
+        400, 411, 413 or 415; a 400 names each wrong field.
     """
+    if not request.body and "chunked" in request.headers.get("transfer-encoding", "").lower():
+        message = (
+            "The body has no Content-Length (Transfer-Encoding: chunked), and Azure Functions drops such a body. Send "
+            "the request with a Content-Length."
+        )
+        raise HttpError(411, "lengthRequired", message)
     if len(request.body) > LONGEST_BODY:
         message = f"The body has {len(request.body):,} bytes, the limit is {LONGEST_BODY:,}. Shorten it."
         raise HttpError(413, "payloadTooLarge", message)

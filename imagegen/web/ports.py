@@ -20,6 +20,7 @@ class Generations(Protocol):
         timeout: timedelta,
         asked_seconds: int | None = None,
         key: IdempotencyKey | None = None,
+        traceparent: str | None = None,
     ) -> Generation:
         """Store a new generation and start it, or return the one that has this key.
 

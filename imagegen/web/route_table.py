@@ -44,6 +44,12 @@ class Route:
     body: type | None = None
     parameters: tuple[Mapping[str, Any], ...] = ()
     """In addition to ``id``, in the words of OpenAPI."""
+    takes_head: bool = False
+    """Whether the route takes HEAD too. The Functions host does not derive it from GET."""
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        return (self.method, "HEAD") if self.takes_head else (self.method,)
 
     def matches(self, path: str) -> bool:
         return re.fullmatch(re.escape(self.path).replace(re.escape("{id}"), "[^/]+"), path) is not None
@@ -87,7 +93,7 @@ ROUTES: Final = (
     Route("POST", "generations", "startGeneration", "Start a generation", "functionKey",
           {200: Answer("Ended within Prefer: wait", Monitor, _URLS, _ECHOES),
            202: Answer("Started: poll Location", Monitor, (*_URLS, *_RETRY), _ECHOES)},
-          errors=(400, 413, 415, 422, 429), body=StartRequest, parameters=_START),
+          errors=(400, 411, 413, 415, 422, 429), body=StartRequest, parameters=_START),
     Route("GET", "generations/{id}", "getGeneration", "Get the status monitor", "token",
           {200: Answer("The status monitor", Monitor, optional_headers=_RETRY)}, errors=(404,)),
     Route("DELETE", "generations/{id}", "deleteGeneration", "Delete a generation and its images", "token",
@@ -103,12 +109,14 @@ ROUTES: Final = (
     Route("GET", "models", "listModels", "List the models", "functionKey",
           {200: Answer("The models that a request can name", ModelList)}),
     Route("GET", "health", "getHealth", "Check whether the app can work", None,
-          {200: Answer("The app can work", HealthBody), 503: Answer("A check failed", HealthBody | ErrorBody)}),
+          {200: Answer("The app can work", HealthBody), 503: Answer("A check failed", HealthBody | ErrorBody)},
+          takes_head=True),
     Route("GET", "openapi.json", "getOpenApi", "Get this description", None,
-          {200: Answer("OpenAPI 3.1", dict[str, Any])}),
+          {200: Answer("OpenAPI 3.1", dict[str, Any])}, takes_head=True),
     Route("POST", "openai/images/generations:submit", "submitOldGeneration", "Retired API: start", "apiKey",
           {202: Answer("Accepted", LegacyAccepted, ("operation-location",))},
-          errors=(400, 401, 404, 413, 415, 429), body=LegacyStartRequest, parameters=(_API_VERSION, _OPERATION_ID)),
+          errors=(400, 401, 404, 411, 413, 415, 429), body=LegacyStartRequest,
+          parameters=(_API_VERSION, _OPERATION_ID)),
     Route("GET", "openai/operations/images/{id}", "getOldOperation", "Retired API: poll", "apiKey",
           {200: Answer("The operation", LegacyOperation, optional_headers=_RETRY)},
           errors=(401, 404), parameters=(_API_VERSION,)),

@@ -16,6 +16,7 @@ from imagegen.generation import Generation, GenerationError, StartRequest, Statu
 from imagegen.idempotency import read_key
 from imagegen.lifecycle.ports import Clock
 from imagegen.settings import Settings
+from imagegen.telemetry import valid_traceparent
 from imagegen.web.http import HttpError, Request, Response, base_url
 from imagegen.web.monitor import EndedBody, MonitorList, Monitors
 from imagegen.web.parsing import parse_body
@@ -66,6 +67,7 @@ class Routes:
             timeout=timedelta(seconds=seconds or self._settings.generation_timeout_seconds),
             asked_seconds=seconds,
             key=key,
+            traceparent=valid_traceparent(request.headers.get("traceparent")),
         )
         headers: dict[str, str] = {}
         if "repeatability-request-id" in request.headers:
@@ -174,7 +176,7 @@ class Routes:
 def unknown_route(request: Request) -> Response:
     """The answer when no trigger has this route and method: 405 or 404."""
     path = request.route.get("path", "").strip("/")
-    if methods := [route.method for route in ROUTES if route.matches(path)]:
+    if methods := [method for route in ROUTES if route.matches(path) for method in route.methods]:
         allowed = ", ".join(methods)
         message = f"This route does not accept {request.method}. Use {allowed}."
         raise HttpError(405, "methodNotAllowed", message, headers={"Allow": allowed})

@@ -268,8 +268,8 @@ def test_app_without_storage_logs_events_and_no_trace(azurite: Azurite) -> None:
             queue.send_message(encoded(json.dumps({"ids": [f"{uuid7()}"]})))
             child.wait_for(r"work\.returned doing='read record' attempt=1")
             child.wait_for(
-                rf"advance_generations \(queue {CALLS_QUEUE}\) failed \d+ ms: StorageUnavailableError: storage does not "
-                "answer; the message returns to the queue"
+                rf"advance_generations \(queue {CALLS_QUEUE}\) failed \d+ ms: StorageUnavailableError: storage does "
+                "not answer; the message returns to the queue"
             )
             child.wait_for(r"poll\.failed doing='list records'")
             child.wait_for(

@@ -131,7 +131,7 @@ def test_every_answer_logs_one_line_with_the_ids_of_the_caller(
         ("PUT", "generations", 405, "GET, POST"),
         ("POST", f"generations/{ID}", 405, "GET, DELETE"),
         ("GET", f"generations/{ID}/cancel", 405, "POST"),
-        ("DELETE", "health", 405, "GET"),
+        ("DELETE", "health", 405, "GET, HEAD"),
         ("GET", "openai/images/generations:submit", 405, "POST"),
         ("GET", "openapi_json", 404, None),  # the dot in "openapi.json" matches only a dot
         ("GET", "generations/a/b", 404, None),

@@ -57,6 +57,7 @@ class Harness:
         timeout: timedelta,
         asked_seconds: int | None = None,
         key: IdempotencyKey | None = None,
+        traceparent: str | None = None,
     ) -> Generation:
         assert (metadata, timeout) == ({}, seconds(3_600))
         self.asked.append(request)

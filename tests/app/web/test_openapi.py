@@ -67,7 +67,7 @@ def test_table_matches_the_triggers(triggers: dict[str, dict[str, Any]]) -> None
         if name != "unknown_route"
     }
     assert declared == {
-        (route.path, (route.method,), "FUNCTION" if route.auth == "functionKey" else "ANONYMOUS") for route in ROUTES
+        (route.path, route.methods, "FUNCTION" if route.auth == "functionKey" else "ANONYMOUS") for route in ROUTES
     }
     assert len(triggers) == len(ROUTES) + 1
 

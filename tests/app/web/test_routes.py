@@ -69,11 +69,12 @@ class Harness:
         timeout: timedelta,
         asked_seconds: int | None = None,
         key: IdempotencyKey | None = None,
+        traceparent: str | None = None,
     ) -> Generation:
         if self.failure:
             raise self.failure
         self.asked.append(request)
-        self.options = {"metadata": metadata, "timeout": timeout, "key": key}
+        self.options = {"metadata": metadata, "timeout": timeout, "key": key, "traceparent": traceparent}
         return new(request=request, metadata=metadata)
 
     def wait(self, generation: Generation, until: datetime) -> Generation:
@@ -165,7 +166,12 @@ def test_start_returns_monitor_urls_and_retry_after(harness: Harness) -> None:
     assert body["expiresDateTime"] == "2026-12-23T12:00:00.000Z"
     assert "result" not in body
     assert "error" not in body
-    assert harness.options == {"metadata": {"order": "1"}, "timeout": seconds(90), "key": None}
+    assert harness.options == {
+        "metadata": {"order": "1"},
+        "timeout": seconds(90),
+        "key": None,
+        "traceparent": None,
+    }
 
 
 def test_default_timeout_is_the_setting(harness: Harness) -> None:
@@ -314,6 +320,23 @@ def test_content_type_must_be_json(harness: Harness, content_type: str | None, s
     assert response.status == status
     if status == 415:
         assert error_of(response)["code"] == "unsupportedMediaType"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "status"),
+    [
+        ("chunked", b"", 411),  # as Azure Functions passes it on
+        ("gzip, Chunked", b"", 411),
+        ("chunked", b'{"prompt": "x"}', 202),  # a host that passes the body on
+        ("identity", b"", 400),
+    ],
+)
+def test_body_without_length_is_411(harness: Harness, encoding: str, body: bytes, status: int) -> None:
+    response = harness.post(body, headers={"content-type": "application/json", "transfer-encoding": encoding})
+    assert response.status == status
+    if status == 411:
+        assert error_of(response)["code"] == "lengthRequired"
+        assert "Content-Length" in error_of(response)["message"]
 
 
 @pytest.mark.parametrize(("size", "status"), [(LONGEST_BODY, 202), (LONGEST_BODY + 1, 413)])
