@@ -13,7 +13,8 @@ host logs it once and retries, as Azure's host does.
 Different from Azure without an error at start:
 - No authorization levels and keys, no `functionTimeout`, no `/admin` endpoints and no home page.
 - A cookie in a response fails the invocation. Trace context and `schedule_status` are empty.
-- Logs have level INFO and go to standard error, whatever host.json says. No Application Insights.
+- Logs have level INFO and go to standard error, whatever host.json says. No Application Insights. A record without an
+  invocation id is not printed: a line reports that Azure would drop it.
 - After SIGTERM or SIGINT, functions have `--grace` seconds to end, 10 by default. Azure allows up to minutes, but it
   also ends instances within seconds.
 - Shorter times, so that a restart is visible soon: a timer's lease and the invisibility of a message last 15 seconds,

@@ -46,8 +46,8 @@ def to_stderr(invocation_id: Callable[[], str | None]) -> None:
 
 def _report(record: logging.LogRecord) -> logging.LogRecord:
     text = (
-        f"Azure would drop a {record.levelname} record of the logger {record.name!r}, because it has no invocation id: "
-        f"{record.pathname}:{record.lineno}"
+        f"Azure would drop a record of level {record.levelname} of the logger {record.name!r}, because it has no "
+        f"invocation id: {record.pathname}:{record.lineno}"
     )
     return logging.LogRecord(_HOST, logging.WARNING, record.pathname, record.lineno, text, None, None)
 

@@ -86,9 +86,12 @@ class Worker:
         message = SimpleNamespace(request=SimpleNamespace(invocation_request=request))
         started = time.perf_counter()
         self.running += 1
+        # For async functions. The runtime sets it in the thread of a function that is not async.
+        token = self._runtime.invocation_id_cv.set(request.invocation_id)
         try:
             response: messages.InvocationResponse = await self._runtime.invocation_request(message)
         finally:
+            self._runtime.invocation_id_cv.reset(token)
             self.running -= 1
         milliseconds = (time.perf_counter() - started) * 1000
         if response.result.status != StatusResult.Success:
