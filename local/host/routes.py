@@ -1,8 +1,9 @@
 """The routes of the HTTP functions, with starlette's router and the rules of the Azure host.
 
 Azure makes each function one route, and the methods a constraint of that route. So a wrong method is 404 with an empty
-body, as an unknown path is, not 405. Routes are tried in the alphabetical order of the functions' names
-(FunctionMetadataManager): not the more literal route wins, but the first name. Letter case never matters.
+body, as an unknown path is, not 405, and GET does not imply HEAD. Routes are tried in the alphabetical order of the
+functions' names (FunctionMetadataManager): not the more literal route wins, but the first name. Letter case never
+matters.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ class FunctionRoute(Route):
     """One path of a function. `app` must be an object: starlette would call a plain function with a Request."""
 
     def __init__(self, path: str, function: str, app: ASGIApp, methods: Collection[str]) -> None:
-        super().__init__(path, app, name=function, methods=methods or None, max_body_size=_BODY_LIMIT)
+        super().__init__(path, app, name=function, max_body_size=_BODY_LIMIT)
+        # starlette would add HEAD to GET.
+        self.methods = {method.upper() for method in methods} or None
         # \Z, because $ also matches before a last line break.
         pattern = self.path_regex.pattern.removesuffix("$") + r"\Z"
         self.path_regex = re.compile(pattern, re.IGNORECASE | re.DOTALL)

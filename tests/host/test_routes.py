@@ -90,7 +90,8 @@ def test_routes_are_tried_by_function_name(names: tuple[str, str], first: str) -
     [
         ((), "PATCH", True),  # no methods: all of them
         (("post",), "POST", True),  # the case in the decorator does not matter
-        (("GET",), "HEAD", True),
+        (("GET",), "HEAD", False),  # GET does not imply it
+        (("GET", "HEAD"), "HEAD", True),
         (("POST",), "HEAD", False),
         (("GET",), "POST", False),
     ],
