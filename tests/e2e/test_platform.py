@@ -7,7 +7,7 @@ from collections.abc import Generator
 import pytest
 import requests
 
-from local.stack import EVERY_MODEL, Stack, isolated_stack
+from local.stack import EVERY_MODEL, FUNCTION_KEY, Stack, app_environment, functions_host, isolated_stack
 from tests.e2e.conftest import result, start, until
 
 
@@ -47,3 +47,18 @@ def test_chunked_body_is_411(models: Stack) -> None:
 def test_head_is_answered_only_where_declared(models: Stack, path: str, status: int) -> None:
     answer = requests.head(f"{models.base_url}/{path}", timeout=30)
     assert (answer.status_code, answer.content) == (status, b"")
+
+
+def test_function_key_is_needed_to_start_not_to_poll(models: Stack) -> None:
+    assert models.storage
+    env = app_environment(models.storage.connection_string, f"{models.emulator_url}")
+    with functions_host(env, function_key=FUNCTION_KEY) as (base_url, _):
+        key = {"x-functions-key": FUNCTION_KEY}
+        body = {"prompt": "a lighthouse"}
+        refused = requests.post(f"{base_url}/generations", json=body, timeout=30)
+        assert (refused.status_code, refused.content) == (401, b"")
+        started = requests.post(f"{base_url}/generations", json=body, headers=key, timeout=30)
+        assert started.status_code == 202
+        assert requests.get(started.headers["Operation-Location"], timeout=30).status_code == 200
+        assert requests.get(f"{base_url}/models?code={FUNCTION_KEY}", timeout=30).status_code == 200
+        assert requests.get(f"{base_url}/health", timeout=30).status_code == 200
