@@ -13,7 +13,7 @@ WORKERS ?= 4
 ifdef PROMPT
 override PROMPT := $(value PROMPT)
 endif
-export PROMPT N SIZE MODEL PORT BICEP REQUIRE_BICEP
+export PROMPT N SIZE MODEL PORT KEYS BICEP REQUIRE_BICEP
 
 .PHONY: help demo start test chaos infra lint format requirements clean install
 .DEFAULT_GOAL := help
@@ -22,7 +22,7 @@ help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 	@echo
 	@echo '  make demo PROMPT="a lighthouse in fog" N=2 SIZE=512x512'
-	@echo '  make start PORT=8080'
+	@echo '  make start PORT=8080 KEYS=1'
 	@echo '  make chaos GENERATIONS=200 KILLS=20 SEED=12'
 
 demo: install ## Send one prompt through the app and save the image in demo-output/

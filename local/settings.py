@@ -121,6 +121,20 @@ def port(environ: Mapping[str, str], default: int) -> int:
     return int(text)
 
 
+def keys(environ: Mapping[str, str]) -> bool:
+    """Return KEYS of the environment: whether the local host requires the function key, as Azure does.
+
+    Raises
+    ------
+    SettingsError
+        KEYS is neither 0 nor 1.
+    """
+    text = environ.get("KEYS") or "0"
+    if text not in ("0", "1"):
+        raise SettingsError(f"KEYS must be 1 (the app requires a function key) or 0, not {text!r}")
+    return text == "1"
+
+
 def _values(path: Path) -> dict[str, str]:
     content = _object(_json(path), path.name)
     if "Values" not in content:

@@ -26,6 +26,8 @@ from local.signals import stop_on_sigterm
 ROOT = Path(__file__).parent.parent
 KEY = "local-openai-key"
 """The api-key of the emulator, which is not a secret."""
+FUNCTION_KEY = "local-function-key"
+"""The function key with `KEYS=1`: a constant for development, not a secret. Azure generates a random one."""
 _LOCAL = ROOT / ".local"
 _READY = r"Ready: (http://\S+)"
 
@@ -42,6 +44,8 @@ class Stack:
     """None if the settings name a storage account."""
     host: Child
     emulator: Child | None
+    function_key: str | None = None
+    """None if the host requires no key."""
 
 
 @contextlib.contextmanager
@@ -53,9 +57,13 @@ def emulator(*options: str, port: int = 0) -> Generator[tuple[str, Child]]:
 
 
 @contextlib.contextmanager
-def functions_host(env: Mapping[str, str], *, port: int = 0, root: Path = ROOT) -> Generator[tuple[str, Child]]:
+def functions_host(
+    env: Mapping[str, str], *, port: int = 0, root: Path = ROOT, function_key: str | None = None
+) -> Generator[tuple[str, Child]]:
     """Run the Functions host with the app in `root`. Yields the base URL and the process."""
     command = python("local.host", "--port", str(port), "--root", str(root))
+    if function_key:
+        command += ["--function-key", function_key]
     with start(command, ready=_READY, name="The Functions host", env=env, cwd=ROOT) as child:
         yield child.wait_for(_READY).group(1), child
 
@@ -99,7 +107,7 @@ def isolated_stack(*emulator_options: str, **settings: str) -> Generator[Stack]:
 
 
 @contextlib.contextmanager
-def developer_stack(settings: LocalSettings, *, port: int) -> Generator[Stack]:
+def developer_stack(settings: LocalSettings, *, port: int, function_key: str | None = None) -> Generator[Stack]:
     """Run the app with ``settings``, on the usual ports if they are free.
 
     Azurite and the emulator start only if the settings do not name another storage account or image service.
@@ -124,8 +132,8 @@ def developer_stack(settings: LocalSettings, *, port: int) -> Generator[Stack]:
             env["AZURE_OPENAI_ENDPOINT"] = emulator_url
             if not settings.names_deployments:
                 env["IMAGE_DEPLOYMENTS"] = EVERY_MODEL
-        base_url, host = stack.enter_context(functions_host(env, port=free_port(port)))
-        yield Stack(base_url, emulator_url, storage, host, emulator_child)
+        base_url, host = stack.enter_context(functions_host(env, port=free_port(port), function_key=function_key))
+        yield Stack(base_url, emulator_url, storage, host, emulator_child, function_key)
 
 
 class AlreadyRunningError(Exception):
@@ -176,13 +184,14 @@ def main(arguments: Sequence[str] = ()) -> int:  # noqa: ARG001 - the signature 
     stop_on_sigterm()
     try:
         port = local_settings.port(os.environ, 7071)
+        function_key = FUNCTION_KEY if local_settings.keys(os.environ) else None
         asked = local_settings.read(ROOT, os.environ)
-        with developer_stack(asked, port=port) as stack:
+        with developer_stack(asked, port=port, function_key=function_key) as stack:
             for line in stack.host.lines():
                 print(line, end="", flush=True)
                 # After the host's list of functions, so that the commands to copy come last.
                 if line.strip() == stack.host.ready_line:
-                    print(_greeting(stack, asked.path.name), flush=True)
+                    print(greeting(stack, asked.path.name), flush=True)
             print("The Functions host ended unexpectedly: see its output above.", file=sys.stderr)
             return 1
     except KeyboardInterrupt:
@@ -192,24 +201,28 @@ def main(arguments: Sequence[str] = ()) -> int:  # noqa: ARG001 - the signature 
         return 1
 
 
-def _greeting(stack: Stack, settings_file: str) -> str:
+def greeting(stack: Stack, settings_file: str) -> str:
     return _GREETING.format(
         settings=settings_file,
         base=stack.base_url,
         emulator=stack.emulator_url or "from the settings",
         storage=stack.storage.blob_endpoint if stack.storage else "from the settings",
+        key=f"{stack.function_key} (for development, not a secret)" if stack.function_key else _NO_KEY,
+        header=f" -H 'x-functions-key: {stack.function_key}'" if stack.function_key else "",
     )
 
 
+_NO_KEY = "not required; with KEYS=1 it is, as in Azure"
 # The curl of Ubuntu 22.04 does not have %header{location}, hence tr and sed.
 _GREETING = r"""
 The app         {base}   (settings: {settings})
 The image APIs  {emulator}
 Blob Storage    {storage}
+Function key    {key}
 
 Start a generation and keep its Location, as a workflow does:
 
-  location=$(curl -si {base}/generations -H 'Content-Type: application/json' \
+  location=$(curl -si {base}/generations{header} -H 'Content-Type: application/json' \
     -d '{{"prompt": "a lighthouse in fog"}}' | tr -d '\r' | sed -n 's/^[Ll]ocation: //p')
 
 Repeat this until the status is no longer 202:

@@ -36,6 +36,10 @@ _ERRORS: Final = {
     500: "The app has a defect; its log has the details under x-ms-request-id",
     503: "Storage or configuration is unavailable",
 }
+_HOST_ANSWERS: Final[dict[Auth | None, dict[int, Answer]]] = {
+    "functionKey": {401: Answer("The Functions host found no valid function key. The answer has no body")}
+}
+"""What the app never sees."""
 
 type _Schemas = Mapping[Any, Mapping[str, Any]]
 """The schema of each type in the table."""
@@ -79,7 +83,7 @@ def _types() -> Iterator[tuple[Any, Literal["validation", "serialization"], Type
 
 def _answers(route: Route) -> dict[int, Answer]:
     errors = {status: Answer(_ERRORS[status], ErrorBody, ("x-ms-error-code",)) for status in (*route.errors, 500, 503)}
-    return errors | dict(route.answers)
+    return errors | dict(route.answers) | _HOST_ANSWERS.get(route.auth, {})
 
 
 def _operation(route: Route, schemas: _Schemas) -> dict[str, Any]:

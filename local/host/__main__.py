@@ -10,14 +10,14 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from local.host import logs
 from local.host.host import Host
 from local.host.listeners import Stop
-from local.host.runtime import Worker
+from local.host.runtime import Worker, current_invocation_id
 from local.host.settings import ConfigurationError, load
 
 logger = logging.getLogger("local.host")
@@ -33,20 +33,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         listener = _listen(arguments.host, arguments.port)
-        return asyncio.run(_run(arguments.root.resolve(), listener, arguments.host, arguments.grace))
+        return asyncio.run(_run(arguments, listener))
     except ConfigurationError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
 
 
-async def _run(root: Path, listener: socket.socket, address: str, grace: float) -> int:
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_STORAGE_THREADS))
+async def _run(arguments: argparse.Namespace, listener: socket.socket) -> int:
+    root: Path = arguments.root.resolve()
+    grace: float = arguments.grace
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_STORAGE_THREADS, logs.STORAGE_THREADS))
     stop = Stop()
     _stop_on_signals(stop)
     settings = load(root, os.environ)
-    _log_to_stderr()
+    logs.to_stderr(current_invocation_id)
     worker = await Worker.start(root)
-    host = Host(worker, settings, f"http://{address}:{listener.getsockname()[1]}")
+    address = f"http://{arguments.host}:{listener.getsockname()[1]}"
+    host = Host(worker, settings, address, function_key=arguments.function_key)
     serving = asyncio.create_task(_serve(host, listener, stop))
     await asyncio.wait({serving, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
     _, unfinished = await asyncio.wait({serving}, timeout=grace)
@@ -88,17 +91,6 @@ def _stop_on_signals(stop: Stop) -> None:
         loop.add_signal_handler(number, handle, number)
 
 
-def _log_to_stderr() -> None:
-    logging.Formatter.converter = time.gmtime
-    line = "%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s"
-    # INFO, as Azure's worker. Below WARNING, `azure` logs each storage request and `uvicorn` each connection.
-    logging.basicConfig(format=line, datefmt="%H:%M:%S", level=logging.INFO)
-    for name in ("azure", "uvicorn"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # Below ERROR it logs a stack trace for each error response without a body.
-    logging.getLogger("azure.storage").setLevel(logging.ERROR)
-
-
 def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), backlog=2048)
@@ -109,11 +101,17 @@ def _listen(host: str, port: int) -> socket.socket:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m local.host",
-        description="A Functions host for development. It checks no keys. Settings come from the environment; "
-        "`make start` also reads local.settings.json.",
+        description="A Functions host for development. Settings come from the environment; `make start` also reads "
+        "local.settings.json.",
     )
     parser.add_argument("--port", type=int, default=7071, help="0: any free port (default: 7071)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument(
+        "--function-key",
+        metavar="KEY",
+        help="what functions with the level FUNCTION require in the header x-functions-key or the query parameter "
+        "`code` (default: nothing)",
+    )
     parser.add_argument(
         "--grace",
         type=_seconds,

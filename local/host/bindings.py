@@ -25,8 +25,7 @@ class HttpTrigger(_Binding):
     route: str
     methods: tuple[str, ...] = ()
     """Empty: all of them."""
-    auth_level: str = ""
-    """Not enforced."""
+    auth_level: Literal["ANONYMOUS", "FUNCTION"] = "FUNCTION"
 
 
 class HttpOutput(_Binding):

@@ -10,9 +10,11 @@ from functools import partial
 
 import uvicorn
 from azure.core.exceptions import AzureError
+from starlette.responses import Response
 
 from local.host.bindings import HttpTrigger, QueueTrigger, TimerTrigger
 from local.host.http import HttpFunction
+from local.host.keys import KeyCheck
 from local.host.listeners import Listener, Stop
 from local.host.outages import Outage, first_line, is_refusal, retry
 from local.host.queues import QueueListener
@@ -23,25 +25,37 @@ from local.host.timers import TimerListener
 
 
 class Host:
-    def __init__(self, worker: Worker, settings: HostSettings, address: str) -> None:
+    def __init__(
+        self, worker: Worker, settings: HostSettings, address: str, *, function_key: str | None = None
+    ) -> None:
+        """`function_key` is what functions with the level FUNCTION require. None: nothing."""
         self.base_url = "/".join(filter(None, (address, settings.route_prefix)))
         self.descriptions: list[str] = []
         """A line for each function: its name and what invokes it."""
         self._listeners: list[Listener] = []
         routes: list[FunctionRoute] = []
         for function in worker.functions:
+            enabled = not settings.is_disabled(function.name)
             match function.trigger:
-                case HttpTrigger(route=route, methods=methods):
-                    app = HttpFunction(function, worker)
+                case HttpTrigger(route=route, methods=methods) as trigger:
+                    # A disabled function keeps its route, and checks the key first.
+                    app = HttpFunction(function, worker) if enabled else Response(status_code=404)
+                    if function_key and trigger.auth_level == "FUNCTION":
+                        app = KeyCheck(app, function_key)
                     routes += function_routes(function.name, route, app, prefix=settings.route_prefix, methods=methods)
                     allowed = ",".join(methods) or "all"
-                    self.descriptions.append(f"{function.name}: [{allowed}] {self.base_url}/{route.strip('/')}")
+                    description = f"{function.name}: [{allowed}] {self.base_url}/{route.strip('/')}"
                 case TimerTrigger() as trigger:
-                    self._listeners.append(TimerListener(function, trigger, settings, worker))
+                    description = self._listen(TimerListener(function, trigger, settings, worker), enabled=enabled)
                 case QueueTrigger() as trigger:
-                    self._listeners.append(QueueListener(function, trigger, settings, worker))
-        self.descriptions += [listener.description for listener in self._listeners]
+                    description = self._listen(QueueListener(function, trigger, settings, worker), enabled=enabled)
+            self.descriptions.append(description if enabled else f"{description} (disabled)")
         self._router = HttpRouter(routes)
+
+    def _listen(self, listener: Listener, *, enabled: bool) -> str:
+        if enabled:
+            self._listeners.append(listener)
+        return listener.description
 
     async def prepare(self, stop: Stop) -> None:
         """Create missing containers and queues. Wait for storage until `stop`.

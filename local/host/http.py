@@ -1,7 +1,8 @@
 """HTTP functions: a request becomes an RpcHttp, an RpcHttp becomes a response.
 
 The conversions are those of GrpcMessageConversionExtensions in azure-functions-host: header names are in lower case,
-repeated headers and repeated query keys are joined with a comma, and a query key without a value is left out.
+repeated headers and repeated query keys are joined with a comma, a query key without a value is left out, and only a
+body with Content-Length is passed on: a chunked body arrives empty.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def _rpc_http(request: Request, body: bytes) -> RpcHttp:
         params=request.path_params,
         query={key: value for key, value in joined(parse_qsl(query, keep_blank_values=True)).items() if value},
         # An empty body is no value; the runtime makes it b"".
-        body=TypedData(bytes=body) if body else TypedData(),
+        body=TypedData(bytes=body) if body and "transfer-encoding" not in request.headers else TypedData(),
     )
 
 

@@ -20,16 +20,13 @@ from local.host.listeners import Stop
 from local.host.messages import TypedData
 from local.host.outages import Outage, retry
 from local.host.runtime import Function, Worker
-from local.host.settings import HostSettings
+from local.host.settings import FIRST_POLL, HostSettings
 
 logger = logging.getLogger(__name__)
 
 # How long a message is invisible to other hosts; renewed at half of it while the function runs. Azure uses ten
 # minutes, but here the message of a killed host should return while the developer still looks at the screen.
 INVISIBILITY = timedelta(seconds=15)
-# Seconds between polls of an empty queue: from the first to the last, doubled each time. Azure's last is one minute.
-_FIRST_POLL = 0.1
-_LAST_POLL = 2.0
 
 
 class QueueListener:
@@ -53,19 +50,19 @@ class QueueListener:
     async def run(self, stop: Stop) -> None:
         threshold = self._settings.new_batch_threshold
         threshold = self._settings.batch_size // 2 if threshold is None else threshold
-        pause = _FIRST_POLL
+        pause = FIRST_POLL
         while not stop.is_set():
             if len(self._in_progress) > threshold:
                 await asyncio.wait(self._in_progress, return_when=asyncio.FIRST_COMPLETED)
             elif messages := await retry(self._receive, self._outage, stop):
-                pause = _FIRST_POLL
+                pause = FIRST_POLL
                 for message in messages:
                     task = asyncio.create_task(self._process(message, stop))
                     self._in_progress.add(task)
                     task.add_done_callback(self._in_progress.discard)
             else:
-                await stop.within(pause)
-                pause = min(pause * 2, _LAST_POLL)
+                await stop.within(pause.total_seconds())
+                pause = min(pause * 2, self._settings.max_polling_interval)
         if self._in_progress:
             await asyncio.wait(self._in_progress)
 

@@ -86,9 +86,12 @@ class Worker:
         message = SimpleNamespace(request=SimpleNamespace(invocation_request=request))
         started = time.perf_counter()
         self.running += 1
+        # For async functions. The runtime sets it in the thread of a function that is not async.
+        token = self._runtime.invocation_id_cv.set(request.invocation_id)
         try:
             response: messages.InvocationResponse = await self._runtime.invocation_request(message)
         finally:
+            self._runtime.invocation_id_cv.reset(token)
             self.running -= 1
         milliseconds = (time.perf_counter() - started) * 1000
         if response.result.status != StatusResult.Success:
@@ -108,6 +111,12 @@ class Worker:
         module = qualified and sys.modules.get(qualified[1])
         file = Path(getattr(module, "__file__", None) or "")
         return file.is_relative_to(self._root) and "site-packages" not in file.parts
+
+
+def current_invocation_id() -> str | None:
+    """Return the id of the invocation that this thread works for."""
+    runtime: Any = importlib.import_module("azure_functions_runtime")
+    return runtime.invocation_id_cv.get()
 
 
 async def _initialize(runtime: Any, root: Path) -> None:

@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AliasPath, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AliasPath, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 
@@ -25,12 +25,21 @@ def problems(error: ValidationError) -> str:
     return "; ".join(f"{place}: {text}" if place else text for place, text in texts)
 
 
+FIRST_POLL = timedelta(milliseconds=100)
+"""The pause after the first poll of a queue that is empty."""
+
+
 def _time_span(text: object) -> timedelta:
-    match = re.fullmatch(r"(\d+):(\d\d):(\d\d)", str(text))
+    match = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", str(text))
     if match is None:
         raise ValueError(f"{text!r} is not a time span such as '00:00:30'")
-    hours, minutes, seconds = map(int, match.groups())
-    return timedelta(hours=hours, minutes=minutes, seconds=seconds)
+    return timedelta(hours=int(match[1]), minutes=int(match[2]), seconds=float(match[3]))
+
+
+def _polling(interval: timedelta) -> timedelta:
+    if interval < FIRST_POLL:
+        raise ValueError("the shortest interval is '00:00:00.100'")
+    return interval
 
 
 class QueueSettings(BaseModel):
@@ -44,6 +53,10 @@ class QueueSettings(BaseModel):
     visibility_timeout: Annotated[timedelta, BeforeValidator(_time_span)] = timedelta()
     """How long a failed message stays invisible before the next attempt."""
     max_dequeue_count: Annotated[int, Field(ge=1)] = 5
+    max_polling_interval: Annotated[timedelta, AfterValidator(_polling), BeforeValidator(_time_span)] = timedelta(
+        minutes=1
+    )
+    """The longest pause between two polls of an empty queue."""
     message_encoding: Literal["base64"] = "base64"
 
 
@@ -68,6 +81,11 @@ class HostSettings:
             return re.sub(r"%([^%]+)%", lambda match: self.environ[match[1]], value)
         except KeyError as error:
             raise ConfigurationError(f"{where}: {value!r} needs the setting {error.args[0]}. Set it.") from None
+
+    def is_disabled(self, function: str) -> bool:
+        """Whether a setting disables the function. Some shells allow no dots in a name."""
+        values = (self.environ.get(f"AzureWebJobs{mark}{function}{mark}Disabled", "") for mark in "._")
+        return any(value == "1" or value.strip().lower() == "true" for value in values)
 
 
 def load(root: Path, environ: Mapping[str, str]) -> HostSettings:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 
 from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
 from cronsim import CronSim, CronSimError
+from pydantic import AwareDatetime, BaseModel, ValidationError
 
 from local.host import storage
 from local.host.bindings import TimerTrigger
@@ -20,7 +21,7 @@ from local.host.listeners import Stop
 from local.host.messages import TypedData
 from local.host.outages import Outage, retry
 from local.host.runtime import Function, Worker
-from local.host.settings import ConfigurationError, HostSettings
+from local.host.settings import ConfigurationError, HostSettings, problems
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,13 @@ class Schedule:
         raise ValueError(f"the schedule {self.expression!r} has no occurrence in the next 50 years")
 
 
+class _Status(BaseModel):
+    """The last run, and the next occurrence by the schedule of that time."""
+
+    last: AwareDatetime
+    next: AwareDatetime
+
+
 class TimerListener:
     """Invokes one function by the clock, on one host at a time. Its runs never overlap."""
 
@@ -85,7 +93,7 @@ class TimerListener:
         name = f"Host.Functions.{function.name}"
         self._container = storage.hosts_container(settings.environ)
         self.lease = Lease(self._container.get_blob_client(f"locks/{settings.host_id}/{name}.Listener"))
-        self.last_run = self._container.get_blob_client(f"timers/{settings.host_id}/{name}/last-run")
+        self.status = self._container.get_blob_client(f"timers/{settings.host_id}/{name}/status")
         self._outage = Outage(f"last run of {function.name}")
 
     def prepare(self) -> None:
@@ -140,28 +148,32 @@ class TimerListener:
         if self._schedule.interval < _SHORTEST_STORED:
             return began
         return await retry(
-            lambda: self._download_last_run() or began, self._outage, stop, worthwhile=lambda _: self.lease.held
+            lambda: self._download_last_run(began) or began, self._outage, stop, worthwhile=lambda _: self.lease.held
         )
 
-    def _download_last_run(self) -> datetime | None:
+    def _download_last_run(self, began: datetime) -> datetime | None:
+        """Return the last run. None: none is stored, or its next occurrence passed under another schedule."""
         try:
-            return datetime.fromisoformat(self.last_run.download_blob().readall().decode())
+            status = _Status.model_validate_json(self.status.download_blob().readall())
         except ResourceNotFoundError:
             return None
-        except ValueError as error:
+        except ValidationError as error:
             logger.warning(
-                "the last run of %s cannot be read, so none counts as missed: %s", self._function.name, error
+                "the last run of %s cannot be read, so none counts as missed: %s", self._function.name, problems(error)
             )
             return None
+        due = self._schedule.next_after(status.last)
+        return None if status.next != due < began else status.last
 
     async def _write_last_run(self, moment: datetime, stop: Stop) -> None:
         """Store the last run, at the latest until the next occurrence."""
         if self._schedule.interval < _SHORTEST_STORED:
             return
         due = self._schedule.next_after(moment)
+        status = _Status(last=moment, next=due).model_dump_json()
         # Without it a restart would repeat this run, as past due.
         await retry(
-            lambda: self.last_run.upload_blob(moment.isoformat(), overwrite=True),
+            lambda: self.status.upload_blob(status, overwrite=True),
             self._outage,
             stop,
             worthwhile=lambda pause: self.lease.held and self._now(UTC) + timedelta(seconds=pause) < due,

@@ -99,9 +99,21 @@ def test_cookie_is_500_and_named_in_log(host: tuple[Child, str]) -> None:
     child.wait_for("AttributeError: module 'local.host.messages' has no attribute 'RpcHttpCookie'")
 
 
-def test_head_reaches_get_function_and_has_no_body(base: str) -> None:
+def test_head_has_the_headers_of_get_and_no_body(base: str) -> None:
+    response = requests.head(f"{base}/unnamed", timeout=10)
+    assert (response.status_code, response.headers["Content-Length"], response.content) == (200, "7", b"")
+
+
+def test_head_does_not_reach_a_get_function(base: str) -> None:
     response = requests.head(f"{base}/bytes", timeout=10)
-    assert (response.status_code, response.headers["Content-Length"], response.content) == (200, "256", b"")
+    assert (response.status_code, response.content) == (404, b"")
+
+
+def test_chunked_body_arrives_empty(base: str) -> None:
+    seen = requests.post(f"{base}/echo/x", data=iter([b"one", b"two"]), timeout=10).json()
+    assert seen["headers"]["transfer-encoding"] == "chunked"
+    assert seen["body"] == ""
+    assert requests.post(f"{base}/echo/x", data=b"onetwo", timeout=10).json()["body"] == "onetwo"
 
 
 def test_exception_of_the_app_is_logged_on_one_line(run_host: RunHost) -> None:

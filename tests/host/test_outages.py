@@ -226,12 +226,13 @@ def test_missed_occurrence_is_found_after_an_outage(
     run_host: RunHost, storage: FailingStorage, timer_env: dict[str, str]
 ) -> None:
     timer_env["SCHEDULE"] = "0 0 0 1 1 *"
-    name = f"timers/{timer_env['AzureFunctionsWebHost__hostid']}/Host.Functions.tick/last-run"
+    name = f"timers/{timer_env['AzureFunctionsWebHost__hostid']}/Host.Functions.tick/status"
     with run_host("timers", **timer_env) as (child, _):
         _until_stored(storage, name)
         assert child.terminate() == 0
-    last_run = BlobClient.from_connection_string(storage.connection_string, "azure-webjobs-hosts", name)
-    last_run.upload_blob("2020-01-01T00:00:00+00:00", overwrite=True)
+    status = BlobClient.from_connection_string(storage.connection_string, "azure-webjobs-hosts", name)
+    missed = {"last": "2020-01-01T00:00:00Z", "next": "2021-01-01T00:00:00Z"}
+    status.upload_blob(json.dumps(missed), overwrite=True)
     storage.failure, storage.only = Failure.ERROR_500, f"GET /devstoreaccount1/azure-webjobs-hosts/{name}"
     with run_host("timers", **timer_env) as (child, _):
         child.wait_for(f"{FAILED}last run of tick: ")
@@ -244,7 +245,7 @@ def test_last_run_is_stored_after_an_outage(
     run_host: RunHost, storage: FailingStorage, timer_env: dict[str, str]
 ) -> None:
     timer_env["SCHEDULE"] = "0 0 0 1 1 *"
-    name = f"timers/{timer_env['AzureFunctionsWebHost__hostid']}/Host.Functions.tick/last-run"
+    name = f"timers/{timer_env['AzureFunctionsWebHost__hostid']}/Host.Functions.tick/status"
     storage.failure, storage.only = Failure.ERROR_503, f"PUT /devstoreaccount1/azure-webjobs-hosts/{name}"
     with run_host("timers", **timer_env) as (child, _):
         child.wait_for(f"{FAILED}last run of tick: ")

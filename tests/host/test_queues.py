@@ -16,7 +16,7 @@ from local.host.bindings import QueueTrigger
 from local.host.listeners import Stop
 from local.host.queues import QueueListener
 from local.host.runtime import Function, Outcome
-from local.host.settings import HostSettings
+from local.host.settings import HostSettings, QueueSettings
 from tests.host.conftest import Queues, RunHost
 
 
@@ -149,3 +149,32 @@ def test_message_received_during_stop_is_returned(azurite: Azurite, monkeypatch:
     returned = listener.queue.receive_message()
     assert returned is not None
     assert returned.dequeue_count == 2
+
+
+class PausingStop(Stop):
+    """Does not wait. It records the pauses, and is set after a number of them."""
+
+    def __init__(self, pauses: int) -> None:
+        super().__init__()
+        self._last = pauses
+        self.pauses: list[float] = []
+
+    async def within(self, seconds: float) -> bool:
+        self.pauses.append(seconds)
+        if len(self.pauses) == self._last:
+            self.set()
+        return self.is_set()
+
+
+def test_pauses_double_up_to_max_polling_interval(azurite: Azurite) -> None:
+    trigger = QueueTrigger(name="message", queue_name=f"empty-{uuid4().hex}")
+    settings = HostSettings(
+        "id",
+        {"AzureWebJobsStorage": azurite.connection_string},
+        queues=QueueSettings(max_polling_interval=timedelta(seconds=0.5)),
+    )
+    listener = QueueListener(Function("1", "empty", trigger), trigger, settings, cast("Any", FakeWorker()))
+    listener.prepare()
+    stop = PausingStop(5)
+    asyncio.run(asyncio.wait_for(listener.run(stop), 10))
+    assert stop.pauses == [0.1, 0.2, 0.4, 0.5, 0.5]

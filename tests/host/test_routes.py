@@ -90,7 +90,8 @@ def test_routes_are_tried_by_function_name(names: tuple[str, str], first: str) -
     [
         ((), "PATCH", True),  # no methods: all of them
         (("post",), "POST", True),  # the case in the decorator does not matter
-        (("GET",), "HEAD", True),
+        (("GET",), "HEAD", False),  # GET does not imply it
+        (("GET", "HEAD"), "HEAD", True),
         (("POST",), "HEAD", False),
         (("GET",), "POST", False),
     ],
@@ -127,3 +128,33 @@ def test_unsupported_template_is_named_with_function(template: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
         function_routes("get_thing", template, app)
     assert str(raised.value).startswith(f"function get_thing: the local host does not support the route {template!r}")
+
+
+@pytest.mark.parametrize("template", ["admin", "Admin/things", "/admin/things", "administrators", "runtime/x"])
+def test_reserved_route_is_refused(template: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^function f: Azure reserves routes that start with 'admin'"):
+        function_routes("f", template, app, prefix="api")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "conflict"),
+    [
+        (("x/{id}", "GET"), ("X/{ID}/", "get"), True),
+        (("x/{id}", "GET HEAD"), ("x/{id}", "HEAD"), True),
+        (("x/{id}", "GET"), ("x/{id}", ""), True),  # no methods: all of them
+        (("{*path}", ""), ("{*path}", ""), True),
+        (("x/{id}", "GET"), ("x/{id}", "HEAD"), False),
+        (("x/{id}", ""), ("x/{name}", ""), False),  # as in Azure: another template
+        (("x", ""), ("x/{*rest}", ""), False),
+    ],
+)
+def test_conflicting_routes_are_refused(one: tuple[str, str], other: tuple[str, str], *, conflict: bool) -> None:
+    routes = [
+        *function_routes("b", one[0], app, methods=one[1].split()),
+        *function_routes("a", other[0], app, methods=other[1].split()),
+    ]
+    if not conflict:
+        HttpRouter(routes)
+        return
+    with pytest.raises(ConfigurationError, match=r"^function b: its route and a method are those of function a"):
+        HttpRouter(routes)

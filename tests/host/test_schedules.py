@@ -116,7 +116,7 @@ class TimerRun:
     def __init__(self, azurite: Azurite, schedule: str) -> None:
         self._trigger = TimerTrigger(name="timer", schedule=schedule)
         self._settings = HostSettings(uuid4().hex, {"AzureWebJobsStorage": azurite.connection_string})
-        self.last_run: BlobClient = self._listener(cast("Any", None), FakeClock(at("2026-01-01"))).last_run
+        self._status: BlobClient = self._listener(cast("Any", None), FakeClock(at("2026-01-01"))).status
 
     def runs(self, *, now: str, takes: float = 0, count: int) -> list[tuple[datetime, bool]]:
         """Return the start of each run, and whether it is past due."""
@@ -132,8 +132,11 @@ class TimerRun:
 
     def stored(self) -> datetime | None:
         with contextlib.suppress(ResourceNotFoundError):
-            return datetime.fromisoformat(self.last_run.download_blob().readall().decode())
+            return datetime.fromisoformat(json.loads(self._status.download_blob().readall())["last"])
         return None
+
+    def store(self, status: dict[str, str]) -> None:
+        self._status.upload_blob(json.dumps(status), overwrite=True)
 
     def _listener(self, worker: FakeWorker, clock: Callable[[tzinfo], datetime]) -> TimerListener:
         function = Function("1", "tick", self._trigger)
@@ -168,7 +171,8 @@ def test_missed_occurrence_runs_once_at_start(
 ) -> None:
     timer = TimerRun(azurite, "0 */10 * * * *")
     timer.runs(now="2026-11-23T01:00:00", count=1)  # creates the container
-    timer.last_run.upload_blob(at(stored).isoformat(), overwrite=True)
+    following = Schedule("0 */10 * * * *").next_after(at(stored))
+    timer.store({"last": at(stored).isoformat(), "next": following.isoformat()})
     runs = timer.runs(now=now, count=2)
     following = (at("2026-11-23T02:20:00"), False)
     assert runs == [(at(expected[0]), expected[1]), following]
@@ -177,6 +181,20 @@ def test_missed_occurrence_runs_once_at_start(
 def test_unreadable_last_run_counts_as_none(azurite: Azurite, caplog: pytest.LogCaptureFixture) -> None:
     timer = TimerRun(azurite, "0 */10 * * * *")
     timer.runs(now="2026-11-23T01:00:00", count=1)
-    timer.last_run.upload_blob("{}", overwrite=True)
+    timer.store({})
     assert timer.runs(now="2026-11-23T02:11:00", count=1) == [(at("2026-11-23T02:20:00"), False)]
     assert "the last run of tick cannot be read" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        ("2026-11-23T02:05:00", "2026-11-23T02:10:00"),  # counts from the last run
+        ("2026-11-23T02:11:00", "2026-11-23T02:20:00"),  # 02:10 was no occurrence when it passed
+    ],
+)
+def test_changed_schedule_misses_no_occurrence(azurite: Azurite, now: str, expected: str) -> None:
+    timer = TimerRun(azurite, "0 */10 * * * *")
+    timer.runs(now="2026-11-23T01:00:00", count=1)  # creates the container
+    timer.store({"last": "2026-11-23T02:00:00Z", "next": "2026-11-23T03:00:00Z"})
+    assert timer.runs(now=now, count=1) == [(at(expected), False)]

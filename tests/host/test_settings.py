@@ -25,12 +25,17 @@ def test_defaults_are_those_of_azure(tmp_path: Path) -> None:
     settings = load(write(tmp_path, {}), {})
     assert settings.route_prefix == "api"
     assert settings.queues == QueueSettings(
-        batch_size=16, new_batch_threshold=None, visibility_timeout=timedelta(), max_dequeue_count=5
+        batch_size=16,
+        new_batch_threshold=None,
+        visibility_timeout=timedelta(),
+        max_dequeue_count=5,
+        max_polling_interval=timedelta(minutes=1),
     )
 
 
 def test_host_json_is_read(tmp_path: Path) -> None:
     queues = {"batchSize": 4, "newBatchThreshold": 1, "visibilityTimeout": "01:02:03", "maxDequeueCount": 2}
+    queues |= {"maxPollingInterval": "00:00:00.500"}
     extensions = {"http": {"routePrefix": "/a/b/"}, "queues": queues}
     settings = load(write(tmp_path, {"extensions": extensions, "logging": {}}), {})
     assert settings.route_prefix == "a/b"
@@ -39,6 +44,7 @@ def test_host_json_is_read(tmp_path: Path) -> None:
         new_batch_threshold=1,
         visibility_timeout=timedelta(hours=1, minutes=2, seconds=3),
         max_dequeue_count=2,
+        max_polling_interval=timedelta(seconds=0.5),
     )
 
 
@@ -48,6 +54,7 @@ def test_host_json_is_read(tmp_path: Path) -> None:
         ({"batchSize": 33}, "batchSize: Input should be less than or equal to 32"),
         ({"visibilityTimeout": 30}, "visibilityTimeout: 30 is not a time span such as '00:00:30'"),
         ({"visibilityTimeout": "30"}, "visibilityTimeout: '30' is not a time span such as '00:00:30'"),
+        ({"maxPollingInterval": "00:00:00"}, "maxPollingInterval: the shortest interval is '00:00:00.100'"),
         ({"messageEncoding": "none"}, "messageEncoding: Input should be 'base64'"),
         ({"maxDequeueCount": 0}, "maxDequeueCount: Input should be greater than or equal to 1"),
     ],

@@ -110,6 +110,11 @@ def test_refusal_of_storage_is_named(azurite: Azurite, settings: dict[str, str])
             "Input tag 'queue' found",
         ),
         (
+            '@app.route("x", auth_level=func.AuthLevel.ADMIN)',
+            "req: func.HttpRequest",
+            "httpTrigger.authLevel: Input should be 'ANONYMOUS' or 'FUNCTION'",
+        ),
+        (
             '@app.queue_trigger(arg_name="message", queue_name="q", connection="Other")',
             "message: func.QueueMessage",
             "queueTrigger.connection: Input should be 'AzureWebJobsStorage'",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Generator
@@ -105,15 +106,15 @@ def test_missed_occurrence_ticks_at_start_as_past_due(
     run_host: RunHost, env: dict[str, str], container: ContainerClient
 ) -> None:
     env |= {"SCHEDULE": "0 0 0 1 1 *"}
-    name = f"timers/{env['AzureFunctionsWebHost__hostid']}/Host.Functions.tick/last-run"
+    name = f"timers/{env['AzureFunctionsWebHost__hostid']}/Host.Functions.tick/status"
     _create(container)
-    container.upload_blob(name, "2020-01-01T00:00:00+00:00")
+    container.upload_blob(name, json.dumps({"last": "2020-01-01T00:00:00Z", "next": "2021-01-01T00:00:00Z"}))
     started = datetime.now(UTC)
     with run_host("timers", **env) as (child, _):
         child.wait_for("tick begins, past due: True")
         child.wait_for(r"tick \(timer, past due\) ok")
         assert child.terminate() == 0
-    last_run = datetime.fromisoformat(container.download_blob(name).readall().decode())
+    last_run = datetime.fromisoformat(json.loads(container.download_blob(name).readall())["last"])
     assert last_run > started
     assert child.output.count(BEGINS) == 1
 

@@ -5,13 +5,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from local.azurite import ACCOUNT_KEY
 from local.processes import ChildError, running, start
-from local.settings import EMULATOR_PORT, EXAMPLE, LocalSettings, SettingsError, port, read
-from local.stack import ROOT, AlreadyRunningError, exclusive
+from local.settings import EMULATOR_PORT, EXAMPLE, LocalSettings, SettingsError, keys, port, read
+from local.stack import FUNCTION_KEY, ROOT, AlreadyRunningError, Stack, exclusive, greeting
 
 
 def settings(**values: str) -> LocalSettings:
@@ -112,6 +113,25 @@ def test_invalid_port_is_named(text: str) -> None:
         port({"PORT": text}, 7071)
 
 
+@pytest.mark.parametrize(("text", "expected"), [("", False), ("0", False), ("1", True)])
+def test_function_key_is_optional(text: str, *, expected: bool) -> None:
+    assert keys({"KEYS": text}) is expected
+    assert keys({}) is False
+
+
+def test_invalid_choice_of_keys_is_named() -> None:
+    with pytest.raises(SettingsError, match=r"^KEYS must be 1 .* or 0, not 'yes'"):
+        keys({"KEYS": "yes"})
+
+
+@pytest.mark.parametrize(("key", "words"), [(None, "not required"), (FUNCTION_KEY, f"{FUNCTION_KEY} (for development")])
+def test_greeting_has_the_function_key(key: str | None, words: str) -> None:
+    host = cast("Any", None)
+    text = greeting(Stack("http://127.0.0.1:1/api", None, None, host, None, key), "local.settings.json")
+    assert f"Function key    {words}" in text
+    assert (f"-H 'x-functions-key: {FUNCTION_KEY}'" in text) is (key is not None)
+
+
 def test_second_start_is_refused_with_the_pid_of_the_first(tmp_path: Path) -> None:
     lock = tmp_path / ".local" / "azurite.lock"
     with (
@@ -171,6 +191,10 @@ PRINT_PROMPT = "--eval=shown:;@printenv PROMPT"
 def test_make_passes_the_prompt_unchanged(prompt: str) -> None:
     assert make(PRINT_PROMPT, "shown", f"PROMPT={prompt}").stdout == f"{prompt}\n"
     assert make(PRINT_PROMPT, "shown", PROMPT=prompt).stdout == f"{prompt}\n"
+
+
+def test_make_passes_the_choice_of_keys() -> None:
+    assert make("--eval=shown:;@printenv KEYS", "shown", "KEYS=1").stdout == "1\n"
 
 
 def test_ctrl_c_during_imports_prints_nothing() -> None:

@@ -54,6 +54,11 @@ def fails(req: func.HttpRequest) -> func.HttpResponse:
     raise ValueError("the reason it failed")
 
 
+@app.route("locked", auth_level=func.AuthLevel.FUNCTION)
+def locked(req: func.HttpRequest) -> func.HttpResponse:
+    return func.HttpResponse("unlocked")
+
+
 class RefusedError(Exception):
     pass
 
