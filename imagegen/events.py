@@ -18,7 +18,7 @@ logging.getLogger("azure").setLevel(logging.WARNING)
 def log_event(name: str, *, level: int = logging.INFO, **fields: object) -> None:
     """Log ``name key=value …`` without the fields that are None."""
     words = [name, *(f"{key}={_quoted(value)}" for key, value in fields.items() if value is not None)]
-    _LOGGER.log(level, "%s", " ".join(words))
+    _LOGGER.log(level, "%s", " ".join(words), stacklevel=2)
 
 
 def _quoted(value: object) -> str:
