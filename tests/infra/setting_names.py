@@ -18,6 +18,5 @@ READ_BY_THE_PLATFORM: Final = {
 NEVER_PROVISIONED: Final = {
     "AzureWebJobsStorage": "a connection string contains a key: the identity signs in",
     "AZURE_OPENAI_API_KEY": "the identity signs in",
-    "EVENTGRID_TOPIC_KEY": "the identity signs in",
     "WEBSITE_HOSTNAME": "the platform sets it",
 }

@@ -14,7 +14,6 @@ CLOSABLE: Final = {
     "Microsoft.Storage/storageAccounts": {"blob", "queue"},
     "Microsoft.CognitiveServices/accounts": {"account"},
     "Microsoft.KeyVault/vaults": {"vault"},
-    "Microsoft.EventGrid/topics": {"topic"},
 }
 """The resources that the network closes to the internet, and the private endpoints that each then needs."""
 
@@ -27,7 +26,6 @@ ZONES: Final = {
         "privatelink.services.ai.azure.com",
     },
     "vault": {"privatelink.vaultcore.azure.net"},
-    "topic": {"privatelink.eventgrid.azure.net"},
     "sites": {"privatelink.azurewebsites.net"},
 }
 

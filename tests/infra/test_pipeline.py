@@ -13,8 +13,8 @@ from tests.infra.bicep import INFRA, ROOT
 SIGN_IN: Final = {"AZURE_CLIENT_ID", "AZURE_TENANT_ID", "AZURE_SUBSCRIPTION_ID"}
 SET_BY_AZD: Final = {"AZURE_ENV_NAME", "AZURE_LOCATION", "AZURE_RESOURCE_GROUP"}
 """`azd pipeline config` sets them without being asked."""
-FIXED: Final = {"AZURE_PRINCIPAL_TYPE": "ServicePrincipal"}
-"""The pipeline signs in as another principal than the person."""
+FIXED: Final = {"AZURE_PRINCIPAL_TYPE": "ServicePrincipal", "ASSIGN_PRINCIPAL_ROLES": "false"}
+"""The pipeline is another principal than the person, and reads no data."""
 
 
 def read_yaml(file: Path) -> Any:
