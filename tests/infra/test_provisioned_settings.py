@@ -47,20 +47,18 @@ def test_reader_of_the_text_agrees_with_the_compiler(predictions: Mapping[str, P
 
 
 @rule_for(every_deployment)
-def test_no_setting_is_a_key_or_refused_by_flex(prediction: Prediction) -> None:
-    assert prediction.settings.keys() & NEVER_PROVISIONED.keys() == set()
-    assert [name for name in prediction.settings if name.startswith(FLEX_REFUSES_OR_IGNORES)] == []
-
-
-@rule_for(every_deployment)
-def test_platform_settings_are_always_there(prediction: Prediction) -> None:
-    assert READ_BY_THE_PLATFORM.keys() - prediction.settings.keys() == set()
-    assert prediction.settings["AzureWebJobsStorage__credential"] == "managedidentity"
-
-
-@rule_for(every_deployment)
-def test_no_setting_is_empty(prediction: Prediction) -> None:
-    assert [name for name, value in prediction.settings.items() if not value] == []
+def test_platform_gets_what_it_needs_and_nothing_it_refuses(prediction: Prediction) -> None:
+    settings = prediction.settings
+    assert settings.keys() & NEVER_PROVISIONED.keys() == set()
+    assert [name for name in settings if name.startswith(FLEX_REFUSES_OR_IGNORES)] == []
+    assert [name for name, value in settings.items() if not value] == []
+    assert READ_BY_THE_PLATFORM.keys() - settings.keys() == set()
+    assert settings["AzureWebJobsStorage__credential"] == "managedidentity"
+    # A misspelt word would turn the telemetry off: Application Insights accepts no key.
+    client_id = settings["AZURE_CLIENT_ID"].removeprefix("[").removesuffix("]")
+    assert client_id.endswith(".outputs.clientId.value")
+    telemetry = f"[format('ClientId={{0}};Authorization=AAD', {client_id})]"
+    assert settings["APPLICATIONINSIGHTS_AUTHENTICATION_STRING"] == telemetry
 
 
 @rule_for(every_deployment)

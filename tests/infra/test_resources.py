@@ -203,9 +203,16 @@ def test_default_is_one_gpt_image_deployment(predictions: Mapping[str, Predictio
     assert deployment["properties"]["model"] == {"format": "OpenAI", "name": "gpt-image-2", "version": None}
     assert deployment["sku"] == {"name": "GlobalStandard", "capacity": 2}
     account = predictions["defaults"].the(ACCOUNTS)
-    assert (account["kind"], account["sku"]) == ("AIServices", {"name": "S0"})
+    assert account["kind"] == "AIServices"
     # The name of the quota that azd looks for in each region is that of the default deployment.
     assert "usageName: ['OpenAI.GlobalStandard.gpt-image-2,2']" in parameters()["location"].decorators
+
+
+def test_models_are_deployed_one_after_the_other(template: dict[str, Any]) -> None:
+    # The service refuses a second deployment while it creates the first.
+    account = template["resources"]["imageAccount"]["properties"]["template"]["resources"]
+    assert account["account::models"]["copy"]["mode"] == "serial"
+    assert account["account::models"]["copy"]["batchSize"] == 1
 
 
 def test_image_account_in_another_region_has_another_name(predictions: Mapping[str, Prediction]) -> None:
@@ -224,6 +231,11 @@ def test_regions_have_flex_consumption_and_image_models() -> None:
     assert allowed("imageAccountLocation") == gpt_image | {""}
     docs = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
     assert [region for region in gpt_image if f"`{region}`" not in docs] == []
+
+
+@rule_for(has(ACCOUNTS))
+def test_image_account_has_the_only_paid_tier(prediction: Prediction) -> None:
+    assert prediction.the(ACCOUNTS)["sku"] == {"name": "S0"}
 
 
 @rule_for(given("existingImageAccountName"))

@@ -140,21 +140,15 @@ def test_no_parameter_is_a_secret(template: dict[str, Any]) -> None:
 
 
 @rule_for(every_deployment)
-def test_keys_and_local_authentication_are_off(prediction: Prediction) -> None:
+def test_keys_and_passwords_are_off(prediction: Prediction) -> None:
     storage = prediction.the(STORAGE)["properties"]
     assert storage["allowSharedKeyAccess"] is False
     assert storage["defaultToOAuthAuthentication"] is True
     assert prediction.the("Microsoft.Insights/components")["properties"]["DisableLocalAuth"] is True
     assert prediction.the("Microsoft.OperationalInsights/workspaces")["properties"]["features"]["disableLocalAuth"]
-
-
-@rule_for(every_deployment)
-def test_publishing_passwords_are_off(prediction: Prediction) -> None:
     policies = prediction.of_type("Microsoft.Web/sites/basicPublishingCredentialsPolicies")
-    assert {policy["name"].rpartition("/")[2]: policy["properties"]["allow"] for policy in policies} == {
-        "scm": False,
-        "ftp": False,
-    }
+    publishing = {policy["name"].rpartition("/")[2]: policy["properties"]["allow"] for policy in policies}
+    assert publishing == {"scm": False, "ftp": False}
 
 
 @rule_for(has(ACCOUNTS))
