@@ -91,6 +91,15 @@ def test_descriptions_and_docs_name_only_logged_events() -> None:
     assert [event for event in named if not calls_of(event)] == []
 
 
+def test_docs_explain_and_price_every_alert() -> None:
+    bicep = (INFRA / "modules" / "alerts.bicep").read_text(encoding="utf-8")
+    docs = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    names = re.findall(r"displayName: '(.+)'", bicep)
+    assert len(names) == len(alert_queries())
+    assert [name for name in names if not re.search(rf"^\| {name}[ (]", docs, re.MULTILINE)] == []
+    assert f"| {len(names)} x A |" in docs
+
+
 def test_every_extraction_matches_a_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
     line = _logged(caplog, "poll.done", left=17, oldest_seconds=4200, seconds=12.5, ms=830, status=401, code="noImage")
     found: dict[str, str] = {}
