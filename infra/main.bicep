@@ -2,7 +2,7 @@
 // `az deployment sub create --location <region> --template-file infra/main.bicep --parameters environmentName=<name> location=<region>`.
 targetScope = 'subscription'
 
-import { appDeployment, imageDeployment } from 'types.bicep'
+import { appDeployment, imageDeployment, tuning } from 'types.bicep'
 
 // ---- Environment ----
 
@@ -11,9 +11,12 @@ import { appDeployment, imageDeployment } from 'types.bicep'
 @maxLength(64)
 param environmentName string
 
-@description('Region of all resources. imageAccountLocation can place the image account in another region.')
-@minLength(1)
-@metadata({ azd: { type: 'location' } })
+// The regions of the gpt-image models (model matrix of Azure OpenAI, July 2026) that the Flex Consumption quickstarts
+// of Microsoft allow too (Azure-Samples/functions-quickstart-python-http-azd). usageName: azd offers only regions in
+// which the subscription has quota for the default deployment.
+@description('Region of all resources. Each of these has Flex Consumption and gpt-image models.')
+@allowed(['eastus2', 'swedencentral', 'uaenorth', 'westus3'])
+@metadata({ azd: { type: 'location', usageName: ['OpenAI.GlobalStandard.gpt-image-2,2'] } })
 param location string
 
 @description('Name of the resource group. Empty: rg-<environmentName>.')
@@ -30,6 +33,9 @@ param principalId string = ''
 @allowed(['User', 'Group', 'ServicePrincipal'])
 param principalType string = 'User'
 
+@description('Grant principalId those roles. false in the pipeline, which only deploys.')
+param assignPrincipalRoles bool = true
+
 // ---- Image models ----
 
 @description('Name of an existing account whose models the app uses. Empty: create an account.')
@@ -40,12 +46,9 @@ param existingImageAccountName string = ''
 @maxLength(90)
 param existingImageAccountResourceGroup string = ''
 
-@description('Region of the new account. Not every region offers every image model. Empty: the value of location.')
+@description('Region of the new account, if the quota of location is used up. Empty: the value of location.')
+@allowed(['', 'eastus2', 'polandcentral', 'swedencentral', 'uaenorth', 'westus3'])
 param imageAccountLocation string = ''
-
-@description('Kind of the new account. AIServices offers every image model, OpenAI only the models of OpenAI.')
-@allowed(['AIServices', 'OpenAI'])
-param imageAccountKind string = 'AIServices'
 
 @description('Name of the deployment that the app uses if a request names no model. The new account gets this deployment.')
 @minLength(2)
@@ -64,9 +67,9 @@ param imageModelVersion string = ''
 @description('Deployment type, such as GlobalStandard or DataZoneStandard. It sets the price and the processing region.')
 param imageModelSku string = 'GlobalStandard'
 
-@description('Quota of the deployment, from the quota of the subscription in that region.')
+@description('Capacity of the deployment, in units: one image request per minute each for gpt-image-1.5 and 2. The quota of the subscription limits it. With an existing account, the capacity of its deployment.')
 @minValue(1)
-param imageModelCapacity int = 1
+param imageModelCapacity int = 2
 
 @description('More deployments for the new account. Make the app use them with imageDeployments.')
 param moreImageDeployments imageDeployment[] = []
@@ -75,20 +78,8 @@ param moreImageDeployments imageDeployment[] = []
 @allowed(['images', 'flux', 'mai', 'operations'])
 param imageApi string = 'images'
 
-@description('Version of that API. Empty: the default of the app (for images, the v1 route).')
-param imageApiVersion string = ''
-
-@description('Endpoint of that API. Empty: the host name of the account that serves imageApi.')
-param imageEndpoint string = ''
-
-@description('Scope of the tokens for the image service. Empty: the default of the app. Newer services require https://ai.azure.com/.default.')
-param imageTokenScope string = ''
-
 @description('Deployments that a request can choose by "model". The first is the default. Empty: only imageDeploymentName.')
 param imageDeployments appDeployment[] = []
-
-@description('Grant the app Cognitive Services User in addition to Cognitive Services OpenAI User. FLUX and MAI need it: imageApi flux and mai turn it on.')
-param grantCognitiveServicesUser bool = false
 
 // ---- The app ----
 
@@ -110,7 +101,12 @@ param maximumInstanceCount int = 40
 @maxValue(20)
 param alwaysReadyHttpInstances int = 0
 
-@description('HTTP requests that one instance handles at the same time. Python gets as many threads.')
+@description('Instances that always run for advance_generations, the queue function that calls the models. They are billed all the time.')
+@minValue(0)
+@maxValue(20)
+param alwaysReadyQueueInstances int = 0
+
+@description('HTTP requests that one instance handles at the same time.')
 @minValue(1)
 @maxValue(100)
 param httpConcurrency int = 16
@@ -119,56 +115,24 @@ param httpConcurrency int = 16
 @allowed(['Recreate', 'RollingUpdate'])
 param updateStrategy string = 'Recreate'
 
-@description('Public address of the app behind a gateway, with the route prefix, such as https://images.example.com/api. Empty: the host name of the app.')
-param publicBaseUrl string = ''
-
-@description('Seconds until an unfinished generation fails.')
+@description('Seconds until an unfinished generation fails. The app accepts as many generations as imageModelCapacity allows calls in this time.')
 @minValue(30)
 @maxValue(86400)
 param generationTimeoutSeconds int = 3600
 
-@description('Lifetime of a link to an image, in seconds. The maximum is six days, because a user delegation key is valid for seven.')
-@minValue(60)
-@maxValue(518400)
-param sasLifetimeSeconds int = 3600
+@description('Traces and metrics by OpenTelemetry. First add its package: see docs/telemetry.md.')
+param openTelemetry bool = false
 
-@description('Maximum size of a stored image, in bytes. The memory of an instance must hold it.')
-@minValue(1024)
-@maxValue(1073741824)
-param maxImageBytes int = 67108864
-
-@description('Maximum number of unfinished generations. Above it, a new request gets status 429.')
-@minValue(1)
-@maxValue(100000)
-param maxActiveGenerations int = 1000
-
-@description('Maximum number of due generations that the timer processes itself. The rest go to the queue.')
-@minValue(1)
-@maxValue(10000)
-param maxDuePerInstance int = 200
-
-@description('Retry calls whose response was lost (may bill twice). false: such a generation fails.')
-param repeatLostCalls bool = true
-
-@description('Origins that operation-location may have in addition to the endpoint, separated by commas.')
-param operationLocationAllowedOrigins string = ''
-
-@description('Hosts that the app may download images from, separated by commas. Empty: any public https host.')
-param imageUrlAllowedHosts string = ''
-
-@description('Reserved: the app does not send webhooks yet. Hosts that webhooks may go to, separated by commas. Empty: Logic Apps and Power Automate.')
-param webhookAllowedHosts string = ''
+@description('More settings of the app. They replace the value that the template computes. Missing or empty: the default of the app.')
+param extraSettings tuning = {}
 
 // ---- Secrets ----
 
-@description('Create a Key Vault for the two secrets below. Write the secret first, then turn on its switch: see docs/deploy.md.')
+@description('Create a Key Vault. Write the secret into it first, then turn on the switch below: see docs/deploy.md.')
 param keyVault bool = false
 
 @description('The vault holds the secret COMPAT-API-KEYS: the keys of the retired API. false: the app does not serve the retired API.')
 param compatApiKeysInKeyVault bool = false
-
-@description('Reserved: the app does not send webhooks yet. The vault holds the secret WEBHOOK-SECRET, which signs webhooks.')
-param webhookSecretInKeyVault bool = false
 
 // ---- Storage ----
 
@@ -181,15 +145,12 @@ param storageRedundancy string = 'Standard_LRS'
 @maxValue(3650)
 param retentionDays int = 30
 
-@description('Days during which a deleted image can be restored. The minimum is 1.')
-@minValue(1)
+@description('Days during which a deleted or overwritten blob can be restored. 0: not at all. Each version is billed, and slows down the listings of the timer: see docs/deploy.md.')
+@minValue(0)
 @maxValue(365)
-param softDeleteDays int = 7
+param blobSoftDeleteDays int = 0
 
 // ---- Events ----
-
-@description('Reserved: the app does not publish events yet. Create an Event Grid topic for completion events.')
-param eventGridTopic bool = false
 
 @description('Create the queue generations-done. Event Grid adds a message for each finished generation, without the app.')
 param blobCreatedEvents bool = false
@@ -217,30 +178,23 @@ param logRetentionDays int = 30
 @maxValue(1000)
 param logDailyCapGb int = 1
 
-@description('Create alert rules. Each has a monthly price: see docs/deploy.md.')
-param alerts bool = true
-
-@description('Addresses for alerts and budget warnings, separated by commas. Empty: alerts show only in the portal.')
+@description('Addresses for alerts and budget warnings, separated by commas. Empty: no alert rules, which have a monthly price each.')
 param alertEmails string = ''
-
-@description('Failed generations in 15 minutes that raise an alert. Refused prompts do not count.')
-@minValue(1)
-param alertFailedGenerations int = 5
-
-@description('Throttled calls (429 from the image service) in 15 minutes that raise an alert.')
-@minValue(1)
-param alertThrottledCalls int = 100
 
 @description('Monthly budget of the resource group, in the currency of the subscription. 0: no budget. A budget warns and stops nothing.')
 @minValue(0)
-param monthlyBudget int = 50
+param monthlyBudget int = 0
 
-@description('First day of the month in which the budget was created. Azure refuses to change it: keep the value in later deployments. `azd up` remembers it.')
+@description('First day of the month in which the budget was created, which Azure refuses to change. Empty: this month. azd keeps it: it is an output too.')
 @maxLength(10)
-param budgetStartDate string = utcNow('yyyy-MM-01')
+param budgetStartDate string = ''
+
+@description('Do not set it. A parameter, because only the default of a parameter can read the clock.')
+param currentMonth string = utcNow('yyyy-MM-01')
 
 // ---- Derived values ----
 
+var accountLocation = empty(imageAccountLocation) ? location : imageAccountLocation
 var resourceToken = toLower(uniqueString(subscription().id, environmentName, location))
 var tags = union(extraTags, { 'azd-env-name': environmentName })
 var emails = empty(alertEmails) ? [] : map(split(alertEmails, ','), email => trim(email))
@@ -254,15 +208,24 @@ var identityId = resourceId(
 )
 var storageName = 'st${resourceToken}'
 
+var rolesFor = assignPrincipalRoles ? principalId : ''
+
 var generationsContainer = 'generations'
 var imagesContainer = 'images'
 var packageContainer = 'app-package'
+var queueNames = ['generations-due', 'polls-due']
 
 var makesImageAccount = empty(existingImageAccountName)
-var imageAccountName = makesImageAccount ? 'ai-${resourceToken}' : existingImageAccountName
-var widerRole = grantCognitiveServicesUser || contains(['flux', 'mai'], imageApi)
-var makesVault = keyVault || compatApiKeysInKeyVault || webhookSecretInKeyVault
+// An account cannot move, and a deleted one keeps its name for 48 hours: another region gets another name.
+var newImageAccountName = 'ai-${toLower(uniqueString(subscription().id, environmentName, location, accountLocation))}'
+var imageAccountName = makesImageAccount ? newImageAccountName : existingImageAccountName
+// The routes of these APIs need a wider role than those of OpenAI.
+var usesFluxOrMai = !empty(intersection(['flux', 'mai'], [imageApi, ...map(imageDeployments, entry => entry.api)]))
+var makesVault = keyVault || compatApiKeysInKeyVault
 var vaultName = 'kv-${resourceToken}'
+// azd passes an empty string for each setting that its environment lacks.
+var given = toObject(filter(items(extraSettings), one => !empty(one.?value)), one => one.key, one => one.?value ?? '')
+var budgetMonth = '${take(empty(budgetStartDate) ? currentMonth : budgetStartDate, 7)}-01'
 
 resource group 'Microsoft.Resources/resourceGroups@2025-04-01' = {
   name: empty(resourceGroupName) ? 'rg-${environmentName}' : resourceGroupName
@@ -304,14 +267,14 @@ module storage 'modules/storage.bicep' = {
       images: imagesContainer
       package: packageContainer
     }
-    queueNames: ['generations-due', 'polls-due', 'generation-requests']
+    queueNames: queueNames
     retentionDays: retentionDays
-    softDeleteDays: softDeleteDays
+    blobSoftDeleteDays: blobSoftDeleteDays
     isPrivate: network
     workspaceId: monitoring.outputs.workspaceId
     appPrincipalId: identity.outputs.principalId
     appIdentityId: identityId
-    principalId: principalId
+    principalId: rolesFor
     principalType: principalType
   }
 }
@@ -320,9 +283,8 @@ module imageAccount 'modules/image-account.bicep' = if (makesImageAccount) {
   scope: group
   params: {
     name: imageAccountName
-    location: empty(imageAccountLocation) ? location : imageAccountLocation
+    location: accountLocation
     tags: tags
-    kind: imageAccountKind
     deployments: concat(
       [
         {
@@ -345,25 +307,13 @@ module imageAccess 'modules/image-access.bicep' = {
   scope: resourceGroup(makesImageAccount ? group.name : existingImageAccountResourceGroup)
   params: {
     accountName: imageAccountName
+    #disable-next-line what-if-short-circuiting // The names of these roles need the principal: see the module.
     appPrincipalId: identity.outputs.principalId
-    appIdentityId: identityId
-    principalId: principalId
+    principalId: rolesFor
     principalType: principalType
-    grantCognitiveServicesUser: widerRole
+    grantCognitiveServicesUser: usesFluxOrMai
   }
   dependsOn: [imageAccount]
-}
-
-module topic 'modules/event-grid-topic.bicep' = if (eventGridTopic) {
-  scope: group
-  params: {
-    name: 'evgt-${resourceToken}'
-    location: location
-    tags: tags
-    appPrincipalId: identity.outputs.principalId
-    appIdentityId: identityId
-    isPrivate: network
-  }
 }
 
 module finishedEvents 'modules/blob-created-events.bicep' = if (blobCreatedEvents) {
@@ -387,7 +337,7 @@ module vault 'modules/key-vault.bicep' = if (makesVault) {
     tags: tags
     appPrincipalId: identity.outputs.principalId
     appIdentityId: identityId
-    principalId: principalId
+    principalId: rolesFor
     principalType: principalType
     isPrivate: network
     workspaceId: monitoring.outputs.workspaceId
@@ -464,20 +414,6 @@ module vaultEndpoint 'modules/private-endpoint.bicep' = if (network && makesVaul
   }
 }
 
-module topicEndpoint 'modules/private-endpoint.bicep' = if (network && eventGridTopic) {
-  scope: group
-  params: {
-    name: 'pe-topic-${resourceToken}'
-    location: location
-    tags: tags
-    targetId: topic!.outputs.id
-    groupId: 'topic'
-    zoneNames: ['privatelink.eventgrid.azure.net']
-    networkId: vnet!.outputs.id
-    subnetId: vnet!.outputs.endpointSubnetId
-  }
-}
-
 var imageHosts = {
   images: 'openai.azure.com'
   operations: 'openai.azure.com'
@@ -501,51 +437,41 @@ module app 'modules/function-app.bicep' = {
     httpConcurrency: httpConcurrency
     updateStrategy: updateStrategy
     alwaysReadyHttpInstances: alwaysReadyHttpInstances
+    alwaysReadyQueueInstances: alwaysReadyQueueInstances
     subnetId: network ? vnet!.outputs.appSubnetId : ''
     isPublic: !network || appIsPublic
+    openTelemetry: openTelemetry
+    queueFunctions: length(queueNames)
     settingsFromResources: concat(
       [
         { name: 'AzureWebJobsStorage__blobServiceUri', value: storage.outputs.blobEndpoint }
         { name: 'AzureWebJobsStorage__queueServiceUri', value: storage.outputs.queueEndpoint }
-        {
-          name: 'AZURE_OPENAI_ENDPOINT'
-          value: empty(imageEndpoint)
-            ? 'https://${imageAccess.outputs.subdomain}.${imageHosts[imageApi]}'
-            : imageEndpoint
-        }
       ],
-      eventGridTopic ? [{ name: 'EVENTGRID_TOPIC_ENDPOINT', value: topic!.outputs.endpoint }] : []
+      contains(given, 'AZURE_OPENAI_ENDPOINT')
+        ? []
+        : [{ name: 'AZURE_OPENAI_ENDPOINT', value: 'https://${imageAccess.outputs.subdomain}.${imageHosts[imageApi]}' }]
     )
-    settings: {
-      AZURE_OPENAI_SCOPE: imageTokenScope
-      AZURE_OPENAI_API: imageApi
-      AZURE_OPENAI_API_VERSION: imageApiVersion
-      AZURE_OPENAI_DEPLOYMENT: imageDeploymentName
-      IMAGE_DEPLOYMENTS: empty(imageDeployments) ? '' : string(imageDeployments)
-      REPEAT_LOST_CALLS: repeatLostCalls ? 'true' : 'false'
-      OPERATION_LOCATION_ALLOWED_ORIGINS: operationLocationAllowedOrigins
-      IMAGE_URL_ALLOWED_HOSTS: imageUrlAllowedHosts
-      POLL_SCHEDULE: pollSchedule
-      GENERATIONS_CONTAINER: generationsContainer
-      IMAGES_CONTAINER: imagesContainer
-      GENERATION_TIMEOUT_SECONDS: string(generationTimeoutSeconds)
-      SAS_LIFETIME_SECONDS: string(sasLifetimeSeconds)
-      MAX_IMAGE_BYTES: string(maxImageBytes)
-      MAX_ACTIVE_GENERATIONS: string(maxActiveGenerations)
-      MAX_DUE_PER_INSTANCE: string(maxDuePerInstance)
-      RETENTION_DAYS: string(retentionDays)
-      PUBLIC_BASE_URL: publicBaseUrl
-      COMPAT_API_KEYS: compatApiKeysInKeyVault
-        ? '@Microsoft.KeyVault(VaultName=${vaultName};SecretName=COMPAT-API-KEYS)'
-        : ''
-      WEBHOOK_SECRET: webhookSecretInKeyVault
-        ? '@Microsoft.KeyVault(VaultName=${vaultName};SecretName=WEBHOOK-SECRET)'
-        : ''
-      WEBHOOK_ALLOWED_HOSTS: webhookAllowedHosts
-    }
+    settings: union(
+      {
+        AZURE_OPENAI_API: imageApi
+        AZURE_OPENAI_DEPLOYMENT: imageDeploymentName
+        IMAGE_DEPLOYMENTS: empty(imageDeployments) ? '' : string(imageDeployments)
+        POLL_SCHEDULE: pollSchedule
+        GENERATIONS_CONTAINER: generationsContainer
+        IMAGES_CONTAINER: imagesContainer
+        GENERATION_TIMEOUT_SECONDS: string(generationTimeoutSeconds)
+        // More would fail at their deadline: one unit is one call per minute.
+        MAX_ACTIVE_GENERATIONS: string(min(max(imageModelCapacity * generationTimeoutSeconds / 60, 1), 100000))
+        RETENTION_DAYS: string(retentionDays)
+        COMPAT_API_KEYS: compatApiKeysInKeyVault
+          ? '@Microsoft.KeyVault(VaultName=${vaultName};SecretName=COMPAT-API-KEYS)'
+          : ''
+      },
+      given
+    )
   }
   // The app reads settings and storage when it starts: the private endpoints and the vault must exist by then.
-  dependsOn: [blobEndpoint, queueEndpoint, imageAccountEndpoint, vault, vaultEndpoint, topicEndpoint]
+  dependsOn: [blobEndpoint, queueEndpoint, imageAccountEndpoint, vault, vaultEndpoint]
 }
 
 module appEndpoint 'modules/private-endpoint.bicep' = if (network && !appIsPublic) {
@@ -562,7 +488,7 @@ module appEndpoint 'modules/private-endpoint.bicep' = if (network && !appIsPubli
   }
 }
 
-module alertRules 'modules/alerts.bicep' = if (alerts) {
+module alertRules 'modules/alerts.bicep' = if (!empty(emails)) {
   scope: group
   params: {
     location: location
@@ -570,10 +496,6 @@ module alertRules 'modules/alerts.bicep' = if (alerts) {
     resourceToken: resourceToken
     workspaceId: monitoring.outputs.workspaceId
     emails: emails
-    failedGenerations: alertFailedGenerations
-    throttledCalls: alertThrottledCalls
-    // Ten minutes more than the deadline: a last try may still run.
-    oldestActiveSeconds: generationTimeoutSeconds + 600
   }
 }
 
@@ -586,12 +508,12 @@ module workbook 'modules/workbook.bicep' = {
   }
 }
 
-module budget 'modules/budget.bicep' = if (monthlyBudget > 0 && !empty(budgetStartDate)) {
+module budget 'modules/budget.bicep' = if (monthlyBudget > 0) {
   scope: group
   params: {
     name: 'budget-${resourceToken}'
     amount: monthlyBudget
-    startDate: budgetStartDate
+    startDate: budgetMonth
     emails: emails
   }
 }
@@ -609,7 +531,7 @@ output AZURE_APPLICATION_INSIGHTS_NAME string = monitoring.outputs.insightsName
 output IMAGE_ACCOUNT_NAME string = imageAccountName
 
 @description('Base URL of the API.')
-output BASE_URL string = empty(publicBaseUrl) ? 'https://${app.outputs.hostName}/api' : publicBaseUrl
+output BASE_URL string = given.?PUBLIC_BASE_URL ?? 'https://${app.outputs.hostName}/api'
 
 output GENERATIONS_CONTAINER_URL string = '${storage.outputs.blobEndpoint}${generationsContainer}'
 output IMAGES_CONTAINER_URL string = '${storage.outputs.blobEndpoint}${imagesContainer}'
@@ -617,8 +539,8 @@ output IMAGES_CONTAINER_URL string = '${storage.outputs.blobEndpoint}${imagesCon
 @description('Command that prints the function key: POST and GET /generations require it in the header x-functions-key.')
 output FUNCTION_KEY_COMMAND string = 'az functionapp keys list --resource-group ${group.name} --name ${app.outputs.name} --query functionKeys.default --output tsv'
 
-@description('Endpoint of the Event Grid topic. Empty: none.')
-output EVENT_GRID_TOPIC_ENDPOINT string = eventGridTopic ? topic!.outputs.endpoint : ''
-
 @description('Name of the Key Vault. Empty: none.')
 output KEY_VAULT_NAME string = makesVault ? vaultName : ''
+
+@description('azd stores outputs, and forgets them after `azd down`: the next deployment gets the month of the budget. Empty: no budget yet.')
+output BUDGET_START_DATE string = monthlyBudget == 0 && empty(budgetStartDate) ? '' : budgetMonth

@@ -39,3 +39,22 @@ type appDeployment = {
   @description('URL path of a FLUX model. Missing: from the table of models in the app.')
   modelPath: string?
 }
+
+@export()
+@sealed()
+@description('Settings of the app that most deployments leave alone. README.md explains each.')
+type tuning = {
+  AZURE_OPENAI_API_VERSION: string?
+  @description('A gateway. Missing: the host name of the account that serves imageApi.')
+  AZURE_OPENAI_ENDPOINT: string?
+  AZURE_OPENAI_SCOPE: string?
+  IMAGE_URL_ALLOWED_HOSTS: string?
+  @description('Missing: what the quota can deliver before generationTimeoutSeconds ends.')
+  MAX_ACTIVE_GENERATIONS: string?
+  MAX_DUE_PER_INSTANCE: string?
+  MAX_IMAGE_BYTES: string?
+  OPERATION_LOCATION_ALLOWED_ORIGINS: string?
+  PUBLIC_BASE_URL: string?
+  REPEAT_LOST_CALLS: string?
+  SAS_LIFETIME_SECONDS: string?
+}

@@ -30,6 +30,7 @@ FUNCTION_KEY = "local-function-key"
 """The function key with `KEYS=1`: a constant for development, not a secret. Azure generates a random one."""
 _LOCAL = ROOT / ".local"
 _READY = r"Ready: (http://\S+)"
+_CORE_TOOLS_READY = r"start_generation: .*(http://\S+)/generations"
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,19 @@ def emulator(*options: str, port: int = 0) -> Generator[tuple[str, Child]]:
 def functions_host(
     env: Mapping[str, str], *, port: int = 0, root: Path = ROOT, function_key: str | None = None
 ) -> Generator[tuple[str, Child]]:
-    """Run the Functions host with the app in `root`. Yields the base URL and the process."""
-    command = python("local.host", "--port", str(port), "--root", str(root))
+    """Run the Functions host with the app in `root`. Yields the base URL and the process.
+
+    The variable FUNCTIONS_HOST runs another host: the path of `func` of Azure Functions Core Tools. It checks no keys.
+    """
+    command, ready, timeout, folder = python("local.host", "--port", str(port), "--root", str(root)), _READY, 30, ROOT
     if function_key:
         command += ["--function-key", function_key]
-    with start(command, ready=_READY, name="The Functions host", env=env, cwd=ROOT) as child:
-        yield child.wait_for(_READY).group(1), child
+    if core_tools := os.environ.get("FUNCTIONS_HOST"):
+        # Core Tools take no port 0, and download the extension bundle when they start for the first time.
+        command = [core_tools, "start", "--port", str(port or _any_port())]
+        ready, timeout, folder = _CORE_TOOLS_READY, 180, root
+    with start(command, ready=ready, name="The Functions host", env=env, cwd=folder, timeout=timeout) as child:
+        yield child.wait_for(ready).group(1), child
 
 
 EVERY_MODEL = json.dumps(
@@ -177,6 +185,12 @@ def free_port(usual: int) -> int:
         except OSError:
             return 0
     return usual
+
+
+def _any_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def main(arguments: Sequence[str] = ()) -> int:  # noqa: ARG001 - the signature of every command

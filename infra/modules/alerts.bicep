@@ -1,4 +1,5 @@
-// Alert rules on the log events of the app. docs/deploy.md lists them with what to do.
+// The alert rules that need a person, on the log of the app. docs/deploy.md lists them with what to do. Each has a
+// monthly price: the workbook shows everything else.
 // Queries sum ItemCount instead of counting rows: one row of sampled telemetry stands for several events.
 
 param location string
@@ -9,17 +10,8 @@ param resourceToken string
 
 param workspaceId string
 
-@description('Mail addresses for alerts. Empty: alerts show only in the portal.')
+@description('Mail addresses for alerts.')
 param emails string[]
-
-@description('Failed generations in 15 minutes that raise an alert. Refused prompts do not count.')
-param failedGenerations int
-
-@description('Throttled calls (429 from the image service) in 15 minutes that raise an alert.')
-param throttledCalls int
-
-@description('Age of the oldest active generation, in seconds, above which an alert is raised.')
-param oldestActiveSeconds int
 
 type rule = {
   @description('Part of the resource name.')
@@ -54,23 +46,7 @@ var rules rule[] = [
     '''
     column: 'Failed'
     operator: 'GreaterThan'
-    threshold: failedGenerations - 1
-    every: 'PT15M'
-    window: 'PT15M'
-  }
-  {
-    name: 'stuck'
-    displayName: 'A generation raises an error on each try'
-    description: 'generation.stuck events: a defect or a damaged record. The event has the id and the exception.'
-    severity: 1
-    query: '''
-      AppTraces
-      | where Message startswith "generation.stuck "
-      | summarize Stuck = sum(ItemCount)
-    '''
-    column: 'Stuck'
-    operator: 'GreaterThan'
-    threshold: 0
+    threshold: 4
     every: 'PT15M'
     window: 'PT15M'
   }
@@ -96,23 +72,6 @@ var rules rule[] = [
     window: 'PT15M'
   }
   {
-    name: 'oldest'
-    displayName: 'The oldest active generation is too old'
-    description: 'oldest_seconds of poll.done events: the timer runs, but generations wait too long.'
-    severity: 2
-    query: '''
-      AppTraces
-      | where Message startswith "poll.done "
-      | extend Oldest = tolong(extract(@"\boldest_seconds=(\d+)", 1, Message))
-      | summarize Oldest = max(Oldest)
-    '''
-    column: 'Oldest'
-    operator: 'GreaterThan'
-    threshold: oldestActiveSeconds
-    every: 'PT15M'
-    window: 'PT15M'
-  }
-  {
     name: 'silent'
     displayName: 'The timer does not run'
     description: 'No run of poll_operations in two hours: the app is stopped, cannot start, or its identity lost a role.'
@@ -127,22 +86,6 @@ var rules rule[] = [
     threshold: 1
     every: 'PT1H'
     window: 'PT2H'
-  }
-  {
-    name: 'throttled'
-    displayName: 'The image service throttles the app'
-    description: 'upstream.unavailable events with status 429: no generation is lost, but all take longer. Request more quota.'
-    severity: 3
-    query: '''
-      AppTraces
-      | where Message startswith "upstream.unavailable " and Message has "status 429"
-      | summarize Throttled = sum(ItemCount)
-    '''
-    column: 'Throttled'
-    operator: 'GreaterThan'
-    threshold: throttledCalls - 1
-    every: 'PT15M'
-    window: 'PT15M'
   }
   {
     name: 'unauthorized'
@@ -160,41 +103,9 @@ var rules rule[] = [
     every: 'PT15M'
     window: 'PT15M'
   }
-  {
-    name: 'storage'
-    displayName: 'Storage is unavailable'
-    description: 'storage.unavailable events. The field status gives the reason; 403 is a missing role or a network rule.'
-    severity: 1
-    query: '''
-      AppTraces
-      | where Message startswith "storage.unavailable "
-      | summarize Unavailable = sum(ItemCount)
-    '''
-    column: 'Unavailable'
-    operator: 'GreaterThan'
-    threshold: 2
-    every: 'PT15M'
-    window: 'PT15M'
-  }
-  {
-    name: 'settings'
-    displayName: 'The settings of the app are invalid'
-    description: 'settings.invalid events name each setting that is missing or wrong, and the correction.'
-    severity: 1
-    query: '''
-      AppTraces
-      | where Message startswith "settings.invalid "
-      | summarize Invalid = sum(ItemCount)
-    '''
-    column: 'Invalid'
-    operator: 'GreaterThan'
-    threshold: 0
-    every: 'PT15M'
-    window: 'PT15M'
-  }
 ]
 
-resource mail 'Microsoft.Insights/actionGroups@2023-01-01' = if (!empty(emails)) {
+resource mail 'Microsoft.Insights/actionGroups@2023-01-01' = {
   name: 'ag-${resourceToken}'
   location: 'global'
   tags: tags
@@ -244,7 +155,7 @@ resource alerts 'Microsoft.Insights/scheduledQueryRules@2026-03-01' = [
         ]
       }
       actions: {
-        actionGroups: empty(emails) ? [] : [mail.id]
+        actionGroups: [mail.id]
       }
     }
   }

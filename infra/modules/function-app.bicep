@@ -21,6 +21,10 @@ param instanceMemoryMB int
 param maximumInstanceCount int
 param httpConcurrency int
 param alwaysReadyHttpInstances int
+param alwaysReadyQueueInstances int
+
+@description('Number of functions with a queue trigger.')
+param queueFunctions int
 
 @allowed(['Recreate', 'RollingUpdate'])
 param updateStrategy string
@@ -30,6 +34,9 @@ param subnetId string
 
 @description('Whether the app accepts requests from outside the network.')
 param isPublic bool
+
+@description('Whether worker and host export OpenTelemetry.')
+param openTelemetry bool
 
 @description('App settings whose values are known before the deployment. The app uses its default for an empty one.')
 param settings { *: string }
@@ -45,9 +52,20 @@ var platformSettings appSetting[] = [
   { name: 'AZURE_CLIENT_ID', value: identityClientId }
   { name: 'APPLICATIONINSIGHTS_CONNECTION_STRING', value: insightsConnectionString }
   { name: 'APPLICATIONINSIGHTS_AUTHENTICATION_STRING', value: 'ClientId=${identityClientId};Authorization=AAD' }
-  // One thread for each request that the platform sends to an instance: more of either would only wait.
-  { name: 'PYTHON_THREADPOOL_THREAD_COUNT', value: string(httpConcurrency) }
+  { name: 'PYTHON_THREADPOOL_THREAD_COUNT', value: string(threads) }
+  { name: 'PYTHON_APPLICATIONINSIGHTS_ENABLE_TELEMETRY', value: openTelemetry ? 'true' : 'false' }
+  { name: 'AzureFunctionsJobHost__telemetryMode', value: openTelemetry ? 'OpenTelemetry' : 'ApplicationInsights' }
+  // These instrumentations would export URLs with their signatures.
+  {
+    name: 'OTEL_PYTHON_DISABLED_INSTRUMENTATIONS'
+    value: 'azure_sdk,django,fastapi,flask,httpx,psycopg2,requests,urllib,urllib3'
+  }
 ]
+
+// A thread for everything that the platform may start in one instance at the same time: HTTP requests, messages of each
+// queue, and the timer. With fewer, calls of the image service would wait for each other until functionTimeout.
+var queues = loadJsonContent('../../host.json', '$.extensions.queues')
+var threads = httpConcurrency + queueFunctions * (queues.batchSize + queues.newBatchThreshold) + 1
 
 resource plan 'Microsoft.Web/serverfarms@2025-03-01' = {
   name: 'plan-${resourceToken}'
@@ -98,14 +116,12 @@ resource app 'Microsoft.Web/sites@2025-03-01' = {
       scaleAndConcurrency: {
         instanceMemoryMB: instanceMemoryMB
         maximumInstanceCount: maximumInstanceCount
-        alwaysReady: alwaysReadyHttpInstances == 0
-          ? []
-          : [
-              {
-                name: 'http'
-                instanceCount: alwaysReadyHttpInstances
-              }
-            ]
+        alwaysReady: concat(
+          alwaysReadyHttpInstances == 0 ? [] : [{ name: 'http', instanceCount: alwaysReadyHttpInstances }],
+          alwaysReadyQueueInstances == 0
+            ? []
+            : [{ name: 'function:advance_generations', instanceCount: alwaysReadyQueueInstances }]
+        )
         triggers: {
           http: {
             perInstanceConcurrency: httpConcurrency

@@ -3,11 +3,8 @@
 @description('Name of the account.')
 param accountName string
 
-@description('Principal id of the identity of the app.')
+@description('Principal id of the identity of the app. The names of its role assignments depend on it: an existing account outlives the identity, and Azure refuses to give an old assignment a new principal.')
 param appPrincipalId string
-
-@description('Its resource id. The names of the role assignments use it, because what-if and the tests know it before the deployment.')
-param appIdentityId string
 
 @description('Object id of a person, group or pipeline that may call the models. Empty: none.')
 param principalId string
@@ -25,7 +22,7 @@ var openAiUser = '5e0bd9bd-7b93-4f28-af87-19fc36ad61bd'
 var cognitiveServicesUser = 'a97b65f3-24c7-4388-baec-2e87135dc908'
 
 resource appRole 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
-  name: guid(account.id, appIdentityId, openAiUser)
+  name: guid(account.id, appPrincipalId, openAiUser)
   scope: account
   properties: {
     principalId: appPrincipalId
@@ -35,7 +32,7 @@ resource appRole 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
 }
 
 resource appWiderRole 'Microsoft.Authorization/roleAssignments@2022-04-01' = if (grantCognitiveServicesUser) {
-  name: guid(account.id, appIdentityId, cognitiveServicesUser)
+  name: guid(account.id, appPrincipalId, cognitiveServicesUser)
   scope: account
   properties: {
     principalId: appPrincipalId

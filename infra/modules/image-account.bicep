@@ -8,10 +8,6 @@ param tags { *: string }
 @description('Name of the account, and the first label of its host names.')
 param name string
 
-@description('AIServices offers every image model, OpenAI only the models of OpenAI.')
-@allowed(['AIServices', 'OpenAI'])
-param kind string
-
 param deployments imageDeployment[]
 
 @description('Whether only private endpoints reach the resource.')
@@ -23,7 +19,7 @@ resource account 'Microsoft.CognitiveServices/accounts@2025-12-01' = {
   name: name
   location: location
   tags: tags
-  kind: kind
+  kind: 'AIServices' // OpenAI would have only the models of OpenAI
   sku: {
     name: 'S0'
   }

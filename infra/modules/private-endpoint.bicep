@@ -7,7 +7,7 @@ param name string
 @description('Resource id of the target.')
 param targetId string
 
-@description('Service of the target: blob, queue, account, vault, topic or sites.')
+@description('Service of the target: blob, queue, account, vault or sites.')
 param groupId string
 
 @description('Private DNS zones of that service.')

@@ -19,8 +19,8 @@ param queueNames string[]
 @description('Days until finished generations and their images are deleted.')
 param retentionDays int
 
-@description('Days during which a deleted or overwritten blob can be restored.')
-param softDeleteDays int
+@description('Days during which a deleted or overwritten blob can be restored. 0: not at all.')
+param blobSoftDeleteDays int
 
 @description('Whether only private endpoints reach the resource.')
 param isPrivate bool
@@ -66,13 +66,11 @@ resource account 'Microsoft.Storage/storageAccounts@2025-06-01' = {
   resource blobs 'blobServices' = {
     name: 'default'
     properties: {
-      deleteRetentionPolicy: {
-        enabled: true
-        days: softDeleteDays
-      }
+      // Off by default: every listing of active/ would scan each version that the app has overwritten or deleted there.
+      deleteRetentionPolicy: blobSoftDeleteDays == 0 ? { enabled: false } : { enabled: true, days: blobSoftDeleteDays }
       containerDeleteRetentionPolicy: {
         enabled: true
-        days: softDeleteDays
+        days: 7
       }
     }
 

@@ -1,4 +1,4 @@
-// A workbook in the portal: outcomes, durations, waiting generations, failures, answers of the image service.
+// A workbook in the portal: outcomes, durations, waiting generations, failures, defects and outages, responses of the image service.
 
 param location string
 param tags { *: string }

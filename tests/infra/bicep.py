@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -146,6 +147,14 @@ class Prediction:
     def names(self, resource_type: str) -> set[str]:
         """Last segment of the name of each resource of this type."""
         return {resource["name"].rsplit("/", 1)[-1] for resource in self.of_type(resource_type)}
+
+
+def scope_of(assignment: Resource) -> str:
+    """The id of the resource that a role assignment applies to. Azure computes the name of some assignments."""
+    identifier: str = assignment["id"]
+    if extension := re.match(r"\[extensionResourceId\('([^']+)', 'Microsoft\.Authorization/", identifier):
+        return extension[1]
+    return identifier.partition("/providers/Microsoft.Authorization/")[0]
 
 
 def strings(value: Any) -> Iterator[str]:

@@ -17,7 +17,7 @@ FUNCTION_APP = (INFRA / "modules" / "function-app.bicep").read_text(encoding="ut
 
 _PARAMETER = re.compile(r"^((?:@.+\n)*)param (\w+) ([^=\n]+?)(?: = (.+))?$", re.MULTILINE)
 _NAMED_SETTING = re.compile(r"((?:\w+ \? \[)?)\{\s*name: '(\w+)',?\s+value: (.+?)\s*\}(?=[\]\n])", re.DOTALL)
-_KEYED_SETTING = re.compile(r"^ {6}(\w+): (.+(?:\n {8}.+)*)$", re.MULTILINE)
+_KEYED_SETTING = re.compile(r"^ {8}(\w+): (.+(?:\n {10}.+)*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +58,22 @@ def parameters() -> dict[str, Parameter]:
 def app_settings() -> dict[str, str]:
     """App settings of the deployed app: the name and the Bicep expression of each value."""
     platform = _between(FUNCTION_APP, "var platformSettings appSetting[] = [", "\n]\n")
-    from_resources = _between(MAIN, "settingsFromResources: concat(", "\n    settings: {\n")
-    settings = _between(MAIN, "\n    settings: {\n", "\n    }\n")
+    from_resources = _between(MAIN, "settingsFromResources: concat(", "\n    settings: union(\n")
+    settings = _between(MAIN, "\n    settings: union(\n      {\n", "\n      }")
     named = _NAMED_SETTING.findall(platform + from_resources)
-    return {name: condition + value for condition, name, value in named} | dict(_KEYED_SETTING.findall(settings))
+    computed = {name: condition + value for condition, name, value in named} | dict(_KEYED_SETTING.findall(settings))
+    return {name: f"extraSettings.{name}" for name in tuning_settings()} | computed
+
+
+def tuning_settings() -> list[str]:
+    """Settings that the parameter extraSettings accepts."""
+    types = (INFRA / "types.bicep").read_text(encoding="utf-8")
+    return re.findall(r"^  (\w+): string\?$", _between(types, "type tuning = {", "\n}\n"), re.MULTILINE)
 
 
 def outputs() -> set[str]:
     """Names of the outputs of main.bicep."""
     return set(re.findall(r"^output (\w+)", MAIN, re.MULTILINE))
-
-
-def parameters_of(expression: str) -> list[str]:
-    """Names of the parameters in a Bicep expression."""
-    return [name for name in parameters() if re.search(rf"\b{name}\b", expression)]
 
 
 def _between(text: str, start: str, end: str) -> str:

@@ -50,7 +50,7 @@ SKIPS: Final = {
     for check, skip in tomllib.loads((INFRA / "checkov-skips.toml").read_text(encoding="utf-8")).items()
 }
 
-PREDICTIONS: Final = ["defaults", "old API", "topic", "second region", "network", "network, app inside", "everything"]
+PREDICTIONS: Final = ["defaults", "old API", "second region", "network", "network, app inside", "everything"]
 """Parameter sets that checkov reads. They differ in each parameter that a skip names."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_network
-from typing import Final
+from typing import Any, Final
 
 from tests.infra.bicep import Prediction, Resource
 from tests.infra.rules import every_deployment, given, rule_for
@@ -14,7 +14,6 @@ CLOSABLE: Final = {
     "Microsoft.Storage/storageAccounts": {"blob", "queue"},
     "Microsoft.CognitiveServices/accounts": {"account"},
     "Microsoft.KeyVault/vaults": {"vault"},
-    "Microsoft.EventGrid/topics": {"topic"},
 }
 """The resources that the network closes to the internet, and the private endpoints that each then needs."""
 
@@ -27,7 +26,6 @@ ZONES: Final = {
         "privatelink.services.ai.azure.com",
     },
     "vault": {"privatelink.vaultcore.azure.net"},
-    "topic": {"privatelink.eventgrid.azure.net"},
     "sites": {"privatelink.azurewebsites.net"},
 }
 
@@ -79,10 +77,22 @@ def test_each_private_endpoint_has_its_dns_zones(prediction: Prediction) -> None
     zones_of = {group["name"].partition("/")[0]: repr(group["properties"]) for group in zone_groups}
     links = prediction.of_type("Microsoft.Network/privateDnsZones/virtualNetworkLinks")
     linked = repr([link["name"] for link in links])
+    # Azure refuses a privatelink zone in which a network registers its virtual machines.
+    assert [link["name"] for link in links if link["properties"]["registrationEnabled"]] == []
     for group, endpoint in _endpoints(prediction).items():
         for zone in ZONES[group]:
             assert zone in zones_of[endpoint["name"]]
             assert zone in linked
+
+
+def test_app_starts_after_what_it_reads_exists(template: dict[str, Any]) -> None:
+    # Predictions have no order. Without it, the app would start in a network where it cannot reach storage or vault.
+    modules: dict[str, Any] = template["resources"]
+    endpoints = {name for name in modules if name.endswith("Endpoint")} - {"appEndpoint"}
+    assert endpoints == {"blobEndpoint", "queueEndpoint", "imageAccountEndpoint", "vaultEndpoint"}
+    assert endpoints | {"vault"} <= set(modules["app"]["dependsOn"])
+    assert "imageAccount" in modules["imageAccess"]["dependsOn"]
+    assert "storage" in modules["finishedEvents"]["dependsOn"]
 
 
 @rule_for(has_network)

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from imagegen.settings import Settings, read_settings
-from tests.infra.bicep import Prediction
-from tests.infra.bicep_source import app_settings, parameters_of
+from tests.infra.bicep import ROOT, Prediction
+from tests.infra.bicep_source import app_settings, tuning_settings
 from tests.infra.rules import every_deployment, given, rule_for
 from tests.infra.setting_names import NEVER_PROVISIONED, READ_BY_THE_PLATFORM
 
@@ -47,20 +47,18 @@ def test_reader_of_the_text_agrees_with_the_compiler(predictions: Mapping[str, P
 
 
 @rule_for(every_deployment)
-def test_no_setting_is_a_key_or_refused_by_flex(prediction: Prediction) -> None:
-    assert prediction.settings.keys() & NEVER_PROVISIONED.keys() == set()
-    assert [name for name in prediction.settings if name.startswith(FLEX_REFUSES_OR_IGNORES)] == []
-
-
-@rule_for(every_deployment)
-def test_platform_settings_are_always_there(prediction: Prediction) -> None:
-    assert READ_BY_THE_PLATFORM.keys() - prediction.settings.keys() == set()
-    assert prediction.settings["AzureWebJobsStorage__credential"] == "managedidentity"
-
-
-@rule_for(every_deployment)
-def test_no_setting_is_empty(prediction: Prediction) -> None:
-    assert [name for name, value in prediction.settings.items() if not value] == []
+def test_platform_gets_what_it_needs_and_nothing_it_refuses(prediction: Prediction) -> None:
+    settings = prediction.settings
+    assert settings.keys() & NEVER_PROVISIONED.keys() == set()
+    assert [name for name in settings if name.startswith(FLEX_REFUSES_OR_IGNORES)] == []
+    assert [name for name, value in settings.items() if not value] == []
+    assert READ_BY_THE_PLATFORM.keys() - settings.keys() == set()
+    assert settings["AzureWebJobsStorage__credential"] == "managedidentity"
+    # A misspelt word would turn the telemetry off: Application Insights accepts no key.
+    client_id = settings["AZURE_CLIENT_ID"].removeprefix("[").removesuffix("]")
+    assert client_id.endswith(".outputs.clientId.value")
+    telemetry = f"[format('ClientId={{0}};Authorization=AAD', {client_id})]"
+    assert settings["APPLICATIONINSIGHTS_AUTHENTICATION_STRING"] == telemetry
 
 
 @rule_for(every_deployment)
@@ -76,22 +74,38 @@ def test_app_accepts_the_provisioned_settings(prediction: Prediction) -> None:
 def test_every_given_value_becomes_a_setting(predictions: Mapping[str, Prediction]) -> None:
     settings = predictions["everything"].settings
     parameters = predictions["everything"].parameters
-    assert settings["AZURE_OPENAI_ENDPOINT"] == parameters["imageEndpoint"]
-    assert settings["AZURE_OPENAI_SCOPE"] == parameters["imageTokenScope"]
-    assert settings["AZURE_OPENAI_API_VERSION"] == parameters["imageApiVersion"]
     assert settings["AZURE_OPENAI_DEPLOYMENT"] == parameters["imageDeploymentName"]
     assert json.loads(settings["IMAGE_DEPLOYMENTS"]) == parameters["imageDeployments"]
-    assert settings["REPEAT_LOST_CALLS"] == "false"
-    assert settings["OPERATION_LOCATION_ALLOWED_ORIGINS"] == parameters["operationLocationAllowedOrigins"]
-    assert settings["IMAGE_URL_ALLOWED_HOSTS"] == parameters["imageUrlAllowedHosts"]
-    assert settings["WEBHOOK_ALLOWED_HOSTS"] == parameters["webhookAllowedHosts"]
     assert settings["GENERATION_TIMEOUT_SECONDS"] == str(parameters["generationTimeoutSeconds"])
-    assert settings["SAS_LIFETIME_SECONDS"] == str(parameters["sasLifetimeSeconds"])
-    assert settings["MAX_IMAGE_BYTES"] == str(parameters["maxImageBytes"])
-    assert settings["MAX_ACTIVE_GENERATIONS"] == str(parameters["maxActiveGenerations"])
-    assert settings["MAX_DUE_PER_INSTANCE"] == str(parameters["maxDuePerInstance"])
-    assert settings["PUBLIC_BASE_URL"] == parameters["publicBaseUrl"]
-    assert settings["PYTHON_THREADPOOL_THREAD_COUNT"] == str(parameters["httpConcurrency"])
+    given = parameters["extraSettings"]
+    assert given.keys() == set(tuning_settings())
+    assert given.items() <= settings.items()
+    assert predictions["empty settings"].settings == predictions["defaults"].settings
+
+
+def test_misspelt_extra_setting_is_refused(template: dict[str, Any]) -> None:
+    assert template["parameters"]["extraSettings"]["$ref"] == "#/definitions/tuning"
+    assert template["definitions"]["tuning"]["additionalProperties"] is False
+
+
+@rule_for(every_deployment)
+def test_no_more_generations_than_the_quota_can_deliver(prediction: Prediction) -> None:
+    parameters = prediction.parameters
+    calls_per_minute = parameters.get("imageModelCapacity", 2)
+    deliverable = calls_per_minute * parameters.get("generationTimeoutSeconds", 3600) // 60
+    asked = parameters.get("extraSettings", {}).get("MAX_ACTIVE_GENERATIONS")
+    assert prediction.settings["MAX_ACTIVE_GENERATIONS"] == (asked or str(deliverable))
+
+
+def test_every_call_of_an_instance_has_a_thread(
+    predictions: Mapping[str, Prediction], bindings: list[dict[str, Any]]
+) -> None:
+    queues = json.loads((ROOT / "host.json").read_text(encoding="utf-8"))["extensions"]["queues"]
+    kinds = [binding["type"] for binding in bindings]
+    messages = kinds.count("queueTrigger") * (queues["batchSize"] + queues["newBatchThreshold"])
+    for prediction in predictions.values():
+        needed = prediction.parameters.get("httpConcurrency", 16) + messages + kinds.count("timerTrigger")
+        assert int(prediction.settings["PYTHON_THREADPOOL_THREAD_COUNT"]) == needed, prediction
 
 
 def test_endpoint_is_the_host_that_serves_the_api(predictions: Mapping[str, Prediction]) -> None:
@@ -102,22 +116,15 @@ def test_endpoint_is_the_host_that_serves_the_api(predictions: Mapping[str, Pred
 
 
 def test_secrets_are_references_to_the_vault(predictions: Mapping[str, Prediction]) -> None:
-    assert secret_settings() >= {"COMPAT_API_KEYS", "WEBHOOK_SECRET"}
+    assert secret_settings() == {"COMPAT_API_KEYS"}
     for setting in secret_settings():
         deployments = [prediction for prediction in predictions.values() if setting in prediction.settings]
-        assert deployments, f"no parameter set provisions {setting}"
+        assert deployments == [one for one in predictions.values() if given("compatApiKeysInKeyVault")(one)]
+        assert deployments
         for prediction in deployments:
             vault = prediction.the("Microsoft.KeyVault/vaults")["name"]
             reference = f"@Microsoft.KeyVault(VaultName={vault};SecretName={setting.replace('_', '-')})"
             assert prediction.settings[setting] == reference, prediction
-
-
-def test_each_secret_has_its_own_switch(predictions: Mapping[str, Prediction]) -> None:
-    switches = {setting: parameters_of(app_settings()[setting]) for setting in secret_settings()}
-    assert sorted(map(len, switches.values())) == [1] * len(switches)
-    for setting, [switch] in switches.items():
-        with_setting = [name for name, prediction in predictions.items() if setting in prediction.settings]
-        assert with_setting == [name for name, prediction in predictions.items() if given(switch)(prediction)]
 
 
 def test_every_name_in_a_binding_is_provisioned(
@@ -141,8 +148,8 @@ def test_every_trigger_queue_has_a_poison_queue(
     predictions: Mapping[str, Prediction], bindings: list[dict[str, Any]]
 ) -> None:
     queues = predictions["defaults"].names("Microsoft.Storage/storageAccounts/queueServices/queues")
-    named = {"generations-due", "polls-due", "generation-requests"}
-    named |= {binding["queueName"] for binding in bindings if binding["type"] in ("queueTrigger", "queue")}
+    named = {binding["queueName"] for binding in bindings if binding["type"] in ("queueTrigger", "queue")}
+    assert len(named) == 2
     assert named | {f"{queue}-poison" for queue in named} == queues
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from imagegen.settings import Settings
-from tests.infra.bicep import INFRA, ROOT, SUBSCRIPTION, Prediction
+from tests.infra.bicep import INFRA, ROOT, SUBSCRIPTION, Prediction, Resource, scope_of
+from tests.infra.bicep_source import parameters
 from tests.infra.rules import every_deployment, given, has, rule_for
 
 APP_SITE_CONFIG: Final = {"appSettings", "minTlsVersion"}
@@ -50,10 +51,11 @@ def test_all_resources_are_in_the_resource_group(prediction: Prediction) -> None
 
 @rule_for(given("existingImageAccountName"))
 def test_only_roles_on_an_existing_account_are_outside_the_group(prediction: Prediction) -> None:
-    roles = "/rg-theirs/providers/Microsoft.CognitiveServices/accounts/theirs/providers/Microsoft.Authorization/"
     outside = _outside_group(prediction)
     assert outside
-    assert [name for name in outside if roles not in name] == []
+    assert {resource["type"] for resource in outside} == {"Microsoft.Authorization/roleAssignments"}
+    account = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg-theirs/providers/{ACCOUNTS}/theirs"
+    assert {scope_of(resource) for resource in outside} == {account}
 
 
 @rule_for(every_deployment)
@@ -158,18 +160,23 @@ def test_update_strategy_is_the_parameter(prediction: Prediction) -> None:
 @rule_for(every_deployment)
 def test_cost_parameters_are_applied(prediction: Prediction) -> None:
     parameters = prediction.parameters
-    always_ready = parameters.get("alwaysReadyHttpInstances", 0)
+    always_ready = {
+        "http": parameters.get("alwaysReadyHttpInstances", 0),
+        "function:advance_generations": parameters.get("alwaysReadyQueueInstances", 0),
+    }
     assert prediction.app["properties"]["functionAppConfig"]["scaleAndConcurrency"] == {
         "instanceMemoryMB": parameters.get("instanceMemoryMB", 2048),
         "maximumInstanceCount": parameters.get("maximumInstanceCount", 40),
-        "alwaysReady": [{"name": "http", "instanceCount": always_ready}] if always_ready else [],
+        "alwaysReady": [{"name": name, "instanceCount": count} for name, count in always_ready.items() if count],
         "triggers": {"http": {"perInstanceConcurrency": parameters.get("httpConcurrency", 16)}},
     }
     storage = prediction.the(STORAGE)
     assert storage["sku"]["name"] == parameters.get("storageRedundancy", "Standard_LRS")
     blobs = prediction.the("Microsoft.Storage/storageAccounts/blobServices")["properties"]
-    kept = {"enabled": True, "days": parameters.get("softDeleteDays", 7)}
-    assert blobs["deleteRetentionPolicy"] == blobs["containerDeleteRetentionPolicy"] == kept
+    # A soft-deleted version of a blob slows down every listing of its prefix: blobs only on request.
+    days = parameters.get("blobSoftDeleteDays", 0)
+    assert blobs["deleteRetentionPolicy"] == ({"enabled": True, "days": days} if days else {"enabled": False})
+    assert blobs["containerDeleteRetentionPolicy"] == {"enabled": True, "days": 7}
     logs = prediction.the("Microsoft.OperationalInsights/workspaces")["properties"]
     assert logs["retentionInDays"] == parameters.get("logRetentionDays", 30)
     assert logs["workspaceCapping"]["dailyQuotaGb"] == parameters.get("logDailyCapGb", 1)
@@ -189,15 +196,46 @@ def test_account_has_the_deployments_of_the_parameters(predictions: Mapping[str,
     assert flux["name"].endswith("/FLUX.2-pro")
     account = everything.the(ACCOUNTS)
     assert account["location"] == parameters["imageAccountLocation"]
-    assert account["kind"] == parameters["imageAccountKind"]
 
 
 def test_default_is_one_gpt_image_deployment(predictions: Mapping[str, Prediction]) -> None:
     deployment = predictions["defaults"].the(MODELS)
-    model = deployment["properties"]["model"]
-    assert model["name"].startswith("gpt-image-")
-    assert model.get("version") is None
-    assert deployment["sku"] == {"name": "GlobalStandard", "capacity": 1}
+    assert deployment["properties"]["model"] == {"format": "OpenAI", "name": "gpt-image-2", "version": None}
+    assert deployment["sku"] == {"name": "GlobalStandard", "capacity": 2}
+    account = predictions["defaults"].the(ACCOUNTS)
+    assert account["kind"] == "AIServices"
+    # The name of the quota that azd looks for in each region is that of the default deployment.
+    assert "usageName: ['OpenAI.GlobalStandard.gpt-image-2,2']" in parameters()["location"].decorators
+
+
+def test_models_are_deployed_one_after_the_other(template: dict[str, Any]) -> None:
+    # The service refuses a second deployment while it creates the first.
+    account = template["resources"]["imageAccount"]["properties"]["template"]["resources"]
+    assert account["account::models"]["copy"]["mode"] == "serial"
+    assert account["account::models"]["copy"]["batchSize"] == 1
+
+
+def test_image_account_in_another_region_has_another_name(predictions: Mapping[str, Prediction]) -> None:
+    # An account cannot move: with the same name, "choose another region and run again" would fail.
+    first, second = (predictions[name].the(ACCOUNTS) for name in ("defaults", "second account"))
+    assert second["location"] == "westus3"
+    assert first["name"] != second["name"]
+    assert first["properties"]["customSubDomainName"] == first["name"]
+
+
+def test_regions_have_flex_consumption_and_image_models() -> None:
+    # Model matrix of July 2026, and the regions that the Flex Consumption quickstarts of Microsoft allow.
+    gpt_image = {"eastus2", "polandcentral", "swedencentral", "uaenorth", "westus3"}
+    without_flex = {"polandcentral"}
+    assert allowed("location") == gpt_image - without_flex
+    assert allowed("imageAccountLocation") == gpt_image | {""}
+    docs = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    assert [region for region in gpt_image if f"`{region}`" not in docs] == []
+
+
+@rule_for(has(ACCOUNTS))
+def test_image_account_has_the_only_paid_tier(prediction: Prediction) -> None:
+    assert prediction.the(ACCOUNTS)["sku"] == {"name": "S0"}
 
 
 @rule_for(given("existingImageAccountName"))
@@ -206,18 +244,6 @@ def test_existing_account_is_used_and_not_created(prediction: Prediction) -> Non
     assert prediction.of_type(MODELS) == []
     assert "imageAccess" in prediction.settings["AZURE_OPENAI_ENDPOINT"]
     assert prediction.outputs["IMAGE_ACCOUNT_NAME"] == "theirs"
-
-
-@rule_for(every_deployment)
-def test_topic_exists_if_its_switch_is_on(prediction: Prediction) -> None:
-    wanted = given("eventGridTopic")(prediction)
-    assert has("Microsoft.EventGrid/topics")(prediction) is wanted
-    assert ("EVENTGRID_TOPIC_ENDPOINT" in prediction.settings) is wanted
-
-
-@rule_for(given("eventGridTopic"))
-def test_topic_accepts_cloud_events(prediction: Prediction) -> None:
-    assert prediction.the("Microsoft.EventGrid/topics")["properties"]["inputSchema"] == "CloudEventSchemaV1_0"
 
 
 @rule_for(given("blobCreatedEvents"))
@@ -242,20 +268,23 @@ def test_finished_record_becomes_a_queue_message(prediction: Prediction) -> None
 
 
 @rule_for(every_deployment)
-def test_budget_exists_unless_it_is_zero(prediction: Prediction) -> None:
-    amounts = [budget["properties"]["amount"] for budget in prediction.of_type(BUDGETS)]
-    wanted = prediction.parameters.get("monthlyBudget", 50)
-    assert amounts == ([wanted] if wanted else [])
-
-
-def test_budget_warns_owners_and_the_given_addresses(predictions: Mapping[str, Prediction]) -> None:
-    budget = predictions["everything"].the(BUDGETS)["properties"]
-    assert budget["timePeriod"]["startDate"] == "2026-11-01"
-    for warning in budget["notifications"].values():
-        assert warning["contactEmails"] == ["first@example.com", "second@example.com"]
-    by_default = predictions["defaults"].the(BUDGETS)["properties"]["notifications"]
-    assert by_default
-    assert all(warning["enabled"] and warning["contactRoles"] == ["Owner"] for warning in by_default.values())
+def test_budget_exists_if_an_amount_is_given(prediction: Prediction) -> None:
+    budgets = [budget["properties"] for budget in prediction.of_type(BUDGETS)]
+    wanted = prediction.parameters.get("monthlyBudget", 0)
+    assert [budget["amount"] for budget in budgets] == ([wanted] if wanted else [])
+    for budget in budgets:
+        # Azure accepts only the first day of a month, and refuses to change it later.
+        start = budget["timePeriod"]["startDate"]
+        assert prediction.outputs["BUDGET_START_DATE"] == start
+        if month := prediction.parameters.get("budgetStartDate"):
+            assert start == f"{month[:7]}-01"
+        else:
+            assert start == "[format('{0}-01', take(utcNow('yyyy-MM-01'), 7))]"
+        for warning in budget["notifications"].values():
+            assert warning["enabled"]
+            assert warning["contactRoles"] == ["Owner"]
+            emails = prediction.parameters.get("alertEmails", "")
+            assert warning["contactEmails"] == [mail.strip() for mail in emails.split(",") if mail]
 
 
 def test_outputs_name_the_addresses_of_the_deployment(predictions: Mapping[str, Prediction]) -> None:
@@ -267,16 +296,31 @@ def test_outputs_name_the_addresses_of_the_deployment(predictions: Mapping[str, 
     everything = predictions["everything"]
     assert everything.outputs["BASE_URL"] == "https://images.example.com/api"
     assert everything.outputs["KEY_VAULT_NAME"] == everything.the("Microsoft.KeyVault/vaults")["name"]
-    assert "outputs.endpoint.value" in everything.outputs["EVENT_GRID_TOPIC_ENDPOINT"]
+    assert predictions["defaults"].outputs["BUDGET_START_DATE"] == ""
 
 
-def _outside_group(prediction: Prediction) -> list[str]:
-    """Ids of the resources outside the resource group of the deployment."""
+def allowed(parameter: str) -> set[str]:
+    """The values of ``@allowed``."""
+    values = parameters()[parameter].decorators.partition("@allowed([")[2].partition("])")[0]
+    return set(re.findall(r"'(\w*)'", values))
+
+
+def _outside_group(prediction: Prediction) -> list[Resource]:
+    """The resources outside the resource group of the deployment."""
     group = prediction.the("Microsoft.Resources/resourceGroups")
     # The suffix of the DNS zones of storage depends on the cloud: the id of such a zone stays an expression.
     inside = (f"{group['id']}/", f"[resourceId('{SUBSCRIPTION}', '{group['name']}', ")
     return [
-        resource["id"]
+        resource
         for resource in prediction.resources
-        if resource is not group and not resource["id"].startswith(inside)
+        if resource is not group and not scope_of(resource).startswith(inside)
     ]
+
+
+@rule_for(every_deployment)
+def test_telemetry_is_switched_in_host_and_worker(prediction: Prediction) -> None:
+    settings = prediction.app_settings
+    on = prediction.parameters.get("openTelemetry", False)
+    assert settings["PYTHON_APPLICATIONINSIGHTS_ENABLE_TELEMETRY"] == str(on).lower()
+    assert settings["AzureFunctionsJobHost__telemetryMode"] == ("OpenTelemetry" if on else "ApplicationInsights")
+    assert {"requests", "urllib3", "azure_sdk"} <= {*settings["OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"].split(",")}

@@ -10,8 +10,6 @@ import sys
 from pathlib import Path
 from typing import Final
 
-import pytest
-
 from local.azurite import ACCOUNT_KEY
 from tests.infra.bicep import ROOT
 
@@ -49,14 +47,16 @@ def scan(*files: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize(("name", "text"), LEAKS.values(), ids=LEAKS)
-def test_key_in_a_file_is_reported(tmp_path: Path, name: str, text: str) -> None:
-    file = tmp_path / name
-    file.write_text(f"{text}\n", encoding="utf-8")
-    found = scan(file)
+def test_every_kind_of_key_is_reported(tmp_path: Path) -> None:
+    files = [tmp_path / str(number) / name for number, (name, _) in enumerate(LEAKS.values())]
+    for file, (_, text) in zip(files, LEAKS.values(), strict=True):
+        file.parent.mkdir()
+        file.write_text(f"{text}\n", encoding="utf-8")
+    found = scan(*files)
     assert found.returncode == 1
-    assert f"{name}:" in found.stdout
-    assert text not in found.stdout
+    missed = [kind for kind, file in zip(LEAKS, files, strict=True) if f"{file}:" not in found.stdout]
+    assert missed == []
+    assert [kind for kind, (_, text) in LEAKS.items() if text in found.stdout] == []
 
 
 def test_repository_has_no_secret() -> None:

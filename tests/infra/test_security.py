@@ -7,15 +7,14 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tests.infra.bicep import INFRA, PERSON, Prediction, Resource, strings
+from tests.infra.bicep import INFRA, PERSON, Prediction, Resource, scope_of, strings
 from tests.infra.rules import every_deployment, given, has, rule_for
 
 ACCOUNTS: Final = "Microsoft.CognitiveServices/accounts"
 ASSIGNMENTS: Final = "Microsoft.Authorization/roleAssignments"
 STORAGE: Final = "Microsoft.Storage/storageAccounts"
-TOPICS: Final = "Microsoft.EventGrid/topics"
 VAULTS: Final = "Microsoft.KeyVault/vaults"
-VAULT_SWITCHES: Final = ("keyVault", "compatApiKeysInKeyVault", "webhookSecretInKeyVault")
+VAULT_SWITCHES: Final = ("keyVault", "compatApiKeysInKeyVault")
 
 ROLES: Final = {
     "b7e6dc6d-f1e8-4753-8033-0f276bb0955b": "Storage Blob Data Owner",
@@ -25,7 +24,6 @@ ROLES: Final = {
     "5e0bd9bd-7b93-4f28-af87-19fc36ad61bd": "Cognitive Services OpenAI User",
     "a97b65f3-24c7-4388-baec-2e87135dc908": "Cognitive Services User",
     "3913510d-42f4-4e42-8a64-420c390055eb": "Monitoring Metrics Publisher",
-    "d5a91429-5739-47e2-a06b-3470a27159e7": "EventGrid Data Sender",
     "4633458b-17de-408a-b874-0445c86b69e6": "Key Vault Secrets User",
     "b86a8fe4-44ce-4948-aee5-eccb2c155cd7": "Key Vault Secrets Officer",
 }
@@ -49,16 +47,15 @@ def needed(prediction: Prediction) -> set[Assignment]:
         ("app", "Monitoring Metrics Publisher", "Microsoft.Insights/components"),
         ("app", "Cognitive Services OpenAI User", ACCOUNTS),
     }
-    if parameters.get("grantCognitiveServicesUser") or parameters.get("imageApi") in ("flux", "mai"):
+    apis = {parameters.get("imageApi"), *(entry["api"] for entry in parameters.get("imageDeployments", []))}
+    if apis & {"flux", "mai"}:
         roles.add(("app", "Cognitive Services User", ACCOUNTS))
-    if parameters.get("eventGridTopic"):
-        roles.add(("app", "EventGrid Data Sender", TOPICS))
     if parameters.get("blobCreatedEvents"):
         queue = "Microsoft.Storage/storageAccounts/queueServices/queues"
         roles.add(("topic", "Storage Queue Data Message Sender", queue))
     if _wants_vault(prediction):
         roles.add(("app", "Key Vault Secrets User", VAULTS))
-    if "principalId" in parameters:
+    if "principalId" in parameters and parameters.get("assignPrincipalRoles", True):
         roles |= {
             ("person", "Storage Blob Data Contributor", STORAGE),
             ("person", "Storage Queue Data Contributor", STORAGE),
@@ -83,18 +80,30 @@ def test_scope_of_each_role_is_a_single_resource(prediction: Prediction) -> None
         resource["id"] for resource in prediction.resources if not resource["type"].endswith("/resourceGroups")
     }
     for assignment in prediction.of_type(ASSIGNMENTS):
-        scope = assignment["id"].partition("/providers/Microsoft.Authorization/")[0]
+        scope = scope_of(assignment)
         assert scope in resources or (existing and scope.endswith(f"/{ACCOUNTS}/{existing}")), scope
 
 
 def test_roles_of_a_person_have_the_given_principal_type(predictions: Mapping[str, Prediction]) -> None:
-    for name, kind in (("person", "User"), ("pipeline", "ServicePrincipal")):
+    for name, kind in (("person", "User"), ("group", "Group")):
         types = [
             assignment["properties"]["principalType"]
             for assignment in predictions[name].of_type(ASSIGNMENTS)
             if assignment["properties"]["principalId"] == PERSON
         ]
         assert types == [kind] * 3
+
+
+@rule_for(every_deployment)
+def test_roles_on_the_image_account_are_named_after_the_principal(prediction: Prediction) -> None:
+    # An existing account outlives the app. A new identity of the same name would collide with the old assignment.
+    names = [
+        assignment["name"]
+        for assignment in prediction.of_type(ASSIGNMENTS)
+        if f"/{ACCOUNTS}/" in scope_of(assignment) and assignment["properties"]["principalId"] != PERSON
+    ]
+    assert names
+    assert [name for name in names if "outputs.principalId" not in name] == []
 
 
 def test_template_reads_no_key(template: dict[str, Any]) -> None:
@@ -126,25 +135,20 @@ def test_no_output_is_a_secret(template: dict[str, Any]) -> None:
 
 def test_no_parameter_is_a_secret(template: dict[str, Any]) -> None:
     # People write secrets into the vault: the deployment history and the files of azd never hold one.
-    assert all(not parameter["type"].lower().startswith("secure") for parameter in template["parameters"].values())
+    types = [declared.get("type", declared.get("$ref")) for declared in template["parameters"].values()]
+    assert [type_ for type_ in types if type_.lower().startswith("secure")] == []
 
 
 @rule_for(every_deployment)
-def test_keys_and_local_authentication_are_off(prediction: Prediction) -> None:
+def test_keys_and_passwords_are_off(prediction: Prediction) -> None:
     storage = prediction.the(STORAGE)["properties"]
     assert storage["allowSharedKeyAccess"] is False
     assert storage["defaultToOAuthAuthentication"] is True
     assert prediction.the("Microsoft.Insights/components")["properties"]["DisableLocalAuth"] is True
     assert prediction.the("Microsoft.OperationalInsights/workspaces")["properties"]["features"]["disableLocalAuth"]
-
-
-@rule_for(every_deployment)
-def test_publishing_passwords_are_off(prediction: Prediction) -> None:
     policies = prediction.of_type("Microsoft.Web/sites/basicPublishingCredentialsPolicies")
-    assert {policy["name"].rpartition("/")[2]: policy["properties"]["allow"] for policy in policies} == {
-        "scm": False,
-        "ftp": False,
-    }
+    publishing = {policy["name"].rpartition("/")[2]: policy["properties"]["allow"] for policy in policies}
+    assert publishing == {"scm": False, "ftp": False}
 
 
 @rule_for(has(ACCOUNTS))
@@ -153,13 +157,6 @@ def test_image_account_has_no_keys_and_its_own_host_name(prediction: Prediction)
     assert account["disableLocalAuth"] is True
     # Entra ID tokens work only with a custom subdomain.
     assert account["customSubDomainName"]
-
-
-@rule_for(given("eventGridTopic"))
-def test_topic_has_no_keys_and_requires_tls_1_2(prediction: Prediction) -> None:
-    topic = prediction.the(TOPICS)["properties"]
-    assert topic["disableLocalAuth"] is True
-    assert topic["minimumTlsVersionAllowed"] == "1.2"
 
 
 @rule_for(every_deployment)
@@ -212,7 +209,7 @@ def _assignment(resource: Resource) -> Assignment:
     if name != "person":
         assert properties["principalType"] == "ServicePrincipal"
     [role] = re.findall(r"roleDefinitions/([0-9a-f-]{36})$", properties["roleDefinitionId"])
-    scope = resource["id"].partition("/providers/Microsoft.Authorization/")[0].partition("/providers/")[2].split("/")
+    scope = scope_of(resource).partition("/providers/")[2].split("/")
     return name, ROLES[role], "/".join([scope[0], *scope[1::2]])
 
 

@@ -12,7 +12,7 @@ import pytest
 from imagegen.deployments import ImageApi
 from imagegen.settings import Settings, read_settings
 from tests.infra.bicep import ROOT
-from tests.infra.bicep_source import app_settings, parameters, parameters_of
+from tests.infra.bicep_source import app_settings, parameters
 from tests.infra.setting_names import NEVER_PROVISIONED, READ_BY_THE_PLATFORM
 
 SETTINGS: Final = {field.alias: (name, field) for name, field in Settings.model_fields.items() if field.alias}
@@ -22,18 +22,16 @@ NOT_IN_README: Final = {"WEBSITE_HOSTNAME": "the platform sets it"}
 
 ONLY_LOCAL: Final = {"FUNCTIONS_WORKER_RUNTIME": "Core Tools need it; Flex Consumption refuses it"}
 
-RESERVED: Final = "Reserved: "
-"""Start of the description of a Bicep parameter whose setting the app does not read yet."""
-
 
 def missing_edits(setting: str, *, required: bool) -> list[str]:
     """Files that must mention a setting of imagegen/settings.py and do not, each with what to add."""
     edits: list[str] = []
     if setting not in app_settings() and setting not in NEVER_PROVISIONED:
         edits += [
-            "infra/main.bicep: a parameter, and the setting with its value in `settings` of the module `app`",
-            "infra/main.parameters.json: the parameter, so that azd can set it",
-            "tests/infra/parameter_sets.py: a value of the parameter that is not its default",
+            "infra/types.bicep: the setting in `tuning`, the type of the parameter extraSettings",
+            "infra/main.parameters.json: the setting in extraSettings, so that azd can set it",
+            "azure.yaml and .github/workflows/azure-dev.yml: the variable, so that a pipeline passes it on",
+            "tests/infra/parameter_sets.py: a value in extraSettings",
         ]
     if setting not in _documented() and setting not in NOT_IN_README:
         edits.append("README.md: a row in the table of settings")
@@ -50,10 +48,13 @@ def test_every_setting_is_in_every_file() -> None:
 
 
 def test_new_setting_is_reported_with_every_file_to_edit() -> None:
-    files = [edit.partition(":")[0] for edit in missing_edits("A_NEW_SETTING", required=True)]
+    edits = missing_edits("A_NEW_SETTING", required=True)
+    files = [file for edit in edits for file in edit.partition(":")[0].split(" and ")]
     assert files == [
-        "infra/main.bicep",
+        "infra/types.bicep",
         "infra/main.parameters.json",
+        "azure.yaml",
+        ".github/workflows/azure-dev.yml",
         "tests/infra/parameter_sets.py",
         "README.md",
         "local.settings.json.example",
@@ -67,36 +68,19 @@ def test_every_setting_is_used_by_the_app() -> None:
     assert [name for name, (attribute, _) in SETTINGS.items() if attribute not in used] == []
 
 
-def test_every_provisioned_setting_is_read() -> None:
-    unread = app_settings().keys() - SETTINGS.keys() - READ_BY_THE_PLATFORM.keys()
-    reserved = {
-        setting
-        for setting, value in app_settings().items()
-        if any(parameters()[name].description.startswith(RESERVED) for name in parameters_of(value))
-    }
-    assert unread - reserved == set(), (
-        "infra/ provisions these settings, but neither the app nor the platform reads them: remove them from "
-        f"infra/main.bicep, or start the description of their parameter with {RESERVED!r}"
+def test_provisioned_settings_are_those_that_are_read() -> None:
+    provisioned = app_settings().keys()
+    assert provisioned - SETTINGS.keys() - READ_BY_THE_PLATFORM.keys() == set(), (
+        "infra/ provisions these settings, but neither the app nor the platform reads them: remove them"
     )
-    assert reserved - unread == set(), (
-        f"the app reads these settings now: remove {RESERVED!r} from the description of their parameter"
-    )
+    assert provisioned & NEVER_PROVISIONED.keys() == set()
+    assert READ_BY_THE_PLATFORM.keys() - provisioned == set()
 
 
-def test_keys_are_never_provisioned() -> None:
-    assert app_settings().keys() & NEVER_PROVISIONED.keys() == set()
-
-
-def test_platform_settings_are_provisioned() -> None:
-    assert READ_BY_THE_PLATFORM.keys() - app_settings().keys() == set()
-
-
-def test_readme_lists_only_settings_that_exist() -> None:
-    assert _documented() - SETTINGS.keys() - READ_BY_THE_PLATFORM.keys() == set()
-
-
-def test_example_has_only_settings_that_exist() -> None:
-    assert _example().keys() - SETTINGS.keys() - READ_BY_THE_PLATFORM.keys() - ONLY_LOCAL.keys() == set()
+def test_readme_and_example_have_only_settings_that_exist() -> None:
+    existing = SETTINGS.keys() | READ_BY_THE_PLATFORM.keys()
+    assert _documented() - existing == set()
+    assert _example().keys() - existing - ONLY_LOCAL.keys() == set()
 
 
 def test_app_accepts_the_example() -> None:
@@ -105,19 +89,13 @@ def test_app_accepts_the_example() -> None:
 
 def test_limits_and_defaults_of_parameters_are_those_of_settings() -> None:
     schema = Settings.model_json_schema()["properties"]
-    compared: set[str] = set()
-    for setting, value in app_settings().items():
-        declared = schema.get(setting, {})
-        if declared.get("type") not in ("integer", "boolean"):
-            continue
-        [name] = parameters_of(value)
-        parameter = parameters()[name]
+    compared = {"GENERATION_TIMEOUT_SECONDS": "generationTimeoutSeconds", "RETENTION_DAYS": "retentionDays"}
+    for setting, name in compared.items():
+        assert app_settings()[setting] == f"string({name})"
+        declared, parameter = schema[setting], parameters()[name]
         limits = (parameter.limit("minValue"), parameter.limit("maxValue"))
-        assert limits == (declared.get("minimum"), declared.get("maximum")), setting
+        assert limits == (declared["minimum"], declared["maximum"]), setting
         assert parameter.default_value == declared["default"], setting
-        compared.add(setting)
-    numbers = {name for name, declared in schema.items() if declared.get("type") in ("integer", "boolean")}
-    assert compared == numbers
 
 
 def test_image_apis_of_the_parameter_are_those_of_the_app() -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
+import os
+import platform
+import shutil
 import stat
 import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from imagegen.settings import ROUTE_PREFIX
 from tests.infra.bicep import INFRA, ROOT
@@ -30,8 +34,10 @@ def test_repository_has_the_files_of_an_azd_template() -> None:
         ".devcontainer/devcontainer.json",
         ".funcignore",
         ".github/ISSUE_TEMPLATE/bug.md",
+        ".azdignore",
         ".github/workflows/azure-dev.yml",
         ".github/workflows/ci.yml",
+        ".vscode/extensions.json",
         "CODE_OF_CONDUCT.md",
         "CONTRIBUTING.md",
         "LICENSE",
@@ -71,18 +77,67 @@ def test_package_contains_dependencies_and_no_local_files(tmp_path: Path) -> Non
     assert ".git" in rules.splitlines()
 
 
-def test_packages_are_installed_for_the_python_of_the_app() -> None:
-    text = (ROOT / "azure.yaml").read_text(encoding="utf-8")
+def test_azd_deploys_a_function_app_with_packages_of_its_own() -> None:
+    service = azure_yaml()["services"]["api"]
+    # remoteBuild: the build service has another Python than the app.
+    expected = {"project": ".", "host": "function", "language": "python", "remoteBuild": False}
+    assert {name: value for name, value in service.items() if name != "hooks"} == expected
+    commands = [hook["run"].partition(" -m ")[2] for hook in service["hooks"]["prepackage"].values()]
     python = (ROOT / ".python-version").read_text(encoding="utf-8").strip()
-    commands = re.findall(r"python3? -m pip install[\s\S]*?--requirement (\S+)", text)
-    assert commands == ["requirements.txt", "requirements.txt"]
-    assert re.findall(r"--python-version (\S+)", text) == [python, python]
-    assert text.count("--target .python_packages/lib/site-packages") == 2
-    assert "remoteBuild: false" in text
+    command = (
+        "pip install --quiet --disable-pip-version-check --upgrade --target .python_packages/lib/site-packages "
+        f"--only-binary=:all: --python-version {python} --implementation cp "
+        "--platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 --requirement requirements.txt"
+    )
+    assert commands == [command, command]
+    docs = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8").replace(" \\\n  ", " ")
+    assert command.replace(" --quiet --disable-pip-version-check", "") in docs
+
+
+@pytest.mark.skipif(
+    (sys.platform, platform.machine(), sys.version_info[:2]) != ("linux", "x86_64", (3, 13)),
+    reason="the packages of the app are for Python 3.13 on Linux x86_64",
+)
+def test_packages_that_azd_deploys_import(tmp_path: Path) -> None:
+    """Run the hook of azure.yaml, and import the app with nothing but the packages that it installed."""
+    shutil.copy(ROOT / "requirements.txt", tmp_path)
+    command = azure_yaml()["services"]["api"]["hooks"]["prepackage"]["posix"]["run"]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    installed = subprocess.run(
+        ["sh", "-c", command],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "Failed to establish a new connection" in installed.stderr and "CI" not in os.environ:
+        pytest.skip("no connection to a package index")
+    assert installed.returncode == 0, installed.stderr
+    packages = tmp_path / ".python_packages" / "lib" / "site-packages"
+    native = [file.relative_to(packages) for file in packages.rglob("*.so")]
+    modules = [".".join([*file.parent.parts, file.name.partition(".")[0]]) for file in native]
+    assert "pydantic_core._pydantic_core" in modules
+    code = (
+        f"import sys, importlib; sys.path[:0] = {[str(ROOT), str(packages)]!r}\n"
+        f"for name in {[*modules, 'azure.identity']!r}: importlib.import_module(name)\n"
+        "import function_app; print(len(function_app.app.get_functions()))"
+    )
+    imported = subprocess.run(
+        [sys.executable, "-I", "-S", "-B", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert (imported.returncode, imported.stderr) == (0, "")
+    assert int(imported.stdout) > 10
 
 
 def test_hooks_exist_and_are_executable() -> None:
-    named = re.findall(r"run: (infra/hooks/\S+)", (ROOT / "azure.yaml").read_text(encoding="utf-8"))
+    hooks = azure_yaml()["hooks"]
+    named = [hook["run"] for hook in hooks["postup"].values()]
+    # A missing `az login` must not stop a deployment whose provider is registered already.
+    for hook in hooks["preprovision"].values():
+        assert "az provider register --namespace Microsoft.App --wait" in hook["run"]
+        assert "NETWORK" in hook["run"]
+        assert hook["continueOnError"]
     assert {Path(name).suffix for name in named} == {".sh", ".ps1"}
     for name in named:
         assert (ROOT / name).is_file(), name
@@ -171,6 +226,10 @@ def test_sampling_keeps_every_run_and_exception(host: dict[str, Any]) -> None:
     assert set(sampling["excludedTypes"].split(";")) >= {"Request", "Exception"}
     # The alerts read log events of these levels.
     assert host["logging"]["logLevel"]["default"] == "Information"
+
+
+def azure_yaml() -> Any:
+    return yaml.safe_load((ROOT / "azure.yaml").read_text(encoding="utf-8"))
 
 
 def _git(*arguments: str) -> list[str]:

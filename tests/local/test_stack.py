@@ -12,7 +12,7 @@ import pytest
 from local.azurite import ACCOUNT_KEY
 from local.processes import ChildError, running, start
 from local.settings import EMULATOR_PORT, EXAMPLE, LocalSettings, SettingsError, keys, port, read
-from local.stack import FUNCTION_KEY, ROOT, AlreadyRunningError, Stack, exclusive, greeting
+from local.stack import FUNCTION_KEY, ROOT, AlreadyRunningError, Stack, exclusive, functions_host, greeting
 
 
 def settings(**values: str) -> LocalSettings:
@@ -206,3 +206,19 @@ def test_ctrl_c_during_imports_prints_nothing() -> None:
         assert child.wait() == -signal.SIGINT
         assert list(child.lines())[-1:]  # read to the end of the output
     assert "Traceback" not in child.output
+
+
+def test_functions_host_can_be_core_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    func = tmp_path / "func"
+    func.write_text(
+        "#!/bin/sh\n"
+        'echo "Functions:"\n'
+        'echo "  start_generation: [POST] http://localhost:$3/api/generations"\n'
+        'echo "$1 $2 in $PWD, $SETTING"\n'
+        "exec sleep 60\n"
+    )
+    func.chmod(0o755)
+    monkeypatch.setenv("FUNCTIONS_HOST", str(func))
+    with functions_host({"SETTING": "a setting"}, port=7099) as (base_url, host):
+        assert base_url == "http://localhost:7099/api"
+        host.wait_for(f"start --port in {ROOT}, a setting")
