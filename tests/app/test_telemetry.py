@@ -27,7 +27,7 @@ from tests.app.generations import DIRECT, ID, OPERATION, POLLED, PROMPT, new
 from tests.app.lifecycle.fake_app import FakeApp
 from tests.app.test_settings import NEEDED
 
-TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+TRACE = "4bf92f35" * 4
 CALLER = f"00-{TRACE}-00f067aa0ba902b7-01"
 
 

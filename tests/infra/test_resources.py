@@ -319,7 +319,7 @@ def _outside_group(prediction: Prediction) -> list[Resource]:
 
 @rule_for(every_deployment)
 def test_telemetry_is_switched_in_host_and_worker(prediction: Prediction) -> None:
-    settings = prediction.app_settings
+    settings = prediction.settings
     on = prediction.parameters.get("openTelemetry", False)
     assert settings["PYTHON_APPLICATIONINSIGHTS_ENABLE_TELEMETRY"] == str(on).lower()
     assert settings["AzureFunctionsJobHost__telemetryMode"] == ("OpenTelemetry" if on else "ApplicationInsights")
