@@ -266,6 +266,7 @@ def test_app_without_storage_logs_events_and_no_trace(azurite: Azurite) -> None:
             functions_host(env) as (_, child),
             QueueClient.from_connection_string(storage.connection_string, CALLS_QUEUE) as queue,
         ):
+            queue.clear_messages()  # of other tests
             queue.send_message(encoded(json.dumps({"ids": [f"{uuid7()}"]})))
             child.wait_for(r"work\.returned doing='read record' attempt=1")
             child.wait_for(
