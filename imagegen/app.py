@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import time
@@ -178,9 +179,9 @@ def open_telemetry(settings: Settings) -> Telemetry:
     if not settings.telemetry:
         return NoTelemetry()
     try:
-        from imagegen.open_telemetry import (
-            OpenTelemetry,  # imported only by an app that wants it: it costs a cold start
-        )
+        # The exporter, which the worker has configured. Imported only by an app that wants it: it costs a cold start.
+        importlib.import_module("azure.monitor.opentelemetry")
+        from imagegen.open_telemetry import OpenTelemetry
     except ImportError:
         log_event("telemetry.missing", level=logging.ERROR, package="azure-monitor-opentelemetry")
         return NoTelemetry()

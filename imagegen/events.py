@@ -10,8 +10,8 @@ _LOGGER = logging.getLogger("imagegen")
 
 # urllib3 logs malformed responses with their whole URL, and image URLs are credentials.
 logging.getLogger("urllib3").setLevel(logging.ERROR)
-# The Azure SDKs log two INFO records for each storage request. The Python worker sets the root logger to INFO, and
-# host.json has no effect on Python's loggers.
+# The Azure SDKs log two INFO records for each storage request, and the Python worker sets the root logger to INFO. The
+# category "Azure" of host.json governs only the host's own clients.
 logging.getLogger("azure").setLevel(logging.WARNING)
 
 

@@ -15,6 +15,7 @@ from imagegen.generation import Generation, StoredImage
 from imagegen.telemetry import Retry, Span
 
 _NAME: Final = "imagegen"
+_TOKENS: Final = frozenset({"input_tokens", "output_tokens", "total_tokens"})
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
 
 
@@ -25,8 +26,10 @@ class _Span:
         _PROPAGATOR.inject(carrier, trace.set_span_in_context(span, Context()))
         self.traceparent = carrier.get("traceparent")
 
-    def ends_as(self, outcome: str, *, failed: bool = False) -> None:
+    def ends_as(self, outcome: str, *, failed: bool = False, generation_id: str | None = None) -> None:
         self._span.set_attribute("imagegen.outcome", outcome)
+        if generation_id:
+            self._span.set_attribute("imagegen.generation_id", generation_id)
         if failed:
             self._span.set_status(Status(StatusCode.ERROR))
 
@@ -86,8 +89,9 @@ class OpenTelemetry:
         stored = [image for image in generation.images if isinstance(image, StoredImage)]
         self._images.add(len(stored), model)
         self._bytes.add(sum(image.content_length for image in stored), model)
-        for kind, count in (generation.usage or {}).items():
-            self._tokens.add(count, {**model, "kind": kind})
+        # Only the known kinds: each other word of a faulty service would be a new time series.
+        for kind in _TOKENS & (generation.usage or {}).keys():
+            self._tokens.add((generation.usage or {})[kind], {**model, "kind": kind})
 
     def count_retry(self, model: str | None, retry: Retry) -> None:
         self._retries.add(1, {"model": model or "", "reason": retry})

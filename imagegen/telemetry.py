@@ -29,8 +29,8 @@ class Span(Protocol):
     traceparent: str | None
     """The W3C ``traceparent`` that makes later work a child of this span. None when there is no trace."""
 
-    def ends_as(self, outcome: str, *, failed: bool = False) -> None:
-        """Note how the work ended."""
+    def ends_as(self, outcome: str, *, failed: bool = False, generation_id: str | None = None) -> None:
+        """Note how the work ended, and for which generation if that was not known before."""
         ...
 
 
@@ -58,7 +58,7 @@ class _NoSpan:
     def __init__(self, parent: str | None) -> None:
         self.traceparent = parent
 
-    def ends_as(self, outcome: str, *, failed: bool = False) -> None:
+    def ends_as(self, outcome: str, *, failed: bool = False, generation_id: str | None = None) -> None:
         """Record nothing."""
 
 

@@ -101,14 +101,13 @@ class Generations:
             metadata=metadata,
             key=key.name if key else None,
         )
-        with self._ports.telemetry.span(
-            "generation.start", traceparent, model=request.model, generation_id=generation.id
-        ) as span:
+        with self._ports.telemetry.span("generation.start", traceparent, model=request.model) as span:
             created = self._create(generation.changed(traceparent=span.traceparent), key, digest)
             crash_point(CrashPoint.RECORD_CREATED)
             if isinstance(created, Generation):
-                span.ends_as("repeated")
+                span.ends_as("repeated", generation_id=created.id)
                 return created
+            span.ends_as("started", generation_id=created.generation.id)
             log_event(
                 "generation.started", id=created.generation.id, model=request.model, n=request.n, size=request.size
             )

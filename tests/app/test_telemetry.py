@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from imagegen.telemetry import NoTelemetry, valid_traceparent
 from imagegen.upstream.protocol import Answered, Ended, ImageBytes, Lost, Missing, Throttled, Unavailable, Working
 from tests.app.fakes import TWO_URLS
 from tests.app.generations import DIRECT, ID, OPERATION, POLLED, PROMPT, new
-from tests.app.lifecycle.fake_app import FakeApp
+from tests.app.lifecycle.fake_app import KEY, FakeApp
 from tests.app.test_settings import NEEDED
 
 TRACE = "4bf92f35" * 4
@@ -113,10 +114,17 @@ def test_generation_without_a_caller_has_a_trace_of_its_own(app: FakeApp, export
     assert app.read().traceparent
 
 
-def test_repeated_start_keeps_the_first_trace() -> None:
-    app = FakeApp()
-    first = app.start(traceparent=CALLER)
-    assert first.traceparent == CALLER  # kept while telemetry is off
+def test_repeated_start_keeps_the_first_trace(app: FakeApp, exported: Exported) -> None:
+    first = app.start(traceparent=CALLER, key=KEY)
+    again = app.start(traceparent=CALLER.replace("4bf92f35", "00000001"), key=KEY)
+    assert (again.id, again.traceparent) == (first.id, first.traceparent)
+    repeated = exported.spans[-1]
+    assert dict(repeated.attributes or {})["imagegen.outcome"] == "repeated"
+    assert dict(repeated.attributes or {})["imagegen.generation_id"] == first.id
+
+
+def test_trace_is_kept_while_telemetry_is_off() -> None:
+    assert FakeApp().start(traceparent=CALLER).traceparent == CALLER
 
 
 def test_failure_marks_its_span_without_its_text(app: FakeApp, exported: Exported) -> None:
@@ -125,6 +133,7 @@ def test_failure_marks_its_span_without_its_text(app: FakeApp, exported: Exporte
     submit = next(span for span in exported.spans if span.name == "upstream.submit")
     assert submit.status.status_code is StatusCode.ERROR
     assert dict(submit.attributes or {})["imagegen.outcome"] == "Ended"
+    assert PROMPT not in "".join(span.to_json() for span in exported.spans)
 
 
 def test_exception_marks_its_span_without_its_text(
@@ -137,7 +146,7 @@ def test_exception_marks_its_span_without_its_text(
     app.start(traceparent=CALLER)
     submit = next(span for span in exported.spans if span.name == "upstream.submit")
     assert submit.status.status_code is StatusCode.ERROR
-    assert not submit.events
+    assert PROMPT not in "".join(span.to_json() for span in exported.spans)
 
 
 def test_metrics_count_outcomes_and_retries(app: FakeApp, exported: Exported) -> None:
@@ -213,7 +222,10 @@ def test_no_telemetry_keeps_the_trace_of_the_caller() -> None:
 
 
 @pytest.mark.parametrize(("setting", "enabled"), [(None, False), ("false", False), ("true", True), ("1", True)])
-def test_setting_switches_telemetry_on(setting: str | None, enabled: bool) -> None:
+def test_setting_switches_telemetry_on(monkeypatch: pytest.MonkeyPatch, setting: str | None, enabled: bool) -> None:
+    # The package is not installed here.
+    monkeypatch.setitem(sys.modules, "azure.monitor", ModuleType("azure.monitor"))
+    monkeypatch.setitem(sys.modules, "azure.monitor.opentelemetry", ModuleType("azure.monitor.opentelemetry"))
     name = "PYTHON_APPLICATIONINSIGHTS_ENABLE_TELEMETRY"
     app = build(read_settings(NEEDED | ({name: setting} if setting else {})))
     assert isinstance(app.telemetry, OpenTelemetry) is enabled
@@ -222,7 +234,7 @@ def test_setting_switches_telemetry_on(setting: str | None, enabled: bool) -> No
 def test_missing_package_is_logged_and_stops_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setitem(sys.modules, "imagegen.open_telemetry", None)
+    monkeypatch.setitem(sys.modules, "azure.monitor.opentelemetry", None)
     app = build(read_settings(NEEDED | {"PYTHON_APPLICATIONINSIGHTS_ENABLE_TELEMETRY": "true"}))
     assert isinstance(app.telemetry, NoTelemetry)
     assert "telemetry.missing package=azure-monitor-opentelemetry" in caplog.text

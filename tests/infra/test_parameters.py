@@ -30,7 +30,8 @@ NOT_FOR_AZD: Final = {"currentMonth": "its default reads the clock"}
 def azd_value(name: str, parameter: Parameter) -> Any:
     """The value in main.parameters.json that lets azd set the parameter and keeps its default."""
     if name == "extraSettings":
-        return {setting: f"${{{setting}}}" for setting in tuning_settings()}
+        # azd falls back to the variables of the shell, where a developer may have AZURE_OPENAI_ENDPOINT for other apps.
+        return {setting: f"${{{setting.replace('AZURE_OPENAI_', 'IMAGE_')}}}" for setting in tuning_settings()}
     default = parameter.default_value
     if isinstance(default, (list, dict)):
         return default  # pyright: ignore[reportUnknownVariableType]

@@ -34,7 +34,9 @@ def used_by_parameters() -> set[str]:
 def test_pipeline_gets_every_variable_of_the_parameters() -> None:
     env: dict[str, str] = read_yaml(ROOT / ".github" / "workflows" / "azure-dev.yml")["jobs"]["deploy"]["env"]
     variables = SIGN_IN | (used_by_parameters() - FIXED.keys())
-    assert env == {name: f"${{{{ vars.{name} }}}}" for name in variables} | FIXED
+    # Azure refuses another first month of a budget.
+    budget = {"MONTHLY_BUDGET": "${{ vars.BUDGET_START_DATE && vars.MONTHLY_BUDGET || '' }}"}
+    assert env == {name: f"${{{{ vars.{name} }}}}" for name in variables} | budget | FIXED
 
 
 def test_pipeline_config_copies_every_variable() -> None:
@@ -53,7 +55,7 @@ def test_person_and_pipeline_use_an_azd_that_spares_other_groups() -> None:
 def test_ci_runs_the_http_tests_on_core_tools() -> None:
     commands = "\n".join(step.get("run", "") for step in steps("ci", "core-tools"))
     assert "npm install --global azure-functions-core-tools@4" in commands
-    assert re.search(r"FUNCTIONS_HOST=.+/bin/func\"\n.+ pytest .* tests/e2e tests/clients$", commands, re.MULTILINE)
+    assert re.search(r"FUNCTIONS_HOST=.+/bin/func\"\n.+ pytest tests/e2e tests/clients$", commands, re.MULTILINE)
 
 
 def test_ci_checks_the_rules_of_the_template_gallery() -> None:

@@ -197,6 +197,11 @@ def test_host_json_matches_its_schema(host: dict[str, Any]) -> None:
     assert problems == []
 
 
+def test_host_json_silences_the_storage_clients_of_the_host(host: dict[str, Any]) -> None:
+    # They log each poll of a queue as Information.
+    assert host["logging"]["logLevel"] == {"default": "Information", "Azure": "Warning"}
+
+
 def test_host_json_has_the_version_and_timeout_of_the_app(host: dict[str, Any]) -> None:
     assert host["version"] == "2.0"
     # Version 4 of the bundle: version 5 may break bindings.
