@@ -136,6 +136,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="length of a window, regardless of --speed (default: %(default)s)",
     )
+    add(
+        "--quota-part",
+        type=_number,
+        metavar="SECONDS",
+        help="also allow only a proportional part of the quota in this time: Azure does so with 1 or 10 (default: off)",
+    )
     return parser
 
 

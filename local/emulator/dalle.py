@@ -8,28 +8,6 @@ from local.emulator.direct import DirectRequest
 from local.emulator.drawing import Drawing
 from local.emulator.errors import OpenAIErrors
 
-API_VERSIONS = frozenset(
-    {
-        "2023-12-01-preview",
-        "2024-02-01",
-        "2024-02-15-preview",
-        "2024-03-01-preview",
-        "2024-04-01-preview",
-        "2024-05-01-preview",
-        "2024-06-01",
-        "2024-07-01-preview",
-        "2024-08-01-preview",
-        "2024-09-01-preview",
-        "2024-10-01-preview",
-        "2024-10-21",
-        "2024-12-01-preview",
-        "2025-01-01-preview",
-        "2025-02-01-preview",
-        "2025-03-01-preview",
-        "2025-04-01-preview",
-    }
-)
-
 _SAFE = {"severity": "safe", "filtered": False}
 _IMAGE_RESULTS = dict.fromkeys(("sexual", "violence", "hate", "self_harm"), _SAFE)
 _PROMPT_RESULTS = _IMAGE_RESULTS | {"profanity": {"detected": False, "filtered": False}}

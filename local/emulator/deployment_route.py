@@ -4,7 +4,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from local.emulator import dalle, gpt_image
+from local.emulator import api_versions, gpt_image
 from local.emulator.auth import authorize
 from local.emulator.dalle import DalleRequest
 from local.emulator.direct import DirectCalls, direct_route
@@ -20,7 +20,7 @@ def routes(emulator: Emulator, calls: DirectCalls) -> list[Route]:
         deployment: str = request.path_params["deployment"]
         version = request.query_params.get("api-version")
         dalle_3 = is_dalle(deployment, version)
-        if version not in (dalle.API_VERSIONS if dalle_3 else gpt_image.API_VERSIONS):
+        if version not in (api_versions.DALLE if dalle_3 else api_versions.GPT_IMAGE):
             raise resource_not_found()
         fields = await json_object(request, DalleRequest.errors if dalle_3 else GptImageRequest.errors)
         if isinstance(fields.get("model"), str | None):  # anything else stays, and is refused
@@ -37,4 +37,4 @@ def is_dalle(deployment: str, version: str | None) -> bool:
     name = deployment.lower()
     if name.startswith(("dall", "gpt-image")):
         return name.startswith("dall")
-    return version not in gpt_image.API_VERSIONS
+    return version not in api_versions.GPT_IMAGE

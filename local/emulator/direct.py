@@ -107,7 +107,7 @@ class DirectCalls:
     def reset(self) -> None:
         """Start new quota windows."""
         options = self._emulator.options
-        self._quotas = Quotas(options.quota, options.quota_window)
+        self._quotas = Quotas(options.quota, options.quota_window, options.quota_part)
         self._waits = RetryAfterWaits()
 
     async def respond(self, request: Request, asked: DirectRequest) -> Response:

@@ -28,6 +28,7 @@ class Options:
     seconds: float = 8.0  # duration of a direct call, before speed
     quota: int | None = None  # direct calls per deployment and window
     quota_window: float = 60.0
+    quota_part: float | None = None  # seconds of the shorter window
 
 
 @dataclass

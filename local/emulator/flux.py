@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from local.emulator import api_versions
 from local.emulator.auth import authorize_bearer
 from local.emulator.direct import DirectCalls, DirectRequest, direct_route
 from local.emulator.drawing import Drawing
@@ -50,7 +51,7 @@ def routes(emulator: Emulator, calls: DirectCalls) -> list[Route]:
     async def generate(request: Request) -> Response:
         authorize_bearer(request.headers, emulator.options.keys)
         version = request.query_params.get("api-version")
-        if request.path_params["path"] not in MODEL_PATHS or version != "preview":
+        if request.path_params["path"] not in MODEL_PATHS or version not in api_versions.FLUX:
             raise resource_not_found()
         if "content-length" not in request.headers:
             message = "The request must have a Content-Length header."

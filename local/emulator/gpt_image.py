@@ -10,16 +10,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from local.emulator import api_versions
 from local.emulator.auth import authorize
 from local.emulator.direct import DirectCalls, DirectRequest, direct_route
 from local.emulator.drawing import Drawing
 from local.emulator.emulator import Emulator
 from local.emulator.errors import OpenAIErrors, resource_not_found
 from local.emulator.validation import json_object, validate
-
-API_VERSIONS = frozenset({"2025-04-01-preview"})
-"""The dated versions of the deployment route that support these models."""
-V1_VERSIONS = frozenset({None, "preview", "v1"})
 
 _SIZES = ("1024x1024", "1024x1536", "1536x1024", "auto")
 _ANY_SIZE = re.compile(r"([1-9]\d{1,4})x([1-9]\d{1,4})")
@@ -136,7 +133,7 @@ async def respond(request: Request, fields: dict[str, Any], emulator: Emulator, 
 def routes(emulator: Emulator, calls: DirectCalls) -> list[Route]:
     async def generate(request: Request) -> Response:
         authorize(request.headers, emulator.options.keys)
-        if request.query_params.get("api-version") not in V1_VERSIONS:
+        if request.query_params.get("api-version") not in api_versions.V1:
             raise resource_not_found()
         return await respond(request, await json_object(request, GptImageRequest.errors), emulator, calls)
 

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from local.emulator import api_versions
 from local.emulator.auth import authorize
 from local.emulator.direct import DirectCalls, DirectRequest, direct_route
 from local.emulator.drawing import Drawing
@@ -55,7 +56,7 @@ class MaiRequest(DirectRequest):
 def routes(emulator: Emulator, calls: DirectCalls) -> list[Route]:
     async def generate(request: Request) -> Response:
         authorize(request.headers, emulator.options.keys)
-        if request.query_params.get("api-version") not in {None, "preview"}:
+        if request.query_params.get("api-version") not in api_versions.MAI:
             raise resource_not_found()
         fields = await json_object(request, MaiRequest.errors)
         return await calls.respond(request, validate(MaiRequest, fields, MaiRequest.errors))

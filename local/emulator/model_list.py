@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from local.emulator import dalle, gpt_image
+from local.emulator import api_versions
 from local.emulator.auth import authorize, authorize_bearer
 from local.emulator.direct import direct_route
 from local.emulator.emulator import Emulator
@@ -27,7 +27,6 @@ _MODELS = (
     "MAI-Image-2.6",
 )
 _CREATED = 1_750_000_000
-_LIST_VERSIONS = dalle.API_VERSIONS | {"2022-12-01", "2023-03-15-preview", "2023-05-15"}
 
 
 def routes(emulator: Emulator) -> list[Route]:
@@ -45,9 +44,9 @@ def routes(emulator: Emulator) -> list[Route]:
         return answer
 
     return [
-        direct_route("/openai/v1/models", listing(gpt_image.V1_VERSIONS, _v1_model), method="GET"),
-        direct_route("/openai/models", listing(_LIST_VERSIONS, _model), method="GET"),
-        direct_route("/openai/deployments", listing(_LIST_VERSIONS, _deployment), method="GET"),
+        direct_route("/openai/v1/models", listing(api_versions.V1, _v1_model), method="GET"),
+        direct_route("/openai/models", listing(api_versions.LISTS, _model), method="GET"),
+        direct_route("/openai/deployments", listing(api_versions.LISTS, _deployment), method="GET"),
     ]
 
 

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from local.emulator import api_versions
 from local.emulator.auth import Authorization, authorize, wrong_key
 from local.emulator.connection import Dropped
 from local.emulator.emulator import Emulator, base_url
@@ -23,8 +24,6 @@ from local.emulator.faults import Fault, Faults
 from local.emulator.image_storage import ImageStorage
 from local.emulator.operation import LIFETIME, Operation, OperationRequest
 from local.emulator.validation import json_object, validate
-
-API_VERSIONS = frozenset(f"2023-{month}-01-preview" for month in ("06", "07", "08", "09", "10"))
 
 _PATHS = {"documented": "/openai/operations/images/", "example": "/openai/dalle/operations/images/"}
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -227,7 +226,7 @@ class OperationsApi:
 
     def _check(self, request: Request) -> Authorization:
         authorization = authorize(request.headers, self._emulator.options.keys)
-        if request.query_params.get("api-version") not in API_VERSIONS:
+        if request.query_params.get("api-version") not in api_versions.OPERATIONS:
             raise resource_not_found()
         return authorization
 

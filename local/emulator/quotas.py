@@ -1,4 +1,7 @@
-"""Rate limits: a fixed window for each deployment, and a record of clients that ignore Retry-After."""
+"""Rate limits: a fixed window for each deployment, and a record of clients that ignore Retry-After.
+
+Azure evaluates a quota in windows of 1 or 10 seconds too: 10 calls a minute may mean 2 in 10 seconds.
+"""
 
 import math
 from collections.abc import Hashable
@@ -26,28 +29,46 @@ class Allowance:
 @dataclass
 class _Window:
     ends: float
+    limit: int
     used: int = 0
 
 
 class Quotas:
-    """The windows. A window begins with the first request after the end of the previous one."""
+    """The windows. A window begins with the first request after the end of the previous one.
 
-    def __init__(self, limit: int | None, seconds: float) -> None:
+    Parameters
+    ----------
+    part
+        Seconds of a shorter window, in which a proportional part of the quota is available. None: only the whole one.
+    """
+
+    def __init__(self, limit: int | None, seconds: float, part: float | None = None) -> None:
         self._limit = limit
         self._seconds = seconds
-        self._windows: dict[str, _Window] = {}
+        self._part = part if part and part < seconds else None
+        self._windows: dict[tuple[str, float], _Window] = {}
 
     def take(self, deployment: str, now: float) -> Allowance | None:
         """Count one request at ``now`` (unix seconds). Returns None if there is no limit."""
         if self._limit is None:
             return None
-        window = self._windows.get(deployment)
+        whole = self._window(deployment, self._seconds, self._limit, now)
+        windows = [whole]
+        if self._part:
+            share = math.ceil(self._limit * self._part / self._seconds)
+            windows.append(self._window(deployment, self._part, share, now))
+        full = [window.ends - now for window in windows if window.used >= window.limit]
+        if full:
+            return Allowance(self._limit, self._limit - whole.used, max(full))
+        for window in windows:
+            window.used += 1
+        return Allowance(self._limit, self._limit - whole.used, None)
+
+    def _window(self, deployment: str, seconds: float, limit: int, now: float) -> _Window:
+        window = self._windows.get((deployment, seconds))
         if window is None or now >= window.ends:
-            window = self._windows[deployment] = _Window(now + self._seconds)
-        if window.used >= self._limit:
-            return Allowance(self._limit, 0, window.ends - now)
-        window.used += 1
-        return Allowance(self._limit, self._limit - window.used, None)
+            window = self._windows[deployment, seconds] = _Window(now + seconds, limit)
+        return window
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import urllib3
 from PIL import Image
 
 from tests.emulator.process import KEY, Emulator, running, statuses
+from tests.emulator.tokens import ENTRA_TOKEN, OTHER_TOKEN
 
 # Azure/azure-rest-api-specs, inference stable 2024-10-21, examples/image_generation.json.
 DALLE_REQUEST = {
@@ -236,6 +237,8 @@ REFUSED = [
     Refused(
         "a known api-key and a wrong bearer at FLUX", FLUX.path, KEYED | {"authorization": "Bearer wrong"}, 401, "401"
     ),
+    Refused("a token of another scope at FLUX", FLUX.path, {"authorization": f"Bearer {OTHER_TOKEN}"}, 401, "401"),
+    Refused("a token of another scope at v1", V1.path, {"authorization": f"Bearer {OTHER_TOKEN}"}, 401, "401"),
     Refused("a wrong key at FLUX", FLUX.path, {"authorization": "Bearer wrong"}, 401, "401"),
     Refused("a key under another scheme", FLUX.path, {"authorization": f"Basic {KEY}"}, 401, "401"),
     Refused("v1 with a dated version", V1.path + "?api-version=2025-04-01-preview", KEYED, 404, "404"),
@@ -269,11 +272,11 @@ def test_call_is_refused_and_not_counted(emulator: Emulator, row: Refused) -> No
 
 ALLOWED = [
     ("v1 preview", V1.path + "?api-version=preview", KEYED),
-    ("v1 with a bearer", V1.path, {"authorization": "Bearer x"}),
+    ("v1 with a bearer", V1.path, {"authorization": f"Bearer {ENTRA_TOKEN}"}),
     ("the second key", V1.path, {"api-key": "second-key"}),
-    ("Entra at FLUX", FLUX.path, {"authorization": "Bearer e30.e30.x"}),
+    ("Entra at FLUX", FLUX.path, {"authorization": f"Bearer {ENTRA_TOKEN}"}),
     ("a wrong api-key and a known bearer at FLUX", FLUX.path, BEARER | {"api-key": "wrong"}),
-    ("Entra at MAI", MAI.path, {"authorization": "Bearer x"}),
+    ("Entra at MAI", MAI.path, {"authorization": f"Bearer {ENTRA_TOKEN}"}),
 ]
 
 
@@ -321,7 +324,7 @@ NO_CREDENTIAL: dict[str, str] = {}
 LISTS = [
     ("/openai/v1/models", KEYED, 200, "a key"),
     ("/openai/v1/models?api-version=preview", BEARER, 200, "a key as a bearer token"),
-    ("/openai/v1/models", {"authorization": "Bearer e30.e30.x"}, 200, "Entra"),
+    ("/openai/v1/models", {"authorization": f"Bearer {ENTRA_TOKEN}"}, 200, "Entra"),
     ("/openai/models?api-version=2024-10-21", KEYED, 200, "the dated list"),
     ("/openai/deployments?api-version=2022-12-01", KEYED, 200, "the list of deployments"),
     ("/openai/v1/models", NO_CREDENTIAL, 401, "no credential"),

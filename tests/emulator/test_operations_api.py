@@ -23,6 +23,7 @@ from PIL import Image
 
 from local.emulator.faults import WORDS
 from tests.emulator.process import KEY, ROOT, VERSION, Emulator, running, statuses
+from tests.emulator.tokens import ENTRA_TOKEN, OTHER_TOKEN
 
 UNKNOWN_ID = "f508bcf2-e651-4b4b-85a7-58ad77981ffa"
 GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -167,6 +168,8 @@ REFUSED = [
     Refused("an empty key", 401, "401", {"api-key": ""}),
     Refused("a wrong key and a token", 401, "401", {"api-key": "wrong", "authorization": "Bearer x"}),
     Refused("an empty key and a token", 401, "401", {"api-key": "", "authorization": "Bearer x"}),
+    Refused("a token of another scope", 401, "401", {"api-key": None, "authorization": f"Bearer {OTHER_TOKEN}"}),
+    Refused("a token that is no JWT", 401, "401", {"api-key": None, "authorization": "Bearer anything"}),
     Refused("an empty token", 401, "401", {"api-key": None, "authorization": "Bearer "}),
     Refused("another scheme", 401, "401", {"api-key": None, "authorization": "Basic eDp5"}),
     Refused("no api-version", 404, "404", version=None),
@@ -193,8 +196,8 @@ def test_invalid_submit_is_refused(emulator: Emulator, row: Refused) -> None:
 
 ACCEPTED: list[tuple[dict[str, str | None], str]] = [
     ({"api-key": "second-key"}, "the second key"),
-    ({"api-key": None, "authorization": "Bearer anything"}, "a token"),
-    ({"api-key": None, "authorization": "bearer anything"}, "a scheme in lower case"),
+    ({"api-key": None, "authorization": f"Bearer {ENTRA_TOKEN}"}, "a token"),
+    ({"api-key": None, "authorization": f"bearer {ENTRA_TOKEN}"}, "a scheme in lower case"),
     ({"content-type": "application/json; charset=utf-8"}, "a charset"),
 ]
 
@@ -586,7 +589,9 @@ def test_image_has_another_format(emulator: Emulator, word: str, form: str) -> N
 
 
 def test_stats_record_each_request(emulator: Emulator) -> None:
-    submitted = emulator.submit({"prompt": "chair"}, headers={"api-key": None, "authorization": "Bearer x"})
+    submitted = emulator.submit(
+        {"prompt": "chair"}, headers={"api-key": None, "authorization": f"Bearer {ENTRA_TOKEN}"}
+    )
     location = submitted.headers["operation-location"]
     for suffix in ("", "&a=%2F%20&"):
         emulator.get(location + suffix)

@@ -30,6 +30,29 @@ def test_window_admits_its_quota_then_names_the_wait() -> None:
     ]
 
 
+def test_part_of_the_quota_is_available_in_a_part_of_the_window() -> None:
+    quotas = Quotas(10, 60.0, 10.0)
+    waits = [
+        allowance and allowance.wait for allowance in (quotas.take("d", START + at) for at in (0, 1, 2, 10, 11, 12))
+    ]
+    assert waits == [None, None, 8.0, None, None, 8.0]
+    for at in (20, 21, 30, 31, 40, 41):
+        assert (allowance := quotas.take("d", START + at))
+        assert allowance.wait is None
+    assert (allowance := quotas.take("d", START + 50))
+    assert allowance.wait == 10.0  # the whole window is used up
+
+
+@pytest.mark.parametrize("part", [None, 0.0, 60.0, 90.0])
+def test_part_as_long_as_the_window_changes_nothing(part: float | None) -> None:
+    quotas = Quotas(2, 60.0, part)
+    assert [allowance and allowance.wait for allowance in (quotas.take("d", START + at) for at in (0, 1, 2))] == [
+        None,
+        None,
+        58.0,
+    ]
+
+
 def test_each_deployment_has_its_own_windows() -> None:
     quotas = Quotas(1, 60.0)
     assert quotas.take("a", START) == quotas.take("b", START + 30) == Allowance(1, 0, None)
