@@ -193,7 +193,7 @@ def test_host_killed_during_a_call(storage: Azurite, repeat: str, code: str | No
 
 
 def test_burst_beyond_the_quota_is_queued(storage: Azurite) -> None:
-    count, quota, window = 60, 10, 4.0
+    count, quota, window = 40, 10, 4.0
     with emulator("--speed", "0", "--quota", str(quota), "--quota-window", str(window)) as (emulator_url, _):
         env = gpt(storage, emulator_url)
         with functions_host(env) as (base_url, _):
