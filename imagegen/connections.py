@@ -93,7 +93,7 @@ class BoundedSecureConnection(HTTPSConnection):
     response_class = _BoundedResponse
 
 
-class BoundedPool(HTTPConnectionPool):
+class _Pool(HTTPConnectionPool):
     ConnectionCls = BoundedConnection  # pyright: ignore[reportAssignmentType] - as urllib3's own class is
 
 
@@ -101,8 +101,30 @@ class _SecurePool(HTTPSConnectionPool):
     ConnectionCls = BoundedSecureConnection  # pyright: ignore[reportAssignmentType] - as above
 
 
+type Pools = dict[str, type[HTTPConnectionPool | HTTPSConnectionPool]]
+"""By the scheme of the URL."""
+
+POOLS: Final[Pools] = {"http": _Pool, "https": _SecurePool}
+
+
+class BoundedAdapter(HTTPAdapter):
+    """Keep-alive sockets, and responses that obey `response_deadline`; through a proxy too."""
+
+    pools: Pools = POOLS
+    proxied_pools: Pools = POOLS
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        super().init_poolmanager(*args, **options, socket_options=KEEP_ALIVE)
+        self.poolmanager.pool_classes_by_scheme = self.pools
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **options, socket_options=KEEP_ALIVE)
+        manager.pool_classes_by_scheme = self.proxied_pools
+        return manager
+
+
 def bound(adapter: HTTPAdapter, *, connections: int) -> None:
-    """Give an adapter keep-alive sockets, and responses that obey `response_deadline`.
+    """Make an adapter of another library like a `BoundedAdapter`, except through a proxy.
 
     Parameters
     ----------
@@ -110,12 +132,4 @@ def bound(adapter: HTTPAdapter, *, connections: int) -> None:
         The number of threads that send at the same time.
     """
     adapter.init_poolmanager(10, connections, socket_options=KEEP_ALIVE)
-    pools: dict[str, type[HTTPConnectionPool | HTTPSConnectionPool]] = {"http": BoundedPool, "https": _SecurePool}
-    adapter.poolmanager.pool_classes_by_scheme = pools
-
-
-def keep_alive_adapter(connections: int) -> HTTPAdapter:
-    """An adapter for a session of requests."""
-    adapter = HTTPAdapter(pool_maxsize=connections)
-    bound(adapter, connections=connections)
-    return adapter
+    adapter.poolmanager.pool_classes_by_scheme = POOLS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
 from typing import Final
 
 from imagegen.crash_points import CrashPoint, crash_point
@@ -95,11 +94,9 @@ class Effects:
                 crash_point(CrashPoint.COPY_CLAIMED)
                 return copy_produced(self._ports, generation, produced)
             case Take(answered), _:
-                # Images of a later call must not replace those of an outcome.
-                ended = None
-                with suppress(StorageUnavailableError):
-                    ended = self.find_end(generation)
-                return ended or take_answered(self._ports, generation, answered)
+                # Also after a cancel or another outcome: the images of two calls have different names, and `finish`
+                # removes those that the winner does not list.
+                return take_answered(self._ports, generation, answered)
             case Enqueue(), _:
                 # Sent after it was written: a crash in between is a lost message, and costs the time until `due`.
                 self._ports.queue.send([generation.id])

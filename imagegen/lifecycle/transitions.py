@@ -76,7 +76,7 @@ class DueWithoutModel:
 
 @dataclass(frozen=True, slots=True)
 class AlreadyEnded:
-    """A cancel or a delete ended the generation before its call was made, or during it."""
+    """A cancel or a delete ended the generation before its call or submit was made."""
 
     winner: Generation | None
     """The outcome in ``done/``; None when the generation was deleted."""

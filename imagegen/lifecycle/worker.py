@@ -47,6 +47,8 @@ _CAUSE: Final[dict[type, str]] = {
 
 _OUTAGE_GRACE: Final = timedelta(seconds=30)
 """Time after a failure of storage in which a claim may be renewed late: its worker could not write either."""
+_LONGEST_INVOCATION: Final = timedelta(minutes=30)
+"""functionTimeout of host.json: a worker that has not renewed its claim for this long does not live."""
 
 _WRITE_WAITS: Final = (2.0, 5.0, 10.0)
 """Seconds between the tries of a write that only this worker can make. The last one repeats."""
@@ -118,8 +120,10 @@ class Worker:
         ConflictError
             When another worker changed the record. Its change is valid, this one is dropped.
         """
-        if current.generation.calling and self._ports.clock() < self._no_takeover_before:
-            return Versioned(current.generation.changed(due=self._no_takeover_before), current.etag)
+        if current.generation.calling:
+            spared_until = min(self._no_takeover_before, current.generation.due + _LONGEST_INVOCATION)
+            if self._ports.clock() < spared_until:
+                return Versioned(current.generation.changed(due=spared_until), current.etag)
         try:
             return self._run(current, has_minutes=has_minutes, is_new=is_new)
         except StorageUnavailableError:

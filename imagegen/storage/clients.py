@@ -12,7 +12,7 @@ from azure.core.exceptions import AzureError, HttpResponseError, ResourceExistsE
 from azure.core.pipeline.transport import RequestsTransport
 from azure.storage.blob import BlobServiceClient, ContainerClient, ExponentialRetry
 
-from imagegen.connections import keep_alive_adapter
+from imagegen.connections import BoundedAdapter
 from imagegen.errors import StorageUnavailableError
 from imagegen.events import log_event
 from imagegen.settings import Settings, SettingsError
@@ -63,7 +63,7 @@ def client_options(connections: int) -> dict[str, Any]:
     """Connections, timeouts and retries of every storage client."""
     session = requests.Session()
     for scheme in ("https://", "http://"):
-        session.mount(scheme, keep_alive_adapter(connections))
+        session.mount(scheme, BoundedAdapter(pool_maxsize=connections))
     # With a transport of our own, the SDK uses the timeouts of the transport only. Their default is 300 s.
     transport = RequestsTransport(
         session=session, session_owner=False, connection_timeout=_CONNECT_SECONDS, read_timeout=_READ_SECONDS

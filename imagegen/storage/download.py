@@ -21,7 +21,7 @@ from requests_hardened import Config, HTTPSession
 from requests_hardened.ip_filter import InvalidIPAddress
 from urllib3.exceptions import HTTPError
 
-from imagegen.connections import bound, response_deadline
+from imagegen.connections import BoundedAdapter, bound, response_deadline
 from imagegen.errors import ImageUnusableError
 from imagegen.urls import origin_of
 
@@ -90,10 +90,11 @@ class Downloader:
                 )
             )
         )
-        for session in (self._trusted, self._public):
-            for adapter in session.adapters.values():
-                if isinstance(adapter, HTTPAdapter):
-                    bound(adapter, connections=connections)
+        for scheme in ("https://", "http://"):
+            self._trusted.mount(scheme, BoundedAdapter(pool_maxsize=connections))
+        for adapter in self._public.adapters.values():  # of requests_hardened, which filter addresses
+            if isinstance(adapter, HTTPAdapter):
+                bound(adapter, connections=connections)
 
     @contextmanager
     def open(self, url: str) -> Generator[Download]:

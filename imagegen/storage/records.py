@@ -208,7 +208,7 @@ class BlobRecords:
         """Raise StorageUnavailableError if the container cannot be read."""
         # A missing container is fine: the first write creates it.
         with storage_errors("check"), suppress(ResourceNotFoundError):
-            self._container.get_container_properties(read_timeout=5, retry_total=0)
+            self._container.get_container_properties(read_timeout=5, retry_total=1)
 
     def count_active(self) -> int:
         """Number of active records: those of a recent listing, and those that this instance created since."""

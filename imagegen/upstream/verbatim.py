@@ -9,10 +9,9 @@ from contextvars import ContextVar
 from typing import Any
 
 import requests
-from requests.adapters import HTTPAdapter
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from imagegen.connections import KEEP_ALIVE, BoundedConnection, BoundedPool, BoundedSecureConnection
+from imagegen.connections import POOLS, BoundedAdapter, BoundedConnection, BoundedSecureConnection
 
 _TARGET: ContextVar[str] = ContextVar("target")
 """Path and query of this thread's request."""
@@ -36,18 +35,11 @@ class _SecurePool(HTTPSConnectionPool):
     ConnectionCls = _SecureConnection  # pyright: ignore[reportAssignmentType] - as above
 
 
-class VerbatimAdapter(HTTPAdapter):
+class VerbatimAdapter(BoundedAdapter):
     """Sends the ``url`` of a prepared request unchanged. A proxy for plain http needs the whole URL, normalized."""
 
-    def init_poolmanager(self, *args: Any, **options: Any) -> None:
-        super().init_poolmanager(*args, **options, socket_options=KEEP_ALIVE)
-        pools: dict[str, type[HTTPConnectionPool | HTTPSConnectionPool]] = {"http": _Pool, "https": _SecurePool}
-        self.poolmanager.pool_classes_by_scheme = pools
-
-    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
-        manager = super().proxy_manager_for(proxy, **options, socket_options=KEEP_ALIVE)
-        manager.pool_classes_by_scheme = {"http": BoundedPool, "https": _SecurePool}
-        return manager
+    pools = {"http": _Pool, "https": _SecurePool}  # noqa: RUF012 - as in the base class
+    proxied_pools = POOLS | {"https": _SecurePool}
 
     def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
         token = _TARGET.set(request.path_url)

@@ -229,14 +229,17 @@ def test_images_count_after_the_claim_is_lost(app: FakeApp) -> None:
 
 def test_later_images_do_not_replace_those_of_the_outcome(app: FakeApp) -> None:
     """Two calls were made. The second one answers after the first one has its outcome."""
+    first = new(model=DIRECT, status=Status.SUCCEEDED, images=(stored(0),))
 
     def finish_elsewhere() -> None:
-        app.records.done[ID] = new(model=DIRECT, status=Status.SUCCEEDED, images=(stored(0),))
+        app.records.done[ID] = first
+        app.images.blobs = {f"{ID}/0"}
 
     app.direct.during_call = finish_elsewhere
-    direct(app)
-    app.work()
-    assert app.steps.taken == ["save", "generate", "delete_all", "drop_active"]
+    app.write_record(new(model=DIRECT, queued=True, lost_calls=1))
+    app.worker.advance_by_id(ID, has_minutes=True)
+    assert app.direct.calls == [ID]
+    assert (app.records.done[ID], app.records.active, app.images.blobs) == (first, {}, {f"{ID}/0"})
 
 
 @pytest.mark.parametrize("outcome", [Ended(Status.FAILED, REFUSED), Lost("status 504"), Throttled("status 429")])
@@ -293,6 +296,14 @@ def test_claim_is_taken_over_after_the_grace_period(app: FakeApp) -> None:
     app.tick(seconds(29))
     assert app.queue.messages == []
     app.tick(seconds(1))
+    assert app.queue.messages == [[ID]]
+
+
+def test_storage_that_fails_for_ever_does_not_keep_a_dead_claim(app: FakeApp) -> None:
+    app.write_record(new(model=DIRECT, calling=True, claim="of a dead worker", due=NOON))
+    for _ in range(90):
+        app.worker.note_outage()
+        app.tick(seconds(20))
     assert app.queue.messages == [[ID]]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import requests
 
-from imagegen.connections import keep_alive_adapter
+from imagegen.connections import BoundedAdapter
 from imagegen.errors import ImageUnusableError
 from imagegen.storage.download import Downloader
 from tests.scripted_server import Reply, ScriptedServer, drip, http, scripted_server
@@ -113,7 +113,7 @@ def test_limit_of_a_download_does_not_bound_other_responses(server: ScriptedServ
 
     with scripted_server() as storage, requests.Session() as session:
         storage.answers(slow)
-        session.mount("http://", keep_alive_adapter(1))
+        session.mount("http://", BoundedAdapter(pool_maxsize=1))
         server.answers(http(200, BODY))
         with downloader(endpoint=server.url, seconds=0.4).open(server.url) as download:
             assert b"".join(download.chunks) == BODY
