@@ -6,7 +6,7 @@ Two slots at once are harmless: every write is conditional, and every repeated r
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -70,7 +70,7 @@ class SlotSummary:
     passed_on: int = 0
     """Generations sent to the queue."""
     left: int = 0
-    """Active generations in the last listing."""
+    """Active generations of the last listing that did not end in the slot."""
     oldest_seconds: int | None = None
     """Age of the oldest of them."""
 
@@ -83,6 +83,8 @@ class _Slot:
     known: dict[str, Versioned] = field(default_factory=dict[str, Versioned])
     """The last version of each record. A current one need not be read again; its `due` may be later than the one
     written."""
+    active: set[str] = field(default_factory=set[str])
+    """Ids of the last listing, without those that ended."""
     running: dict[Future[Versioned | None], ActiveEntry] = field(
         default_factory=dict[Future[Versioned | None], ActiveEntry]
     )
@@ -155,6 +157,8 @@ class Poller:
             self._collect(slot, {future for future in slot.running if not future.cancelled()})
         if slot.summary.passes == 0 and slot.failure:
             raise slot.failure
+        slot.summary.left = len(slot.active)
+        slot.summary.oldest_seconds = _oldest_age(slot.active, self._clock())
         return slot.summary
 
     def _pass(self, slot: _Slot, pool: ContextPool) -> bool:
@@ -170,8 +174,7 @@ class Poller:
         slot.wait = CADENCE
         now = self._clock()
         slot.summary.passes += 1
-        slot.summary.left = len(entries)
-        slot.summary.oldest_seconds = _oldest_age(entries, now)
+        slot.active = {entry.id for entry in entries}
         slot.known = {entry.id: slot.known[entry.id] for entry in entries if entry.id in slot.known}
         begun = set(slot.running)
         busy = {entry.id for entry in slot.running.values()}
@@ -247,9 +250,11 @@ class Poller:
             else:
                 if after is not None:
                     slot.known[entry.id] = after
+                else:
+                    slot.active.discard(entry.id)
 
 
-def _oldest_age(entries: Sequence[ActiveEntry], now: datetime) -> int | None:
+def _oldest_age(ids: Iterable[str], now: datetime) -> int | None:
     """Seconds."""
-    ages = [round((now - started_at(entry.id)).total_seconds()) for entry in entries if is_generation_id(entry.id)]
+    ages = [round((now - started_at(one)).total_seconds()) for one in ids if is_generation_id(one)]
     return max(ages, default=None)

@@ -278,6 +278,14 @@ def test_failed_listing_is_reported_as_an_outage(app: PollerApp, monkeypatch: py
     assert app.outages == 2
 
 
+def test_summary_does_not_count_what_ended_in_the_last_pass(app: PollerApp) -> None:
+    app.add(1)
+    done = app.run(1)
+    assert (done.passes, done.moves, done.left, done.oldest_seconds) == (1, 1, 0, None)
+    app.add(2, due=99)
+    assert app.run(1).left == 1
+
+
 def test_each_of_many_is_advanced_once(app: PollerApp) -> None:
     for number in range(10):
         app.add(number)
