@@ -32,7 +32,7 @@ start: install ## Run Azurite, the image API emulator and the app in the foregro
 	@exec $(BIN)/python -m local start
 
 test: install ## Run all tests and measure the branch coverage of imagegen/
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --cov --cov-report=term
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term
 
 chaos: install ## Kill hosts under load, and check that nothing is lost or paid twice
 	@$(BIN)/python -m tests.chaos $(if $(GENERATIONS),--generations $(GENERATIONS)) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.chaos.run import run
 from tests.chaos.scenario import POLLED_MODEL, Options, plan
-
-# A group of its own: the run uses more processes than any other test.
-pytestmark = pytest.mark.xdist_group("chaos")
 
 
 def test_small_run_loses_and_doubles_nothing(tmp_path: Path) -> None:
