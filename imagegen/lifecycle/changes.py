@@ -202,8 +202,9 @@ def model_removed(generation: Generation, now: datetime) -> Generation:
 def outcome_unknown(generation: Generation, now: datetime) -> Generation:
     lost = generation.lost_calls
     calls = "The response of the call was lost" if lost == 1 else f"The responses of {lost} calls were lost"
+    it = "it" if lost == 1 else "each of them"
     message = (
-        f"{calls}, and the image service may have billed it. The app did not call again (REPEAT_LOST_CALLS=false, "
+        f"{calls}, and the image service may have billed {it}. The app did not call again (REPEAT_LOST_CALLS=false, "
         "three lost responses, or the deadline). Start a new generation to get the images."
     )
     return ended(generation, Status.FAILED, GenerationError(code="outcomeUnknown", message=message), now)

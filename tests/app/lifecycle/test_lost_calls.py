@@ -90,17 +90,6 @@ def test_storage_outage_before_a_call_is_not_a_lost_call(app: FakeApp, monkeypat
     assert app.direct.calls == [ID]
 
 
-def test_images_of_a_crashed_call_are_removed_by_the_repeated_one(app: FakeApp) -> None:
-    app.start(DIRECT)
-    app.steps.fail_at, app.steps.fail_after = CALL + 1, True  # the first image
-    with pytest.raises(Crash):
-        app.work()
-    assert app.images.blobs == {f"{ID}/0"}
-    app.settle()
-    assert (app.read().status, app.read().lost_calls) == (Status.SUCCEEDED, 1)
-    assert app.images.blobs == {f"{ID}/0-1", f"{ID}/1-1"}
-
-
 # --- Not repeated (REPEAT_LOST_CALLS=false)
 
 
@@ -127,13 +116,17 @@ def test_lost_response_fails_without_repetition() -> None:
     assert app.direct.calls == [ID]
 
 
-def test_images_of_a_crashed_call_are_removed() -> None:
-    app = FakeApp(repeat_lost_calls=False)
+@pytest.mark.parametrize(
+    ("repeated", "code", "blobs"),
+    [(False, "outcomeUnknown", set[str]()), (True, None, {f"{ID}/0-1", f"{ID}/1-1"})],  # a repeated call has new names
+)
+def test_images_of_a_crashed_call_are_removed(repeated: bool, code: str | None, blobs: set[str]) -> None:
+    app = FakeApp(repeat_lost_calls=repeated)
     app.start(DIRECT)
     app.steps.fail_at, app.steps.fail_after = CALL + 1, True  # the first image
     with pytest.raises(Crash):
         app.work()
     assert app.images.blobs == {f"{ID}/0"}
     app.settle()
-    assert error_code(app.read()) == "outcomeUnknown"
-    assert app.images.blobs == set()
+    assert error_code(app.read()) == code
+    assert app.images.blobs == blobs
