@@ -7,7 +7,7 @@ from typing import Any
 from imagegen.deployments import Deployment
 from imagegen.generation import GenerationRequest
 from imagegen.upstream.direct import DirectApi
-from imagegen.upstream.limits import Limits, width_and_height
+from imagegen.upstream.limits import Limits, SizeRule, width_and_height
 
 
 def flux(deployment: Deployment) -> DirectApi:
@@ -29,7 +29,13 @@ def flux(deployment: Deployment) -> DirectApi:
         url=f"{deployment.endpoint}/providers/blackforestlabs/v1/{deployment.model_path}"
         f"?api-version={deployment.api_version}",
         fields=fields,
-        limits=Limits(sizes=(), most_images=4, longest_prompt=32_000, accepted={"output_format": ("png", "jpeg")}),
+        limits=Limits(
+            sizes=("auto",),
+            size_rule=SizeRule(shortest=256, longest=2048, step=16),
+            most_images=4,
+            longest_prompt=32_000,
+            accepted={"output_format": ("png", "jpeg")},
+        ),
         defaults={"size": "1024x1024"},
         bearer_key=True,
     )

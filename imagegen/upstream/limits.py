@@ -12,8 +12,46 @@ from imagegen.generation import GenerationRequest
 _NOT_IN_EVERY_MODEL: Final = ("quality", "output_format", "output_compression", "background", "style")
 """A model refuses those of these fields that it does not have. ``user`` is missing here: it is ignored instead."""
 
-_SIZE_STEP: Final = 16
-"""Pixels."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SizeRule:
+    """The sizes of a model that takes any, within limits. All numbers are pixels."""
+
+    shortest: int
+    longest: int
+    """The limits of each side."""
+    step: int = 1
+    """Each side is a multiple of this."""
+    fewest_pixels: int = 0
+    most_pixels: int | None = None
+    """The limits of width times height."""
+    most_ratio: int | None = None
+    """The limit of the long side, divided by the short one."""
+
+    def __str__(self) -> str:
+        """The rule for a caller."""
+        parts = [f"each side {self.shortest:,} to {self.longest:,} pixels"]
+        if self.step > 1:
+            parts.append(f"a multiple of {self.step}")
+        if self.most_ratio:
+            parts.append(f"the long side at most {self.most_ratio} times the short one")
+        if self.fewest_pixels and self.most_pixels:
+            parts.append(f"{self.fewest_pixels:,} to {self.most_pixels:,} pixels in all")
+        elif self.most_pixels:
+            parts.append(f"at most {self.most_pixels:,} pixels in all")
+        return f"WIDTHxHEIGHT with {', '.join(parts)}"
+
+    def has(self, width: int, height: int) -> bool:
+        """Whether the model makes this size."""
+        short, long = sorted((width, height))
+        return (
+            self.shortest <= short
+            and long <= self.longest
+            and width % self.step == height % self.step == 0
+            and (self.most_ratio is None or long <= self.most_ratio * short)
+            and self.fewest_pixels <= width * height
+            and (self.most_pixels is None or width * height <= self.most_pixels)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,9 +59,8 @@ class Limits:
     """What a model accepts, in addition to a prompt."""
 
     sizes: tuple[str, ...]
-    """Empty: any WIDTHxHEIGHT, and ``auto``."""
-    any_size_to: int | None = None
-    """Longest edge in pixels: in addition to `sizes`, any multiples of 16 up to this."""
+    size_rule: SizeRule | None = None
+    """Accepted in addition to `sizes`."""
     most_images: int
     longest_prompt: int
     """Characters."""
@@ -66,16 +103,22 @@ class Limits:
             if values is not None and getattr(request, name) not in (None, *values):
                 yield FieldProblem(name, f"'{model}' accepts {', '.join(values)}. Use one of these.")
         if not self._has_size(request.size):
-            more = f", and multiples of {_SIZE_STEP} up to {self.any_size_to}" if self.any_size_to else ""
-            yield FieldProblem("size", f"'{model}' accepts {', '.join(self.sizes)}{more}. Use one of these.")
+            yield FieldProblem("size", f"{request.size}; '{model}' accepts {self.size_words}. Use one of these.")
+
+    @property
+    def size_words(self) -> str:
+        """The accepted sizes, for a caller."""
+        listed = ", ".join(self.sizes)
+        return f"{listed}, or {self.size_rule}" if self.size_rule else listed
 
     def _has_size(self, size: str | None) -> bool:
-        if size is None or not self.sizes or size in self.sizes:
+        if size is None or size in self.sizes:
             return True
-        limit = self.any_size_to
-        return limit is not None and all(
-            edge is not None and edge <= limit and edge % _SIZE_STEP == 0 for edge in width_and_height(size)
-        )
+        match width_and_height(size):
+            case int(width), int(height):
+                return self.size_rule is not None and self.size_rule.has(width, height)
+            case _:  # auto
+                return False
 
 
 def width_and_height(size: str | None) -> tuple[int, int] | tuple[None, None]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from imagegen.deployments import Deployment
 from imagegen.generation import GenerationRequest
 from imagegen.upstream.direct import DirectApi
-from imagegen.upstream.limits import Limits, width_and_height
+from imagegen.upstream.limits import Limits, SizeRule, width_and_height
+
+_SHORTEST_SIDE: Final = 768
+_MOST_PIXELS: Final = 1024 * 1024
+_MOST_PIXELS_2_6: Final = 1536 * 1536
 
 
 def mai(deployment: Deployment) -> DirectApi:
@@ -18,9 +22,11 @@ def mai(deployment: Deployment) -> DirectApi:
         # This API has no `user`. The field changes no image, so it is not sent and not refused.
         return {"model": deployment.deployment, "prompt": request.prompt, "width": width, "height": height}
 
+    most_pixels = _MOST_PIXELS_2_6 if deployment.deployment.lower().startswith("mai-image-2.6") else _MOST_PIXELS
+    rule = SizeRule(shortest=_SHORTEST_SIDE, longest=most_pixels // _SHORTEST_SIDE, most_pixels=most_pixels)
     return DirectApi(
         url=f"{deployment.endpoint}/mai/v1/images/generations",
         fields=fields,
-        limits=Limits(sizes=(), most_images=1, longest_prompt=32_000),
+        limits=Limits(sizes=("auto",), size_rule=rule, most_images=1, longest_prompt=32_000),
         defaults={"size": "1024x1024"},
     )

@@ -13,10 +13,12 @@ from imagegen.deployments import Deployment
 from imagegen.errors import FieldProblem
 from imagegen.generation import GenerationRequest
 from imagegen.upstream.direct import DirectApi
-from imagegen.upstream.limits import Limits
+from imagegen.upstream.limits import Limits, SizeRule
 
 _FIRST_GPT_VERSION: Final = "2025"
-_LONGEST_EDGE: Final = 3840
+_GPT_IMAGE_2_SIZES: Final = SizeRule(
+    shortest=16, longest=3840, step=16, fewest_pixels=655_360, most_pixels=3840 * 2160, most_ratio=3
+)
 
 
 def openai_images(deployment: Deployment) -> DirectApi:
@@ -32,12 +34,11 @@ def openai_images(deployment: Deployment) -> DirectApi:
 
 def _gpt_image(deployment: Deployment, url: str, *, named: bool) -> DirectApi:
     """`named`: the body names the model, because the route does not."""
-    # gpt-image-1, 1-mini and 1.5 have three sizes. A deployment with a name of its own may be any later model, so the
-    # service checks its size.
+    # gpt-image-1, 1-mini and 1.5 have three sizes. A deployment with a name of its own may be any later model.
     any_size = not deployment.deployment.lower().startswith("gpt-image-1")
     limits = Limits(
         sizes=("auto", "1024x1024", "1024x1536", "1536x1024"),
-        any_size_to=_LONGEST_EDGE if any_size else None,
+        size_rule=_GPT_IMAGE_2_SIZES if any_size else None,
         most_images=10,
         longest_prompt=32_000,
         accepted={

@@ -18,9 +18,10 @@ class Model(JsonModel):
     api: str
     is_default: bool
     sizes: tuple[str, ...]
-    """Empty: any WIDTHxHEIGHT, or ``auto``."""
+    size_rule: str
+    """The accepted sizes in words: those of `sizes`, and the rule for others."""
     any_size_to: int | None
-    """Pixels. In addition to `sizes`, the model accepts edges that are multiples of 16 up to this length."""
+    """Pixels: the longest side of a size that is not in `sizes`; None if there are no others."""
     most_images: int
     longest_prompt: int
     """Characters."""
@@ -55,7 +56,8 @@ def _model(deployment: Deployment, upstream: Upstream, *, is_default: bool) -> M
         api=deployment.api.value,
         is_default=is_default,
         sizes=limits.sizes,
-        any_size_to=limits.any_size_to,
+        size_rule=limits.size_words,
+        any_size_to=limits.size_rule.longest if limits.size_rule else None,
         most_images=limits.most_images,
         longest_prompt=limits.longest_prompt,
         fields=limits.fields,

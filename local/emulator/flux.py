@@ -18,7 +18,7 @@ from local.emulator.validation import json_object, validate
 
 MODEL_PATHS = frozenset({"flux-pro-1.1", "flux-kontext-pro", "flux-2-pro", "flux-2-flex"})
 
-Side = Annotated[int, Field(ge=256, le=2048)]
+Side = Annotated[int, Field(ge=256, le=2048, multiple_of=16)]
 
 
 class FluxRequest(DirectRequest):

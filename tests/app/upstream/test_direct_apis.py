@@ -39,6 +39,7 @@ DATED = openai_images(deployment(ImageApi.IMAGES, "gpt-image-2", "2025-04-01-pre
 DALLE = openai_images(deployment(ImageApi.IMAGES, "dall-e-3", "2024-10-21"))
 FLUX = flux(deployment(ImageApi.FLUX, "FLUX.2-pro", "preview", "flux-2-pro"))
 MAI = mai(deployment(ImageApi.MAI, "MAI-Image-2.5", None))
+MAI_2_6 = mai(deployment(ImageApi.MAI, "MAI-Image-2.6", None))
 EVERY = {"v1": V1, "small": SMALL, "preview": PREVIEW, "dated": DATED, "dalle": DALLE, "flux": FLUX, "mai": MAI}
 
 
@@ -133,8 +134,8 @@ def test_body_has_no_field_that_an_api_answers_with_400(api: DirectApi) -> None:
 @pytest.mark.parametrize(
     ("api", "fields"),
     [
-        (V1, {"size": "3840x2160"}),  # multiples of 16 up to 3840
-        (V1, {"size": "16x16"}),
+        (V1, {"size": "3840x2160"}),
+        (V1, {"size": "480x1440"}),  # 1:3
         (SMALL, {"size": "1024x1536"}),
         (SMALL, {"size": "auto"}),
         (V1, {"n": 10}),
@@ -143,8 +144,10 @@ def test_body_has_no_field_that_an_api_answers_with_400(api: DirectApi) -> None:
         (V1, {"background": "transparent"}),
         (DALLE, {"prompt": "x" * 4_000}),
         (FLUX, {"n": 4}),
-        (FLUX, {"size": "1000x777"}),
-        (MAI, {"size": "1000x777"}),
+        (FLUX, {"size": "256x2048"}),
+        (MAI, {"size": "1000x777"}),  # no step
+        (MAI, {"size": "768x1365"}),
+        (MAI_2_6, {"size": "1536x1536"}),
     ],
 )
 def test_valid_request_is_accepted_unchanged(api: DirectApi, fields: dict[str, Any]) -> None:
@@ -165,6 +168,9 @@ def test_valid_request_is_accepted_unchanged(api: DirectApi, fields: dict[str, A
         (V1, {"size": "1024x1025"}, ["size"]),
         (V1, {"size": "3856x1024"}, ["size"]),  # a multiple of 16, but too long
         (V1, {"size": "1024x3856"}, ["size"]),
+        (V1, {"size": "16x16"}, ["size"]),  # too few pixels
+        (V1, {"size": "3840x3840"}, ["size"]),  # too many
+        (V1, {"size": "3840x1264"}, ["size"]),  # longer than 3:1
         (SMALL, {"size": "512x512"}, ["size"]),  # the first models have three sizes
         (SMALL, {"size": "2048x2048"}, ["size"]),
         (DATED, {"style": "vivid", "quality": "hd", "size": "17x17"}, ["style", "quality", "size"]),  # all at once
@@ -176,12 +182,18 @@ def test_valid_request_is_accepted_unchanged(api: DirectApi, fields: dict[str, A
         (DALLE, {"output_format": "png"}, ["output_format"]),
         (DALLE, {"output_compression": 1, "background": "auto"}, ["output_compression", "background"]),
         (DALLE, {"prompt": "x" * 4_001}, ["prompt"]),
+        (FLUX, {"size": "100x100"}, ["size"]),
+        (FLUX, {"size": "1000x777"}, ["size"]),
+        (FLUX, {"size": "2064x1024"}, ["size"]),
         (FLUX, {"n": 5}, ["n"]),
         (FLUX, {"quality": "high"}, ["quality"]),
         (FLUX, {"output_format": "webp"}, ["output_format"]),
         (FLUX, {"output_compression": 1, "background": "auto", "style": "vivid"},
             ["output_compression", "background", "style"]),
         (MAI, {"n": 2}, ["n"]),
+        (MAI, {"size": "767x1000"}, ["size"]),
+        (MAI, {"size": "1025x1024"}, ["size"]),
+        (MAI_2_6, {"size": "1537x1536"}, ["size"]),
         (MAI, {"quality": "auto", "output_format": "png", "output_compression": 1, "background": "auto",
                "style": "vivid"}, ["quality", "output_format", "output_compression", "background", "style"]),
     ],
@@ -201,9 +213,14 @@ def test_invalid_fields_are_refused_before_the_call(api: DirectApi, fields: dict
         (DALLE, {"prompt": "x" * 4_001}, "prompt: 4,001 characters; 'ours' accepts 4,000. Shorten it."),
         (FLUX, {"n": 5}, "n: 5 images; 'ours' accepts at most 4. Lower it."),
         (DALLE, {"quality": "high"}, "quality: 'ours' accepts standard, hd. Use one of these."),
-        (DALLE, {"size": "auto"}, "size: 'ours' accepts 1024x1024, 1792x1024, 1024x1792. Use one of these."),
-        (V1, {"size": "10x17"}, ("size: 'ours' accepts auto, 1024x1024, 1024x1536, 1536x1024, and multiples of 16 up "
-            "to 3840. Use one of these.")),
+        (DALLE, {"size": "auto"}, "size: auto; 'ours' accepts 1024x1024, 1792x1024, 1024x1792. Use one of these."),
+        (V1, {"size": "10x17"}, ("size: 10x17; 'ours' accepts auto, 1024x1024, 1024x1536, 1536x1024, or WIDTHxHEIGHT "
+            "with each side 16 to 3,840 pixels, a multiple of 16, the long side at most 3 times the short one, "
+            "655,360 to 8,294,400 pixels in all. Use one of these.")),
+        (FLUX, {"size": "100x100"}, ("size: 100x100; 'ours' accepts auto, or WIDTHxHEIGHT with each side 256 to 2,048 "
+            "pixels, a multiple of 16. Use one of these.")),
+        (MAI, {"size": "512x512"}, ("size: 512x512; 'ours' accepts auto, or WIDTHxHEIGHT with each side 768 to 1,365 "
+            "pixels, at most 1,048,576 pixels in all. Use one of these.")),
         (V1, {"output_compression": 50},
             "output_compression: needs output_format 'jpeg'. Set output_format, or leave this out."),
         (V1, {"background": "transparent", "output_format": "jpeg"},
@@ -217,20 +234,20 @@ def test_message_says_what_is_wrong_and_what_to_do(api: DirectApi, fields: dict[
 
 
 @pytest.mark.parametrize(
-    ("api", "sizes", "any_size_to", "most_images", "fields"),
+    ("api", "sizes", "has_rule", "most_images", "fields"),
     [
-        (V1, 4, 3840, 10, ("quality", "output_format", "output_compression", "background", "user")),
-        (SMALL, 4, None, 10, ("quality", "output_format", "output_compression", "background", "user")),
-        (DALLE, 3, None, 1, ("quality", "style", "user")),
-        (FLUX, 0, None, 4, ("output_format",)),
-        (MAI, 0, None, 1, ()),
+        (V1, 4, True, 10, ("quality", "output_format", "output_compression", "background", "user")),
+        (SMALL, 4, False, 10, ("quality", "output_format", "output_compression", "background", "user")),
+        (DALLE, 3, False, 1, ("quality", "style", "user")),
+        (FLUX, 1, True, 4, ("output_format",)),
+        (MAI, 1, True, 1, ()),
     ],
 )
 def test_published_limits_are_accepted(
-    api: DirectApi, sizes: int, any_size_to: int | None, most_images: int, fields: tuple[str, ...]
+    api: DirectApi, sizes: int, has_rule: bool, most_images: int, fields: tuple[str, ...]
 ) -> None:
     limits = api.limits
-    assert (len(limits.sizes), limits.any_size_to, limits.most_images) == (sizes, any_size_to, most_images)
+    assert (len(limits.sizes), limits.size_rule is not None, limits.most_images) == (sizes, has_rule, most_images)
     assert limits.fields == fields
     complete(api, prompt="x" * limits.longest_prompt, n=limits.most_images)
     for size in limits.sizes:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 from imagegen.app import build
 from imagegen.settings import read_settings
 from imagegen.web.http import Request
+from imagegen.web.model_list import Model
 
 STORAGE = "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=c2VjcmV0;EndpointSuffix=core.windows.net"
 
@@ -39,6 +42,8 @@ def test_list_has_limits_of_each_model_and_no_address() -> None:
         "api": "images",
         "isDefault": True,
         "sizes": ["auto", "1024x1024", "1024x1536", "1536x1024"],
+        "sizeRule": "auto, 1024x1024, 1024x1536, 1536x1024, or WIDTHxHEIGHT with each side 16 to 3,840 pixels, a "
+        "multiple of 16, the long side at most 3 times the short one, 655,360 to 8,294,400 pixels in all",
         "anySizeTo": 3840,
         "mostImages": 10,
         "longestPrompt": 32_000,
@@ -48,7 +53,15 @@ def test_list_has_limits_of_each_model_and_no_address() -> None:
         ("fine", "images", True, 10, 4),
         ("fast", "images", False, 10, 4),
         ("old", "images", False, 1, 3),
-        ("flux", "flux", False, 4, 0),
-        ("mai", "mai", False, 1, 0),
+        ("flux", "flux", False, 4, 1),
+        ("mai", "mai", False, 1, 1),
         ("operations", "operations", False, 5, 3),
     ]
+    assert [one["anySizeTo"] for one in listed] == [3840, None, None, 2048, 1365, None]
+    assert listed[-1]["sizeRule"] == "256x256, 512x512, 1024x1024"
+
+
+def test_api_docs_name_each_field() -> None:
+    section = Path("docs/api.md").read_text(encoding="utf-8").partition("\n## Models\n")[2].partition("\n## ")[0]
+    documented = set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
+    assert documented == {field.alias for field in Model.model_fields.values()}
