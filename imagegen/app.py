@@ -122,12 +122,13 @@ def build(settings: Settings) -> App:
         )
         for deployment in settings.deployments
     }
+    throttling = Throttling(storage, settings.generations_container)
     telemetry = open_telemetry(settings)
     ports = Ports(
         records=records,
         images=images,
         upstreams=upstreams,
-        throttling=Throttling(storage, settings.generations_container),
+        throttling=throttling,
         queue=WorkQueue(settings, CALLS_QUEUE, connections=THREADS),
         clock=utc_now,
         repeat_lost_calls=settings.repeat_lost_calls,
@@ -136,7 +137,14 @@ def build(settings: Settings) -> App:
     worker = Worker(ports)
     generations = Generations(ports, worker, new_id=new_generation_id, most_active=settings.max_active_generations)
     retention = timedelta(days=settings.retention_days)
-    monitors = Monitors(links=images, retention=retention, clock=utc_now, backlog=records.count_active)
+    monitors = Monitors(
+        links=images,
+        retention=retention,
+        clock=utc_now,
+        backlog=records.count_active,
+        throttling=throttling,
+        models=upstreams.keys(),
+    )
     return App(
         settings=settings,
         routes=Routes(

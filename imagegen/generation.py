@@ -183,6 +183,8 @@ class Generation(JsonModel):
     """Tokens, where the service counts them."""
     faults: int = 0
     """Failures of the service in a row. The back-off grows with them."""
+    fault: str | None = None
+    """The last of them, in words for the caller."""
     missing_polls: int = 0
     """Polls that were answered with 404, since the last one that found the operation."""
     missing_since: Time | None = None

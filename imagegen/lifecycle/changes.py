@@ -66,6 +66,7 @@ def accepted(generation: Generation, outcome: Accepted, now: datetime) -> Genera
         submitted=now,
         last_action=now,
         faults=0,
+        fault=None,
         due=now + timedelta(seconds=backoff.clamp(outcome.retry_after, default=backoff.SHORTEST_WAIT)),
     )
 
@@ -73,12 +74,12 @@ def accepted(generation: Generation, outcome: Accepted, now: datetime) -> Genera
 def still_working(generation: Generation, outcome: Working, now: datetime) -> Generation:
     age = (now - (generation.submitted or generation.created)).total_seconds()
     due = now + backoff.poll_wait(outcome.retry_after, age)
-    return generation.changed(faults=0, missing_polls=0, missing_since=None, due=due)
+    return generation.changed(faults=0, fault=None, missing_polls=0, missing_since=None, due=due)
 
 
 def missing(generation: Generation, outcome: Missing, now: datetime, *, jitter: float) -> Generation:
     """Poll again: a 404 alone does not say that the operation is gone."""
-    return _retry_later(generation, outcome.retry_after, now, jitter).changed(
+    return _retry_later(generation, "status 404", outcome.retry_after, now, jitter).changed(
         missing_polls=generation.missing_polls + 1, missing_since=generation.missing_since or now
     )
 
@@ -96,7 +97,7 @@ def operation_gone(generation: Generation, now: datetime) -> Generation:
 
 def unavailable(generation: Generation, outcome: Unavailable, now: datetime, *, jitter: float) -> Generation:
     """Retry later: the service did nothing."""
-    later = _retry_later(generation, outcome.retry_after, now, jitter)
+    later = _retry_later(generation, outcome.reason, outcome.retry_after, now, jitter)
     return later.changed(missing_polls=0, missing_since=None)
 
 
@@ -125,7 +126,7 @@ def claim_renewed(generation: Generation, now: datetime) -> Generation:
 
 def call_lost(generation: Generation, now: datetime, *, jitter: float) -> Generation:
     """The response of a call was lost. The service may have billed it."""
-    return _retry_later(generation, None, now, jitter).changed(lost_calls=generation.lost_calls + 1)
+    return _retry_later(generation, "lost response", None, now, jitter).changed(lost_calls=generation.lost_calls + 1)
 
 
 def claim_expired(generation: Generation) -> Generation:
@@ -167,8 +168,15 @@ def copied_in_part(
         return None
     images = tuple(None if isinstance(one, CopyFault) and one.retryable else _final(one) for one in results)
     attempts = generation.copy_attempts - by_storage
+    fault = next(result.error.message for result in results if isinstance(result, CopyFault) and result.retryable)
     return generation.changed(
-        images=images, copy_attempts=attempts, faults=faults, claim=None, last_action=now, due=retry_at
+        images=images,
+        copy_attempts=attempts,
+        faults=faults,
+        fault=fault,
+        claim=None,
+        last_action=now,
+        due=retry_at,
     )
 
 
@@ -215,9 +223,11 @@ def is_given_up(generation: Generation, now: datetime) -> bool:
     return now >= generation.deadline and generation.faults + 1 >= LATE_POLLS
 
 
-def past_deadline(generation: Generation, now: datetime) -> Generation:
+def past_deadline(generation: Generation, now: datetime, last_problem: str | None = None) -> Generation:
     seconds = round((generation.deadline - generation.created).total_seconds())
     message = f"The generation was not finished within {seconds} seconds (timeoutSeconds)."
+    if problem := last_problem or generation.fault:
+        message += f" The last problem: {problem.removesuffix('.')}."
     return failed(generation, GenerationError(code="deadlineExceeded", message=message), now)
 
 
@@ -240,12 +250,14 @@ def ended(generation: Generation, status: Status, error: GenerationError | None,
     return generation.changed(status=status, error=error, claim=None, last_action=now, due=now)
 
 
-def _retry_later(generation: Generation, retry_after: float | None, now: datetime, jitter: float) -> Generation:
+def _retry_later(
+    generation: Generation, fault: str, retry_after: float | None, now: datetime, jitter: float
+) -> Generation:
     faults = generation.faults + 1
     due = now + backoff.fault_wait(retry_after, faults, jitter=jitter)
     if now < generation.deadline:
         due = min(due, generation.deadline)
-    return generation.changed(faults=faults, calling=False, claim=None, queued=False, due=due)
+    return generation.changed(faults=faults, fault=fault, calling=False, claim=None, queued=False, due=due)
 
 
 def _with_images(generation: Generation, images: Sequence[StoredImage | FailedImage], now: datetime) -> Generation:

@@ -102,8 +102,8 @@ class Effects:
                 self._ports.queue.send([generation.id])
                 crash_point(CrashPoint.MESSAGE_SENT)
                 return None
-            case Pause(until), _:
-                self._ports.throttling.pause(generation.request.model or "", until)
+            case Pause(throttle), _:
+                self._ports.throttling.pause(generation.request.model or "", throttle)
                 crash_point(CrashPoint.PAUSE_WRITTEN)
                 return None
             case Rest() | Leave(), _:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from imagegen.generation import Generation, KeyClaim, StoredImage, Versioned
 from imagegen.telemetry import NoTelemetry, Telemetry
-from imagegen.upstream.protocol import ImageSource, Upstream
+from imagegen.upstream.protocol import ImageSource, Throttle, Upstream
 
 type Clock = Callable[[], datetime]
 """The time now, aware, UTC."""
@@ -109,12 +109,12 @@ class Images(Protocol):
 class Throttling(Protocol):
     """The throttles of the deployments, shared by all instances."""
 
-    def paused_until(self, model: str) -> datetime | None:
-        """End of the deployment's throttle. None when there is none."""
+    def current(self, model: str) -> Throttle | None:
+        """The deployment's throttle, which may have ended. None when there is none."""
         ...
 
-    def pause(self, model: str, until: datetime) -> None:
-        """Tell all instances not to call the deployment before this time."""
+    def pause(self, model: str, throttle: Throttle) -> None:
+        """Tell all instances not to call the deployment before the end of this throttle."""
         ...
 
 

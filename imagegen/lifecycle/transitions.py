@@ -20,6 +20,7 @@ from imagegen.upstream.protocol import (
     Lost,
     Missing,
     Produced,
+    Throttle,
     Throttled,
     Unavailable,
     Working,
@@ -55,8 +56,8 @@ class DueForPolled:
 
     repeat_lost_calls: bool
     """Whether a call whose response was lost may be repeated (and billed twice)."""
-    paused_until: datetime | None
-    """End of the deployment's throttle."""
+    throttle: Throttle | None
+    """Of the deployment; it may have ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class DueForDirect:
     """The record is due, and its model answers with the images."""
 
     repeat_lost_calls: bool
-    paused_until: datetime | None
+    throttle: Throttle | None
     has_minutes: bool
     """Whether this worker can spend the minutes of a call."""
 
@@ -159,9 +160,9 @@ class Take:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Tell all workers not to call the deployment before this time."""
+    """Tell all workers not to call the deployment for a while."""
 
-    until: datetime
+    throttle: Throttle
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +271,8 @@ def transition(  # noqa: C901 - the table: one case for each pair
             until = backoff.pause_until(outcome.retry_after, generation.faults, now)
             waiting = changes.paused(generation, until, now, jitter=jitter)
             # The record first: a record with `calling` and no call would count as a lost call.
-            return Step(waiting.changed(faults=generation.faults + 1), Pause(until))
+            waiting = waiting.changed(faults=generation.faults + 1, fault=outcome.reason)
+            return Step(waiting, Pause(Throttle(until, outcome.reason)))
 
         case (
             (State.WAITING, Working() | Produced() | Missing() | Answered() | Lost() | Copied())
@@ -288,12 +290,14 @@ def _begin(generation: Generation, due: DueForPolled | DueForDirect, now: dateti
     late = now >= generation.deadline
     if lost >= MOST_LOST_CALLS or (lost and (late or not due.repeat_lost_calls)):
         return Step(changes.outcome_unknown(generation, now), Finish())
+    throttled = due.throttle if due.throttle and due.throttle.until > now else None
     if late:
-        return Step(changes.past_deadline(generation, now), Finish())
+        waited_for = f"the image service throttled: {throttled.reason}" if throttled else None
+        return Step(changes.past_deadline(generation, now, waited_for), Finish())
     if isinstance(due, DueForDirect) and not due.has_minutes:
         return Step(changes.queued(generation, now), Enqueue())
-    if due.paused_until and due.paused_until > now:
-        return Step(changes.paused(generation, due.paused_until, now, jitter=jitter), Rest())
+    if throttled:
+        return Step(changes.paused(generation, throttled.until, now, jitter=jitter), Rest())
     if isinstance(due, DueForDirect):
         return Step(changes.call_claimed(generation, now, claim=claim), Call())
     return Step(generation, Submit())

@@ -206,10 +206,10 @@ class Worker:
         repeat = self._ports.repeat_lost_calls
         direct = isinstance(upstream, Direct)
         may_call = generation.operation_location is None and (has_minutes or not direct)
-        paused_until = self._ports.throttling.paused_until(generation.request.model or "") if may_call else None
+        throttle = self._ports.throttling.current(generation.request.model or "") if may_call else None
         if direct:
-            return DueForDirect(repeat, paused_until, has_minutes)
-        return DueForPolled(repeat, paused_until)
+            return DueForDirect(repeat, throttle, has_minutes)
+        return DueForPolled(repeat, throttle)
 
     def _write(self, current: Versioned, step: Step) -> Versioned:
         """Write what other workers must know. Raises ConflictError when one of them changed the record."""
@@ -227,7 +227,7 @@ class Worker:
         generation = step.generation
         match outcome:
             case Throttled() | Unavailable() | Missing():
-                resumes = step.effect.until if isinstance(step.effect, Pause) else generation.due
+                resumes = step.effect.throttle.until if isinstance(step.effect, Pause) else generation.due
                 log_event(
                     "upstream.unavailable",
                     level=logging.WARNING,

@@ -112,6 +112,14 @@ class Throttled:
 
 
 @dataclass(frozen=True, slots=True)
+class Throttle:
+    """A pause of all calls of a deployment, as all instances see it."""
+
+    until: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Lost:
     """The request may have reached the service, but no answer came. The call may have been billed."""
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Final
 from urllib.parse import quote
 
@@ -23,7 +23,8 @@ from imagegen.generation import (
     Time,
 )
 from imagegen.lifecycle.ports import Clock
-from imagegen.web.ports import ImageLinks
+from imagegen.upstream.protocol import Throttle
+from imagegen.web.ports import CurrentThrottles, ImageLinks
 
 _RETRY_AFTER_SECONDS: Final = 5
 _LONGEST_RETRY_AFTER: Final = 60
@@ -92,6 +93,8 @@ class Monitor(JsonModel):
 
     id: str
     status: Status
+    status_message: Annotated[str | None, OMIT_NONE]
+    """What an unfinished generation waits for, and the next try. Left out while the service works on it."""
     created_date_time: Time
     last_action_date_time: Time
     expires_date_time: Time
@@ -128,10 +131,25 @@ class Monitors:
         How long records and images are kept.
     backlog
         The approximate number of active generations.
+    throttling
+        The throttle of each deployment.
+    models
+        The names of the deployments.
     """
 
-    def __init__(self, *, links: ImageLinks, retention: timedelta, clock: Clock, backlog: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        *,
+        links: ImageLinks,
+        retention: timedelta,
+        clock: Clock,
+        backlog: Callable[[], int],
+        throttling: CurrentThrottles,
+        models: Collection[str],
+    ) -> None:
         self._links = links
+        self._throttling = throttling
+        self._models = models
         self._retention = retention
         self._clock = clock
         self._backlog = backlog
@@ -142,6 +160,7 @@ class Monitors:
         return Monitor(
             id=generation.id,
             status=generation.status,
+            status_message=self._status_message(generation),
             created_date_time=generation.created,
             last_action_date_time=generation.last_action,
             expires_date_time=generation.created + self._retention,
@@ -171,6 +190,29 @@ class Monitors:
             seconds = max(seconds, round((generation.due - self._clock()).total_seconds()))
         return {"Retry-After": str(min(_LONGEST_RETRY_AFTER, seconds))}
 
+    def _status_message(self, generation: Generation) -> str | None:
+        if generation.status.is_terminal or generation.calling:
+            return None
+        model = generation.request.model or ""
+        if model not in self._models:
+            return (
+                f"The settings of the app do not name the model '{model}'. The generation continues when they do, "
+                "until its deadline (timeoutSeconds)."
+            )
+        now = self._clock()
+        if generation.operation_location is None and (throttle := self._throttle(model)) and throttle.until > now:
+            return f"Throttled by the image service: {throttle.reason}; next try {_clock_time(throttle.until)}."
+        if generation.fault:
+            next_try = _clock_time(generation.due) if generation.due > now else "soon"
+            return f"The last try failed: {generation.fault.removesuffix('.')}; next try {next_try}."
+        return "Waits in the queue for a worker." if generation.queued else None
+
+    def _throttle(self, model: str) -> Throttle | None:
+        try:
+            return self._throttling.current(model)
+        except StorageUnavailableError:  # the message is only a hint
+            return None
+
     def _result(self, generation: Generation) -> MonitorResult:
         return MonitorResult(data=[self._image(image) for image in generation.images if image])
 
@@ -195,6 +237,10 @@ class Monitors:
             return self._links.link(image)
         except StorageUnavailableError:  # the image is there, and the result must not be hidden
             return None
+
+
+def _clock_time(moment: datetime) -> str:
+    return f"{moment:%H:%M:%S}Z"
 
 
 def _urls(generation: Generation, base: str) -> MonitorUrls:

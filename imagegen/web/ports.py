@@ -7,6 +7,15 @@ from typing import Protocol
 
 from imagegen.generation import Generation, GenerationRequest, Status, StoredImage
 from imagegen.idempotency import IdempotencyKey
+from imagegen.upstream.protocol import Throttle
+
+
+class CurrentThrottles(Protocol):
+    """The throttles of the deployments."""
+
+    def current(self, model: str) -> Throttle | None:
+        """The deployment's throttle, which may have ended. None when there is none."""
+        ...
 
 
 class Generations(Protocol):

@@ -20,6 +20,7 @@ from imagegen.upstream.protocol import (
     Lost,
     Missing,
     Produced,
+    Throttle,
     Throttled,
     Unavailable,
     Working,
@@ -254,17 +255,17 @@ class FakeThrottling:
     """One throttle for each model."""
 
     steps: Steps
-    paused: dict[str, datetime] = field(default_factory=dict[str, datetime])
+    paused: dict[str, Throttle] = field(default_factory=dict[str, Throttle])
     reads: list[str] = field(default_factory=list[str])
     """Model of each read. A read is a storage transaction."""
 
-    def paused_until(self, model: str) -> datetime | None:
+    def current(self, model: str) -> Throttle | None:
         self.reads.append(model)
         return self.paused.get(model)
 
-    def pause(self, model: str, until: datetime) -> None:
+    def pause(self, model: str, throttle: Throttle) -> None:
         def act() -> None:
-            self.paused[model] = max(until, self.paused.get(model, until))
+            self.paused[model] = max(throttle, self.paused.get(model, throttle), key=lambda one: one.until)
 
         self.steps.take("pause", act)
 

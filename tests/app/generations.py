@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from imagegen.generation import FailedImage, Generation, GenerationError, GenerationRequest, Status, StoredImage
+from imagegen.upstream.protocol import Throttle
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 ID = "019ab0f0-1111-7000-8000-000000000001"
@@ -42,6 +43,11 @@ def stored(index: int = 0) -> StoredImage:
     return StoredImage(
         container="images", blob=f"{ID}/{index}.png", content_type="image/png", content_length=8, sha256="0" * 64
     )
+
+
+def throttle(number: float, reason: str = "status 429") -> Throttle:
+    """A throttle that ends this many seconds after NOON."""
+    return Throttle(NOON + seconds(number), reason)
 
 
 def failed(code: str, message: str = "why") -> FailedImage:

@@ -10,7 +10,7 @@ from imagegen.errors import ImageUnusableError
 from imagegen.generation import Generation, GenerationError, Status
 from imagegen.upstream.protocol import Answered, Ended, ImageBytes, ImageUrl, Lost, Throttled, Unavailable
 from tests.app.fakes import TWO_URLS, CallOutcome, PollOutcome
-from tests.app.generations import DIRECT, ID, NOON, POLLED, PROMPT, new, running, seconds
+from tests.app.generations import DIRECT, ID, POLLED, PROMPT, new, running, seconds, throttle
 from tests.app.lifecycle.fake_app import KEY, FakeApp
 
 TRUNCATED = ImageUnusableError("imageTruncated", "cut", again=True)
@@ -82,7 +82,7 @@ def test_throttle_is_logged_with_the_length_of_the_pause(app: FakeApp, caplog: p
 
 
 def test_wait_for_the_end_of_a_throttle_is_not_logged(app: FakeApp, caplog: pytest.LogCaptureFixture) -> None:
-    app.throttling.pause(DIRECT, NOON + seconds(30))
+    app.throttling.pause(DIRECT, throttle(30))
     app.write_record(new(model=DIRECT))
     app.worker.advance_by_id(ID, has_minutes=True)
     assert lines(caplog) == []

@@ -9,7 +9,7 @@ from imagegen.generation import FailedImage, Generation, GenerationError, Status
 from imagegen.lifecycle.generations import SUBMIT_CLAIM
 from imagegen.upstream.protocol import Ended, ImageRefused, ImageUrl, Produced, Unavailable, Working
 from tests.app.fakes import TWO_URLS, Crash, PollOutcome
-from tests.app.generations import ID, NOON, OPERATION, POLLED, error_code, new, running, seconds, stored
+from tests.app.generations import ID, NOON, OPERATION, POLLED, error_code, new, running, seconds, stored, throttle
 from tests.app.lifecycle.fake_app import FakeApp
 
 ERROR = GenerationError(code="contentFilter", message="No.")
@@ -211,7 +211,7 @@ def test_retry_is_not_later_than_the_deadline(app: FakeApp) -> None:
 
 def test_start_during_a_short_throttle_is_due_when_it_ends(app: FakeApp) -> None:
     """Its record must say so: the timer would find the `due` of the start, 45 s later."""
-    app.throttling.pause(POLLED, NOON + seconds(2))
+    app.throttling.pause(POLLED, throttle(2))
     app.start()
     assert app.records.active[ID].generation.due == NOON + seconds(2)
     app.clock.now += seconds(2)

@@ -8,7 +8,7 @@ from imagegen.errors import StorageUnavailableError
 from imagegen.generation import Status
 from imagegen.lifecycle.generations import SUBMIT_CLAIM
 from imagegen.upstream.protocol import Answered, ImageBytes, Throttled
-from tests.app.generations import DIRECT, ID, NOON, POLLED, error_code, seconds
+from tests.app.generations import DIRECT, ID, NOON, POLLED, error_code, seconds, throttle
 from tests.app.lifecycle.fake_app import FakeApp
 
 
@@ -18,7 +18,7 @@ def test_one_429_pauses_all_calls_of_the_model(app: FakeApp) -> None:
         app.start(DIRECT)
     app.work()
     assert app.direct.calls == [ID]
-    assert app.throttling.paused == {DIRECT: NOON + seconds(30)}
+    assert app.throttling.paused == {DIRECT: throttle(30)}
     app.tick(seconds(29))
     app.work()
     assert app.direct.calls == [ID]
@@ -32,11 +32,11 @@ def test_429_of_a_submit_pauses_the_model(app: FakeApp) -> None:
     app.polled.submit_outcome = Throttled("status 429", 30)
     started = [app.start() for _ in range(3)]
     assert app.polled.operations == [started[0].id]
-    assert app.throttling.paused == {POLLED: NOON + seconds(30)}
+    assert app.throttling.paused == {POLLED: throttle(30)}
 
 
 def test_pause_of_one_model_does_not_stop_another(app: FakeApp) -> None:
-    app.throttling.pause(DIRECT, NOON + seconds(600))
+    app.throttling.pause(DIRECT, throttle(600))
     assert app.start().status is Status.RUNNING
     assert app.polled.operations == [ID]
 
@@ -54,7 +54,7 @@ def test_throttle_is_read_only_before_a_submit_or_a_call(app: FakeApp) -> None:
 
 
 def test_generations_resume_spread_after_a_pause(app: FakeApp) -> None:
-    app.throttling.pause(DIRECT, NOON + seconds(20))
+    app.throttling.pause(DIRECT, throttle(20))
     dues: list[float] = []
     for app.jitter in (0.0, 0.25, 0.5, 1.0):
         started = app.start(DIRECT)
@@ -65,7 +65,7 @@ def test_generations_resume_spread_after_a_pause(app: FakeApp) -> None:
 
 
 def test_deadline_holds_during_a_pause(app: FakeApp) -> None:
-    app.throttling.pause(DIRECT, NOON + seconds(3_600))
+    app.throttling.pause(DIRECT, throttle(3_600))
     app.start(DIRECT)
     app.work()
     assert app.records.active[ID].generation.due <= NOON + seconds(600)
@@ -74,7 +74,10 @@ def test_deadline_holds_during_a_pause(app: FakeApp) -> None:
     assert not app.read().status.is_terminal
     app.tick(seconds(1))
     app.work()
-    assert error_code(app.read()) == "deadlineExceeded"
+    error = app.read().error
+    assert error
+    assert error.code == "deadlineExceeded"
+    assert error.message.endswith("The last problem: the image service throttled: status 429.")
     assert app.direct.calls == []
 
 

@@ -43,11 +43,12 @@ from imagegen.upstream.protocol import (
     Lost,
     Missing,
     Produced,
+    Throttle,
     Throttled,
     Unavailable,
     Working,
 )
-from tests.app.generations import NOON, OPERATION, error_code, new, running, seconds, stored
+from tests.app.generations import NOON, OPERATION, error_code, new, running, seconds, stored, throttle
 
 DEADLINE = new().deadline
 CLAIM = "the claim of this worker"
@@ -55,8 +56,8 @@ REFUSED = GenerationError(code="contentFilter", message="No.")
 FAULT = CopyFault(GenerationError(code="imageTruncated", message="cut"), retryable=True)
 PRODUCED = Produced((ImageUrl("u"), ImageUrl("v")))
 ANSWERED = Answered(())
-FREE_POLLED = DueForPolled(repeat_lost_calls=True, paused_until=None)
-FREE_DIRECT = DueForDirect(repeat_lost_calls=True, paused_until=None, has_minutes=True)
+FREE_POLLED = DueForPolled(repeat_lost_calls=True, throttle=None)
+FREE_DIRECT = DueForDirect(repeat_lost_calls=True, throttle=None, has_minutes=True)
 
 RECORDS = {
     State.WAITING: new(),
@@ -80,7 +81,7 @@ TABLE: list[tuple[State, Outcome, type | object, dict[str, object]]] = [
     (State.WAITING, FREE_DIRECT, Call(), {"calling": True, "claim": CLAIM, "status": Status.RUNNING, "lost_calls": 0}),
     (State.WAITING, DueWithoutModel(), Leave(), {"due": NOON + seconds(60), "lost_calls": 0}),
     (State.WAITING, Accepted(OPERATION, None), Rest(), {"operation_location": OPERATION, "status": Status.RUNNING}),
-    (State.WAITING, Throttled("429", 30), Pause(NOON + seconds(30)), {"faults": 1, "due": NOON + seconds(30)}),
+    (State.WAITING, Throttled("429", 30), Pause(throttle(30, "429")), {"faults": 1, "due": NOON + seconds(30)}),
     (State.WAITING, Unavailable("503"), Rest(), {"faults": 1, "due": NOON + seconds(1)}),
     (State.WAITING, Ended(Status.FAILED, REFUSED), Finish(), {"error.code": "contentFilter"}),
     (State.WAITING, Working(None), IMPOSSIBLE, {}),
@@ -95,7 +96,7 @@ TABLE: list[tuple[State, Outcome, type | object, dict[str, object]]] = [
     (State.CALLING, FREE_DIRECT, Call(), {"calling": True, "claim": CLAIM, "lost_calls": 1}),
     (State.CALLING, DueWithoutModel(), Leave(), {"due": NOON + seconds(60), "lost_calls": 0, "calling": True}),
     (State.CALLING, ANSWERED, Take(ANSWERED), {"calling": True}),
-    (State.CALLING, Throttled("429", 30), Pause(NOON + seconds(30)), {"calling": False, "lost_calls": 0, "faults": 1}),
+    (State.CALLING, Throttled("429", 30), Pause(throttle(30, "429")), {"calling": False, "lost_calls": 0, "faults": 1}),
     (State.CALLING, Unavailable("503"), Rest(), {"calling": False, "lost_calls": 0, "faults": 1}),
     (State.CALLING, Lost("504"), Rest(), {"calling": False, "claim": None, "lost_calls": 1, "faults": 1}),
     (State.CALLING, Ended(Status.FAILED, REFUSED), Finish(), {"error.code": "contentFilter"}),
@@ -158,8 +159,8 @@ def test_pair_has_its_effect_and_record(
     assert step.generation.status.is_terminal is isinstance(effect, Finish | Drop)
 
 
-def due_direct(*, repeat: bool = True, paused_until: datetime | None = None, has_minutes: bool = True) -> DueForDirect:
-    return DueForDirect(repeat, paused_until, has_minutes)
+def due_direct(*, repeat: bool = True, throttle: Throttle | None = None, has_minutes: bool = True) -> DueForDirect:
+    return DueForDirect(repeat, throttle, has_minutes)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +173,7 @@ def due_direct(*, repeat: bool = True, paused_until: datetime | None = None, has
         (calling(), NOON, due_direct(has_minutes=False), Enqueue()),
         (calling(), NOON, due_direct(repeat=False), "outcomeUnknown"),
         (new(lost_calls=1), NOON, due_direct(repeat=False, has_minutes=False), "outcomeUnknown"),
-        (calling(), NOON, DueForPolled(repeat_lost_calls=False, paused_until=None), "outcomeUnknown"),
+        (calling(), NOON, DueForPolled(repeat_lost_calls=False, throttle=None), "outcomeUnknown"),
         (new(lost_calls=2), NOON, due_direct(), Call()),
         (calling(lost_calls=1), NOON, due_direct(), Call()),
         (calling(lost_calls=2), NOON, due_direct(), "outcomeUnknown"),  # the third lost call
@@ -183,11 +184,11 @@ def due_direct(*, repeat: bool = True, paused_until: datetime | None = None, has
         (new(), DEADLINE + seconds(1), due_direct(), "deadlineExceeded"),
         (new(lost_calls=1), DEADLINE, due_direct(), "outcomeUnknown"),  # the lost call may have been billed
         (new(), DEADLINE, FREE_POLLED, "deadlineExceeded"),  # no billed work begins past the deadline
-        (new(), DEADLINE, due_direct(paused_until=DEADLINE + seconds(60)), "deadlineExceeded"),
-        (new(), NOON, due_direct(paused_until=NOON + seconds(9)), Rest()),
-        (new(), NOON, due_direct(paused_until=NOON), Call()),  # the throttle ends at this moment
-        (new(), NOON, DueForPolled(repeat_lost_calls=True, paused_until=NOON + seconds(9)), Rest()),
-        (new(), NOON, DueForPolled(repeat_lost_calls=True, paused_until=NOON), Submit()),
+        (new(), DEADLINE, due_direct(throttle=Throttle(DEADLINE + seconds(60), "429")), "deadlineExceeded"),
+        (new(), NOON, due_direct(throttle=throttle(9)), Rest()),
+        (new(), NOON, due_direct(throttle=throttle(0)), Call()),  # the throttle ends at this moment
+        (new(), NOON, DueForPolled(repeat_lost_calls=True, throttle=throttle(9)), Rest()),
+        (new(), NOON, DueForPolled(repeat_lost_calls=True, throttle=throttle(0)), Submit()),
     ],
 )
 def test_due_record_starts_waits_or_ends(
@@ -228,7 +229,7 @@ def test_404s_count_in_a_row_only(found: Working | Produced | Unavailable) -> No
 
 
 def test_throttled_generation_resumes_after_the_pause() -> None:
-    step = after(calling(queued=True), due_direct(paused_until=NOON + seconds(9)), jitter=1.0)
+    step = after(calling(queued=True), due_direct(throttle=throttle(9)), jitter=1.0)
     assert step.generation.due == NOON + seconds(18)
     assert (step.generation.calling, step.generation.queued, step.generation.lost_calls) == (False, False, 1)
 
@@ -316,7 +317,7 @@ def test_winner_of_a_race_is_the_outcome() -> None:
 @pytest.mark.parametrize(("faults", "pause"), [(0, 5), (1, 10), (2, 20)])
 def test_pause_without_retry_after_grows_with_faults(faults: int, pause: float) -> None:
     step = after(new(faults=faults), Throttled("429"))
-    assert step.effect == Pause(NOON + seconds(pause))
+    assert step.effect == Pause(throttle(pause, "429"))
     assert step.generation.faults == faults + 1
 
 

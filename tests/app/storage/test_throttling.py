@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 from threading import Barrier
 from uuid import uuid4
 
@@ -13,10 +12,12 @@ from azure.storage.blob import BlobServiceClient, ContainerClient
 
 from imagegen.errors import StorageUnavailableError
 from imagegen.storage.throttling import Throttling
+from imagegen.upstream.protocol import Throttle
 from local.azurite import Azurite
-from tests.app.generations import NOON, seconds
+from tests.app.generations import throttle
 
-LATER = NOON + seconds(30)
+LATER = throttle(30)
+LATEST = throttle(35, "quota used up: \u00e9\u2013")  # metadata are ASCII
 
 
 class Instances:
@@ -42,47 +43,47 @@ def instances(azurite: Azurite) -> Instances:
 
 
 def test_no_pause_without_a_container(instances: Instances) -> None:
-    assert instances.new().paused_until("gpt") is None
+    assert instances.new().current("gpt") is None
 
 
 def test_pause_of_one_instance_holds_for_all(instances: Instances) -> None:
     instances.new().pause("gpt", LATER)
-    assert instances.new().paused_until("gpt") == LATER
-    assert instances.new().paused_until("flux") is None
+    assert instances.new().current("gpt") == LATER
+    assert instances.new().current("flux") is None
 
 
 @pytest.mark.parametrize(
     ("first", "second", "expected"),
     [
-        (LATER, LATER + seconds(5), LATER + seconds(5)),
-        (LATER + seconds(5), LATER, LATER + seconds(5)),  # the later time counts, whichever came last
+        (LATER, LATEST, LATEST),
+        (LATEST, LATER, LATEST),  # the later time counts, whichever came last
         (LATER, LATER, LATER),
     ],
 )
 def test_later_of_two_pauses_counts(
-    instances: Instances, first: datetime, second: datetime, expected: datetime
+    instances: Instances, first: Throttle, second: Throttle, expected: Throttle
 ) -> None:
     one, other = instances.new(), instances.new()
     one.pause("gpt", first)
     other.pause("gpt", second)
-    assert other.paused_until("gpt") == instances.new().paused_until("gpt") == expected
+    assert other.current("gpt") == instances.new().current("gpt") == expected
 
 
 def test_value_is_cached_for_two_seconds(instances: Instances) -> None:
     one, other = instances.new(), instances.new()
-    assert one.paused_until("gpt") is None
+    assert one.current("gpt") is None
     other.pause("gpt", LATER)
     instances.now = 1.9
-    assert one.paused_until("gpt") is None
+    assert one.current("gpt") is None
     instances.now = 2.0
-    assert one.paused_until("gpt") == LATER
+    assert one.current("gpt") == LATER
 
 
 def test_own_pause_is_cached(instances: Instances) -> None:
     one = instances.new()
     one.pause("gpt", LATER)
     instances.container.delete_container()
-    assert one.paused_until("gpt") == LATER
+    assert one.current("gpt") == LATER
 
 
 def test_slow_read_does_not_hide_a_newer_pause(instances: Instances, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,15 +94,15 @@ def test_slow_read_does_not_hide_a_newer_pause(instances: Instances, monkeypatch
         one.pause("gpt", LATER)
 
     monkeypatch.setattr(one, "_read", pause_meanwhile)
-    assert one.paused_until("gpt") == LATER
-    assert one.paused_until("gpt") == LATER
+    assert one.current("gpt") == LATER
+    assert one.current("gpt") == LATER
 
 
 @pytest.mark.parametrize("name", ["FLUX.1-Kontext-pro", "our images/2?", "\u00fc", "a" * 128, "..", "."])
 def test_deployments_of_any_name_are_paused_separately(instances: Instances, name: str) -> None:
     instances.new().pause(name, LATER)
-    assert instances.new().paused_until(name) == LATER
-    assert instances.new().paused_until("gpt") is None
+    assert instances.new().current(name) == LATER
+    assert instances.new().current("gpt") is None
     [blob] = instances.container.list_blob_names()
     assert blob.startswith("throttling/")  # outside of active/ and done/
 
@@ -111,9 +112,9 @@ def test_malformed_pause_is_ignored_and_replaced(instances: Instances, metadata:
     instances.new().pause("gpt", LATER)
     [blob] = instances.container.list_blob_names()
     instances.container.get_blob_client(blob).set_blob_metadata(metadata)
-    assert instances.new().paused_until("gpt") is None
+    assert instances.new().current("gpt") is None
     instances.new().pause("gpt", LATER)
-    assert instances.new().paused_until("gpt") == LATER
+    assert instances.new().current("gpt") == LATER
 
 
 def test_parallel_pauses_agree_in_the_end(instances: Instances) -> None:
@@ -121,17 +122,17 @@ def test_parallel_pauses_agree_in_the_end(instances: Instances) -> None:
 
     def pause(number: int) -> None:
         all_at_once.wait()
-        instances.new().pause("gpt", LATER + seconds(number / 10))
+        instances.new().pause("gpt", throttle(30 + number / 10))
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(pause, range(8)))
-    found = instances.new().paused_until("gpt")
+    found = instances.new().current("gpt")
     assert found is not None
-    assert LATER <= found <= LATER + seconds(1)  # any of these nearly equal times is good enough
+    assert LATER.until <= found.until <= throttle(31).until  # any of these nearly equal times is good enough
 
 
 def _read(throttling: Throttling) -> None:
-    throttling.paused_until("gpt")
+    throttling.current("gpt")
 
 
 def _pause(throttling: Throttling) -> None:

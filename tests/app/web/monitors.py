@@ -7,8 +7,10 @@ from datetime import timedelta
 
 from imagegen.errors import StorageUnavailableError
 from imagegen.generation import StoredImage
+from imagegen.upstream.protocol import Throttle
 from imagegen.web.monitor import Monitors
-from tests.app.generations import NOON
+from imagegen.web.ports import ImageLinks
+from tests.app.generations import DIRECT, NOON, POLLED
 
 BASE = "https://images.example.com/api"
 
@@ -27,7 +29,30 @@ class FakeLinks:
         return f"https://a.blob.core.windows.net/{image.container}/{image.blob}"
 
 
-def monitors(backlog: int = 0, *, unsigned: frozenset[str] = frozenset()) -> Monitors:
+@dataclass
+class FakeThrottles:
+    throttle: Throttle | None = None
+    fails: bool = False
+
+    def current(self, model: str) -> Throttle | None:
+        if self.fails:
+            raise StorageUnavailableError("read throttling")
+        return self.throttle
+
+
+def monitors(
+    backlog: int = 0,
+    *,
+    unsigned: frozenset[str] = frozenset(),
+    links: ImageLinks | None = None,
+    retention: timedelta = timedelta(days=30),
+    throttles: FakeThrottles | None = None,
+) -> Monitors:
     return Monitors(
-        links=FakeLinks(unsigned), retention=timedelta(days=30), clock=lambda: NOON, backlog=lambda: backlog
+        links=links or FakeLinks(unsigned),
+        retention=retention,
+        clock=lambda: NOON,
+        backlog=lambda: backlog,
+        throttling=throttles or FakeThrottles(),
+        models=(POLLED, DIRECT),
     )

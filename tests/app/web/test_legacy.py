@@ -15,8 +15,8 @@ from imagegen.idempotency import IdempotencyKey
 from imagegen.settings import read_settings
 from imagegen.web.http import Request, Response, answer
 from imagegen.web.legacy import LegacyRoutes
-from imagegen.web.monitor import Monitors
 from tests.app.generations import ID, NOON, failed, new, running, seconds, stored
+from tests.app.web.monitors import monitors
 
 SETTINGS = {
     "AzureWebJobsStorage": "UseDevelopmentStorage=true",
@@ -45,7 +45,7 @@ class Harness:
             generations=self,
             records=self,
             links=self,
-            monitors=Monitors(links=self, retention=timedelta(days=1), clock=lambda: NOON, backlog=lambda: 0),
+            monitors=monitors(links=self, retention=timedelta(days=1)),
             retention=timedelta(days=1),
         )
 
@@ -219,7 +219,7 @@ def test_without_configured_keys_the_route_is_404() -> None:
         generations=harness,
         records=harness,
         links=harness,
-        monitors=Monitors(links=harness, retention=timedelta(days=1), clock=lambda: NOON, backlog=lambda: 0),
+        monitors=monitors(links=harness, retention=timedelta(days=1)),
         retention=timedelta(days=1),
     )
     request = Request("GET", "https://x", {"api-key": ""}, {"api-version": VERSION}, {"id": ID}, b"")

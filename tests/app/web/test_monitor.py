@@ -8,8 +8,8 @@ import pytest
 
 from imagegen.generation import Generation, JsonModel, Status
 from imagegen.web.monitor import Monitor, MonitorImage, MonitorUrls
-from tests.app.generations import NOON, failed, new, running, seconds, stored
-from tests.app.web.monitors import BASE, monitors
+from tests.app.generations import NOON, failed, new, running, seconds, stored, throttle
+from tests.app.web.monitors import BASE, FakeThrottles, monitors
 
 
 def declared(model: type[JsonModel]) -> set[str | None]:
@@ -21,11 +21,54 @@ def test_every_declared_field_is_filled() -> None:
     succeeded = running(status=Status.SUCCEEDED, images=(stored(), stored(1), failed("contentFilter")))
     ended = running(status=Status.FAILED, error=failed("outcomeUnknown").error)
     build = monitors(unsigned=frozenset({stored(1).blob})).build
-    shown = [build(record, BASE).to_json() for record in (new(), succeeded, ended)]
+    shown = [build(record, BASE).to_json() for record in (new(queued=True), succeeded, ended)]
     assert {name for monitor in shown for name in monitor} == declared(Monitor)
     assert shown[0]["urls"].keys() == declared(MonitorUrls)
     linked, unlinked, _ = shown[1]["result"]["data"]
     assert linked.keys() | unlinked.keys() == declared(MonitorImage)
+
+
+def status_message(generation: Generation, throttles: FakeThrottles | None = None) -> str | None:
+    return monitors(throttles=throttles).build(generation, BASE).status_message
+
+
+@pytest.mark.parametrize(
+    ("generation", "message"),
+    [
+        (new(queued=True), "Waits in the queue for a worker."),
+        (new(), None),
+        (new(calling=True, fault="status 503"), None),  # a call runs
+        (running(), None),
+        (
+            running(fault="status 503", due=NOON + seconds(67)),
+            "The last try failed: status 503; next try 12:01:07Z.",
+        ),
+        (new(fault="Storage is full.", due=NOON), "The last try failed: Storage is full; next try soon."),
+        (
+            new(model="removed"),
+            (
+                "The settings of the app do not name the model 'removed'. The generation continues when they do, until "
+                "its deadline (timeoutSeconds)."
+            ),
+        ),
+        (running(status=Status.SUCCEEDED, images=(stored(),), fault="status 503"), None),
+    ],
+)
+def test_status_message_says_what_a_generation_waits_for(generation: Generation, message: str | None) -> None:
+    assert status_message(generation) == message
+
+
+def test_status_message_of_a_throttled_model() -> None:
+    throttles = FakeThrottles(throttle(67, "insufficient_quota"))
+    message = "Throttled by the image service: insufficient_quota; next try 12:01:07Z."
+    assert status_message(new(queued=True), throttles) == message
+    assert status_message(new(fault="status 429"), throttles) == message
+    assert status_message(running(), throttles) is None  # its operation runs already
+    assert status_message(new(), FakeThrottles(throttle(0))) is None  # ended
+
+
+def test_status_message_without_storage_hides_nothing() -> None:
+    assert status_message(new(), FakeThrottles(fails=True)) is None
 
 
 def test_link_that_cannot_be_signed_hides_no_result() -> None:

@@ -17,9 +17,9 @@ from imagegen.idempotency import IdempotencyKey
 from imagegen.settings import read_settings
 from imagegen.storage.listing import Page
 from imagegen.web.http import LONGEST_BODY, Request, Response, answer
-from imagegen.web.monitor import Monitors
 from imagegen.web.routes import Routes
 from tests.app.generations import ID, NOON, PROMPT, TOKEN, failed, new, running, seconds, stored
+from tests.app.web.monitors import monitors
 
 BASE = "https://images.example.com/api"
 SETTINGS = {
@@ -55,9 +55,7 @@ class Harness:
             generations=self,
             records=self,
             listing=self,
-            monitors=Monitors(
-                links=self, retention=timedelta(days=30), clock=lambda: NOON, backlog=lambda: self.backlog
-            ),
+            monitors=monitors(self.backlog, links=self),
             clock=lambda: NOON,
         )
 
