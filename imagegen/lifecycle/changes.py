@@ -9,7 +9,7 @@ from typing import Final
 
 from imagegen.generation import FailedImage, Generation, GenerationError, Status, StoredImage
 from imagegen.lifecycle import backoff
-from imagegen.upstream.protocol import Accepted, Missing, Unavailable, Working
+from imagegen.upstream.protocol import Accepted, Missing, Throttle, Unavailable, Working
 
 CALL_CLAIM: Final = timedelta(seconds=90)
 """Lifetime of a claim to call. Its worker renews it every 30 s; after a crash the timer takes over within 90 s."""
@@ -101,10 +101,11 @@ def unavailable(generation: Generation, outcome: Unavailable, now: datetime, *, 
     return later.changed(missing_polls=0, missing_since=None)
 
 
-def paused(generation: Generation, until: datetime, now: datetime, *, jitter: float) -> Generation:
+def paused(generation: Generation, throttle: Throttle, now: datetime, *, jitter: float) -> Generation:
     """Wait for the end of a throttle, but not past the deadline."""
-    due = min(backoff.after_pause(until, now, jitter=jitter), max(generation.deadline, now))
-    return generation.changed(queued=False, calling=False, claim=None, due=due)
+    due = min(backoff.after_pause(throttle.until, now, jitter=jitter), max(generation.deadline, now))
+    fault = f"throttled by the image service: {throttle.reason}"
+    return generation.changed(queued=False, calling=False, claim=None, fault=fault, due=due)
 
 
 def call_claimed(generation: Generation, now: datetime, *, claim: str) -> Generation:
@@ -223,11 +224,11 @@ def is_given_up(generation: Generation, now: datetime) -> bool:
     return now >= generation.deadline and generation.faults + 1 >= LATE_POLLS
 
 
-def past_deadline(generation: Generation, now: datetime, last_problem: str | None = None) -> Generation:
+def past_deadline(generation: Generation, now: datetime) -> Generation:
     seconds = round((generation.deadline - generation.created).total_seconds())
     message = f"The generation was not finished within {seconds} seconds (timeoutSeconds)."
-    if problem := last_problem or generation.fault:
-        message += f" The last problem: {problem.removesuffix('.')}."
+    if generation.fault:
+        message += f" The last problem: {generation.fault.removesuffix('.')}."
     return failed(generation, GenerationError(code="deadlineExceeded", message=message), now)
 
 

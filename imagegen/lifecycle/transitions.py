@@ -268,11 +268,10 @@ def transition(  # noqa: C901 - the table: one case for each pair
         case _, Unavailable():
             return Step(changes.unavailable(generation, outcome, now, jitter=jitter), Rest())
         case State.WAITING | State.CALLING, Throttled():
-            until = backoff.pause_until(outcome.retry_after, generation.faults, now)
-            waiting = changes.paused(generation, until, now, jitter=jitter)
+            throttle = Throttle(backoff.pause_until(outcome.retry_after, generation.faults, now), outcome.reason)
+            waiting = changes.paused(generation, throttle, now, jitter=jitter)
             # The record first: a record with `calling` and no call would count as a lost call.
-            waiting = waiting.changed(faults=generation.faults + 1, fault=outcome.reason)
-            return Step(waiting, Pause(Throttle(until, outcome.reason)))
+            return Step(waiting.changed(faults=generation.faults + 1), Pause(throttle))
 
         case (
             (State.WAITING, Working() | Produced() | Missing() | Answered() | Lost() | Copied())
@@ -290,14 +289,12 @@ def _begin(generation: Generation, due: DueForPolled | DueForDirect, now: dateti
     late = now >= generation.deadline
     if lost >= MOST_LOST_CALLS or (lost and (late or not due.repeat_lost_calls)):
         return Step(changes.outcome_unknown(generation, now), Finish())
-    throttled = due.throttle if due.throttle and due.throttle.until > now else None
     if late:
-        waited_for = f"the image service throttled: {throttled.reason}" if throttled else None
-        return Step(changes.past_deadline(generation, now, waited_for), Finish())
+        return Step(changes.past_deadline(generation, now), Finish())
     if isinstance(due, DueForDirect) and not due.has_minutes:
         return Step(changes.queued(generation, now), Enqueue())
-    if throttled:
-        return Step(changes.paused(generation, throttled.until, now, jitter=jitter), Rest())
+    if due.throttle and due.throttle.until > now:
+        return Step(changes.paused(generation, due.throttle, now, jitter=jitter), Rest())
     if isinstance(due, DueForDirect):
         return Step(changes.call_claimed(generation, now, claim=claim), Call())
     return Step(generation, Submit())

@@ -11,7 +11,7 @@ from imagegen.generation import FailedImage, Generation, GenerationError, Status
 from imagegen.lifecycle import changes
 from imagegen.lifecycle.changes import CopyFault, CopyResult
 from imagegen.upstream.protocol import Accepted, Unavailable, Working
-from tests.app.generations import NOON, OPERATION, error_code, failed, new, running, seconds, stored
+from tests.app.generations import NOON, OPERATION, error_code, failed, new, running, seconds, stored, throttle
 
 DEADLINE = new().deadline
 LATER = NOON + seconds(7)
@@ -81,13 +81,14 @@ def test_lost_call_is_counted_and_backs_off() -> None:
 
 @pytest.mark.parametrize(("until", "due"), [(40, 40), (86_400, 3_600)])  # never past the deadline
 def test_pause_clears_the_claim_and_ends_by_the_deadline(until: float, due: float) -> None:
-    after = changes.paused(running(calling=True, queued=True), NOON + seconds(until), NOON, jitter=0)
+    after = changes.paused(running(calling=True, queued=True), throttle(until), NOON, jitter=0)
     assert waited(after) == due
     assert (after.calling, after.queued, after.lost_calls) == (False, False, 0)
+    assert after.fault == "throttled by the image service: status 429"
 
 
 def test_pause_past_the_deadline_is_due_now() -> None:
-    assert changes.paused(new(), DEADLINE + seconds(60), DEADLINE + seconds(1), jitter=0).due == DEADLINE + seconds(1)
+    assert changes.paused(new(), throttle(3_660), DEADLINE + seconds(1), jitter=0).due == DEADLINE + seconds(1)
 
 
 @pytest.mark.parametrize("images", [1, 3, 10])

@@ -8,7 +8,7 @@ from imagegen.errors import StorageUnavailableError
 from imagegen.generation import Status
 from imagegen.lifecycle.generations import SUBMIT_CLAIM
 from imagegen.upstream.protocol import Answered, ImageBytes, Throttled
-from tests.app.generations import DIRECT, ID, NOON, POLLED, error_code, seconds, throttle
+from tests.app.generations import DIRECT, ID, NOON, POLLED, seconds, throttle
 from tests.app.lifecycle.fake_app import FakeApp
 
 
@@ -77,7 +77,7 @@ def test_deadline_holds_during_a_pause(app: FakeApp) -> None:
     error = app.read().error
     assert error
     assert error.code == "deadlineExceeded"
-    assert error.message.endswith("The last problem: the image service throttled: status 429.")
+    assert error.message.endswith("The last problem: throttled by the image service: status 429.")
     assert app.direct.calls == []
 
 
