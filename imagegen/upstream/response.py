@@ -135,8 +135,8 @@ class UpstreamResponse:
         stated = self.error
         message = f"The image service answered {self.status} ({stated.code}). {hint}"
         if self.status == 404:
-            where = self.mask(self._asked)
-            message = f"The image service answered 404 ({stated.code}) to {where}. {hint} {not_found.in_order(stated)}"
+            message = f"The image service answered 404 ({stated.code}) to {self._asked}. {hint} "
+            message = self.mask(message + not_found.in_order(stated))
         return GenerationError(code=code, message=message, innererror=inner_error(stated))
 
     @property

@@ -33,7 +33,7 @@ _FILTER_RESULTS: Final = ("content_filter_results", "content_filter_result", "pr
 
 def valid_code(stated: object, mask: Mask = mask_secrets) -> str | None:
     """The code as text, if it is one: the app sends it as a header."""
-    code = mask(str(stated)) if isinstance(stated, str | int) else ""
+    code = mask(str(stated)) if isinstance(stated, str | int) and not isinstance(stated, bool) else ""
     return code if _CODE.fullmatch(code) else None
 
 
