@@ -32,12 +32,12 @@ _PATTERNS: Final = tuple(
             rf"\b((?:{_NAMES})(?: provided)?[\"']?\s?:\s?[\"']?)(?={_VALUE}{{0,200}}\d|{_VALUE}{{16}}){_VALUE}{{6,}}",
             r"\1***",
         ),
-        # A JSON web token, a key of OpenAI, and any other text that looks like a key: long, with letters and digits and
-        # without separators (a UUID has them), or base64 with its padding.
+        # A JSON web token, a key of OpenAI, base64 with its padding, and any other long text of letters and digits
+        # without separators (a UUID has them).
         (r"\beyJ[\w-]*(?:\.[\w-]+){1,2}|\beyJ[\w-]{8,}", "***"),
         (r"\bsk-[\w*-]{6,}", "***"),
-        (r"\b(?=[a-z]{0,200}[0-9])(?=[0-9]{0,200}[a-z])[a-z0-9]{32,}\b", "***"),
         (r"(?<![\w+/-])[\w+/-]{20,}={1,2}(?![\w=])", "***"),
+        (r"\b(?=[a-z]{0,200}[0-9])(?=[0-9]{0,200}[a-z])[a-z0-9]{32,}\b", "***"),
     )
 )
 
