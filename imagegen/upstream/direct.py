@@ -22,6 +22,8 @@ from imagegen.errors import FieldProblem
 from imagegen.generation import MOST_IMAGES, Generation, GenerationError, GenerationRequest, Status
 from imagegen.upstream.disk_room import TEMPORARY_DISK, DiskRoom, Reservation
 from imagegen.upstream.limits import Limits
+from imagegen.upstream.masking import Mask
+from imagegen.upstream.not_found import NotFoundCauses
 from imagegen.upstream.protocol import (
     Answered,
     Ended,
@@ -33,7 +35,9 @@ from imagegen.upstream.protocol import (
     Throttled,
     Unavailable,
 )
-from imagegen.upstream.response import NoResponseError, UpstreamResponse, read_error
+from imagegen.upstream.refusals import refusal, throttle_of
+from imagegen.upstream.response import NoResponseError, UpstreamResponse
+from imagegen.upstream.service_errors import read_refused_image
 from imagegen.upstream.session import (
     NotSentError,
     ResponseTooLongError,
@@ -58,9 +62,6 @@ _PARSER: Final[dict[str, Any]] = {
     # exponent raises an error that is not ijson.JSONError.
     "use_float": True,
 }
-_BLOCKED_SECONDS: Final = 300.0
-"""Pause after the service has blocked the whole resource temporarily."""
-
 _LIKELY_IMAGE: Final = 20 * 2**20
 """Bytes. The largest images of these models have about this size; MAX_IMAGE_BYTES allows more."""
 _NO_ROOM_SECONDS: Final = 10.0
@@ -81,6 +82,7 @@ class DirectApi:
     limits: Limits
     defaults: Mapping[str, str]
     """Values of fields that the caller left out."""
+    not_found: NotFoundCauses
     rules: Callable[[GenerationRequest], Iterable[FieldProblem]] = _no_rules
     """Problems that `limits` cannot express, such as fields that exclude each other."""
     bearer_key: bool = False
@@ -157,7 +159,7 @@ class DirectUpstream:
             response = self._call(generation, spool)
             if response.status == 200:
                 return _answered(spool, response, room)
-            outcome = _outcome(response)
+            outcome = _outcome(response, self._api.not_found)
         except NotSentError as error:
             outcome = Unavailable(str(error))
         except ResponseTooLongError as error:
@@ -222,7 +224,7 @@ def _answered(
         room.release()
         error = GenerationError(code="noImages", message="The response of the image service holds no image.")
         return Answered((ImageRefused(error),))
-    return Answered(_images(spool, start, room), usage=usage or None)
+    return Answered(_images(spool, start, room, response.mask), usage=usage or None)
 
 
 def _shallow(events: Iterable[tuple[str, object]]) -> Iterator[tuple[str, object]]:
@@ -256,16 +258,16 @@ def _unusable(answer: str) -> Ended:
     return Ended(Status.FAILED, GenerationError(code="upstreamAnswerInvalid", message=message))
 
 
-def _images(spool: SpooledTemporaryFile[bytes], start: int, room: Reservation) -> Iterator[ImageSource]:
+def _images(spool: SpooledTemporaryFile[bytes], start: int, room: Reservation, mask: Mask) -> Iterator[ImageSource]:
     """The images one by one, so that memory holds one image and its base64."""
     with spool, room:
         spool.seek(start)
         # A request asks for at most this many: more is a fault of the service, and must not fill the storage account.
         for item in islice(ijson.items(spool, "data.item", **_PARSER), MOST_IMAGES):
-            yield _image(cast("dict[str, Any]", item) if isinstance(item, dict) else {})
+            yield _image(cast("dict[str, Any]", item) if isinstance(item, dict) else {}, mask)
 
 
-def _image(item: dict[str, Any]) -> ImageSource:
+def _image(item: dict[str, Any], mask: Mask) -> ImageSource:
     revised = item.get("revised_prompt")
     revised = revised if isinstance(revised, str) else None
     encoded = item.pop("b64_json", None)
@@ -276,7 +278,7 @@ def _image(item: dict[str, Any]) -> ImageSource:
             return ImageRefused(GenerationError(code="notAnImage", message="the image is not base64"))
     if isinstance(url := item.get("url"), str) and url:
         return ImageUrl(url, revised)
-    return ImageRefused(read_error(item.get("error"), default_code="noImage"))
+    return ImageRefused(read_refused_image(item, default_code="noImage", mask=mask))
 
 
 # Microsoft bills a call that was processed, even if its status is not 200 (manage-costs: 400 and 408, but not 401 and
@@ -293,28 +295,21 @@ _UNSUPPORTED: Final = frozenset({501, 505})
 """The server does not know the method or the version of HTTP. It did nothing, and a retry does not change that."""
 
 
-def _outcome(response: UpstreamResponse) -> Ended | Throttled | Unavailable | Lost:
+def _outcome(response: UpstreamResponse, not_found: NotFoundCauses) -> Ended | Throttled | Unavailable | Lost:
     """The outcome of any status other than 200."""
-    status, error = response.status, response.error
-    retry_after = response.retry_after(datetime.now(UTC))
-    if status == 429:
-        return Throttled("status 429", retry_after)
-    if status == 403 and "temporarily blocked" in error.message.lower():
-        # The service blocks the whole resource, and every call would extend the block.
-        return Throttled("temporarily blocked", _BLOCKED_SECONDS)
+    status, now = response.status, datetime.now(UTC)
+    if throttled := throttle_of(response, now):
+        return throttled
+    retry_after = response.retry_after(now)
     # With the error object of the API, a 500 is the service's own failure, and a 503 its overload: it made no image.
     # Without it, they come from a gateway, which answers the same when it lost the service's response. A gateway that
-    # names a Retry-After did not pass the request on.
+    # names a time to wait did not pass the request on.
     by_service = response.states_error or (status == 503 and retry_after is not None)
     if status in _DID_NOTHING or (status in (500, 503) and by_service):
-        return Unavailable(f"status {status}", retry_after)
+        return Unavailable(f"status {status}", retry_after, response.code)
     if status in (408, 499) or (status >= 500 and status not in _UNSUPPORTED):
         # A proxy or a front door stopped waiting. The service may have continued, and bills the images.
         return Lost(f"status {status}")
     if status < 400:
         return _incomprehensible(response)
-    if configuration_error := response.configuration_error:
-        return Ended(Status.FAILED, configuration_error)
-    if status == 400 and error.code != "contentFilter":
-        error = error.model_copy(update={"code": "invalidPayload", "innererror": {"code": error.code}})
-    return Ended(Status.FAILED, error)
+    return Ended(Status.FAILED, refusal(response, not_found))

@@ -8,6 +8,7 @@ from imagegen.deployments import Deployment
 from imagegen.generation import GenerationRequest
 from imagegen.upstream.direct import DirectApi
 from imagegen.upstream.limits import Limits, SizeRule, width_and_height
+from imagegen.upstream.not_found import NotFoundCauses, deployment_cause, endpoint_cause, version_cause
 
 
 def flux(deployment: Deployment) -> DirectApi:
@@ -37,5 +38,13 @@ def flux(deployment: Deployment) -> DirectApi:
             accepted={"output_format": ("png", "jpeg")},
         ),
         defaults={"size": "1024x1024"},
+        not_found=NotFoundCauses(
+            route=(
+                endpoint_cause(deployment, example="https://RESOURCE.services.ai.azure.com"),
+                f"The model path: '{deployment.model_path}' must be the model's own (modelPath in IMAGE_DEPLOYMENTS).",
+                version_cause(deployment, examples="preview"),
+            ),
+            deployment=deployment_cause(deployment),
+        ),
         bearer_key=True,
     )

@@ -8,6 +8,7 @@ from imagegen.deployments import Deployment
 from imagegen.generation import GenerationRequest
 from imagegen.upstream.direct import DirectApi
 from imagegen.upstream.limits import Limits, SizeRule, width_and_height
+from imagegen.upstream.not_found import NotFoundCauses, deployment_cause, endpoint_cause
 
 _SHORTEST_SIDE: Final = 768
 _MOST_PIXELS: Final = 1024 * 1024
@@ -29,4 +30,8 @@ def mai(deployment: Deployment) -> DirectApi:
         fields=fields,
         limits=Limits(sizes=("auto",), size_rule=rule, most_images=1, longest_prompt=32_000),
         defaults={"size": "1024x1024"},
+        not_found=NotFoundCauses(
+            route=(endpoint_cause(deployment, example="https://RESOURCE.services.ai.azure.com"),),
+            deployment=deployment_cause(deployment, more=" MAI-Image is in some regions only."),
+        ),
     )

@@ -14,6 +14,7 @@ from imagegen.errors import FieldProblem
 from imagegen.generation import GenerationRequest
 from imagegen.upstream.direct import DirectApi
 from imagegen.upstream.limits import Limits, SizeRule
+from imagegen.upstream.not_found import NotFoundCauses, deployment_cause, endpoint_cause, version_cause
 
 _FIRST_GPT_VERSION: Final = "2025"
 _GPT_IMAGE_2_SIZES: Final = SizeRule(
@@ -29,7 +30,7 @@ def openai_images(deployment: Deployment) -> DirectApi:
         return _gpt_image(deployment, url if version is None else f"{url}?api-version={version}", named=True)
     name = quote(deployment.deployment, safe="")
     url = f"{deployment.endpoint}/openai/deployments/{name}/images/generations?api-version={version}"
-    return _dalle(url) if version < _FIRST_GPT_VERSION else _gpt_image(deployment, url, named=False)
+    return _dalle(deployment, url) if version < _FIRST_GPT_VERSION else _gpt_image(deployment, url, named=False)
 
 
 def _gpt_image(deployment: Deployment, url: str, *, named: bool) -> DirectApi:
@@ -55,6 +56,7 @@ def _gpt_image(deployment: Deployment, url: str, *, named: bool) -> DirectApi:
         limits=limits,
         # Without `quality` the service chooses one, which may be the most expensive.
         defaults={"size": "auto", "quality": "auto"},
+        not_found=_not_found(deployment),
         rules=_gpt_image_rules,
     )
 
@@ -66,7 +68,7 @@ def _gpt_image_rules(request: GenerationRequest) -> Iterator[FieldProblem]:
         yield FieldProblem("background", "JPEG has no transparency. Use output_format 'png', or another background.")
 
 
-def _dalle(url: str) -> DirectApi:
+def _dalle(deployment: Deployment, url: str) -> DirectApi:
     limits = Limits(
         sizes=("1024x1024", "1792x1024", "1024x1792"),
         most_images=1,
@@ -78,6 +80,17 @@ def _dalle(url: str) -> DirectApi:
         fields=lambda request: _fields(request, limits, model=None),
         limits=limits,
         defaults={"size": "1024x1024"},
+        not_found=_not_found(deployment),
+    )
+
+
+def _not_found(deployment: Deployment) -> NotFoundCauses:
+    endpoint = endpoint_cause(deployment, example="https://RESOURCE.openai.azure.com")
+    version = version_cause(deployment, examples="2025-04-01-preview (with its suffix), or leave it out")
+    dated = deployment.api_version not in (None, "preview", "latest")
+    return NotFoundCauses(
+        route=(version, endpoint) if dated else (endpoint, version),
+        deployment=deployment_cause(deployment, more=" A new deployment needs up to five minutes."),
     )
 
 

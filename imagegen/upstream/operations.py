@@ -14,6 +14,8 @@ from urllib.parse import urljoin, urlsplit
 from imagegen.deployments import Deployment
 from imagegen.generation import MOST_IMAGES, Generation, GenerationError, GenerationRequest, Status
 from imagegen.upstream.limits import Limits
+from imagegen.upstream.masking import Mask
+from imagegen.upstream.not_found import NotFoundCauses, endpoint_cause, version_cause
 from imagegen.upstream.protocol import (
     Accepted,
     Ended,
@@ -26,7 +28,9 @@ from imagegen.upstream.protocol import (
     Unavailable,
     Working,
 )
-from imagegen.upstream.response import NoResponseError, UpstreamResponse, read_error
+from imagegen.upstream.refusals import refusal, throttle_of
+from imagegen.upstream.response import NoResponseError, UpstreamResponse
+from imagegen.upstream.service_errors import read_error, read_refused_image
 from imagegen.upstream.session import UpstreamSession
 from imagegen.urls import origin_of
 
@@ -106,11 +110,12 @@ class OperationsUpstream:
         # The status first: only the operation-location of a 202 counts.
         if response.status == 202:
             return self._accepted(response)
-        if response.status == 429:
-            return Throttled("status 429", response.retry_after(datetime.now(UTC)))
+        now = datetime.now(UTC)
+        if throttled := throttle_of(response, now):
+            return throttled
         if response.status in (408, 409, 425) or response.status >= 500:
-            return Unavailable(f"status {response.status}", response.retry_after(datetime.now(UTC)))
-        return Ended(Status.FAILED, response.configuration_error or _submit_error(response))
+            return Unavailable(f"status {response.status}", response.retry_after(now), response.code)
+        return Ended(Status.FAILED, refusal(response, _not_found(self._deployment)))
 
     def _accepted(self, response: UpstreamResponse) -> Accepted | Ended:
         header = response.headers.get("operation-location", "").strip()
@@ -156,7 +161,7 @@ class OperationsUpstream:
             return Missing(response.retry_after(now))
         # Any other status says nothing about the operation, which is running and billed. A 401 does not end it either:
         # during a key rotation the next poll succeeds.
-        return Unavailable(f"status {response.status}", response.retry_after(now))
+        return Unavailable(f"status {response.status}", response.retry_after(now), response.code)
 
 
 def _body(request: GenerationRequest) -> dict[str, Any]:
@@ -168,20 +173,22 @@ def _failed(code: str, message: str) -> Ended:
     return Ended(Status.FAILED, GenerationError(code=code, message=message))
 
 
-def _submit_error(response: UpstreamResponse) -> GenerationError:
-    """The error of a wrong request (400), or of a status that this API does not have (2xx, 3xx)."""
-    error = response.error
-    has_no_code = response.status == 400 and error.code == "http400"
-    return error.model_copy(update={"code": "invalidPayload"}) if has_no_code else error
+def _not_found(deployment: Deployment) -> NotFoundCauses:
+    api = (
+        "The API (AZURE_OPENAI_API, or api in IMAGE_DEPLOYMENTS): Azure has retired 'operations'; only gateways and "
+        "the emulator still have it. For gpt-image, use 'images'."
+    )
+    version = version_cause(deployment, examples="one from 2023-06-01-preview to 2023-10-01-preview")
+    return NotFoundCauses(route=(api, endpoint_cause(deployment, example="https://gateway.example.com"), version))
 
 
 def _operation(response: UpstreamResponse, now: datetime) -> Working | Produced | Ended:
     operation = response.json()
     match str(operation.get("status", "")).lower():
         case "succeeded":
-            return _produced(operation)
+            return _produced(operation, response.mask)
         case "failed":
-            return Ended(Status.FAILED, read_error(operation.get("error")))
+            return Ended(Status.FAILED, read_error(operation.get("error"), mask=response.mask))
         case "canceled" | "cancelled":
             return Ended(Status.CANCELED)
         case "deleted":
@@ -191,12 +198,12 @@ def _operation(response: UpstreamResponse, now: datetime) -> Working | Produced 
             return Working(response.retry_after(now))
 
 
-def _produced(operation: dict[str, Any]) -> Produced | Ended:
+def _produced(operation: dict[str, Any], mask: Mask) -> Produced | Ended:
     result = operation.get("result")
     listed = cast("dict[str, Any]", result).get("data") if isinstance(result, dict) else None
     # A request asks for at most this many: more is a fault of the service, and must not fill the storage account.
     items = cast("list[Any]", listed)[:MOST_IMAGES] if isinstance(listed, list) else []
-    sources = tuple(_source(item) for item in items)
+    sources = tuple(_source(item, mask) for item in items)
     if not sources:
         return _failed("noImages", "The operation succeeded at the image service, but its result lists no image.")
     return Produced(sources, _time(operation.get("expires")))
@@ -212,13 +219,9 @@ def _time(stated: object) -> datetime | None:
         return None
 
 
-def _source(item: object) -> ImageSource:
+def _source(item: object, mask: Mask) -> ImageSource:
     fields = cast("dict[str, Any]", item) if isinstance(item, dict) else {}
     if isinstance(url := fields.get("url"), str) and url:
         revised = fields.get("revised_prompt")
         return ImageUrl(url, revised if isinstance(revised, str) else None)
-    if "error" in fields:
-        return ImageRefused(read_error(fields["error"]))
-    return ImageRefused(
-        GenerationError(code="noImage", message="The image service listed an image without a URL or an error.")
-    )
+    return ImageRefused(read_refused_image(fields, default_code="upstreamFailure", mask=mask))

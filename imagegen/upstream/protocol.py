@@ -92,6 +92,8 @@ class Unavailable:
     reason: str
     retry_after: float | None = None
     """Seconds; None if the service gave no time."""
+    code: str | None = None
+    """The service's code, such as ``insufficient_quota``: 1 to 100 of ``A-Za-z0-9_.-``; None if `reason` says all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,8 @@ class Throttled:
     reason: str
     retry_after: float | None = None
     """Seconds; None if the service gave no time."""
+    code: str | None = None
+    """The service's code, such as ``insufficient_quota``: 1 to 100 of ``A-Za-z0-9_.-``; None if `reason` says all."""
 
 
 @dataclass(frozen=True, slots=True)

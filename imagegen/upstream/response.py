@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from pydantic_core import from_json
-
 from imagegen.generation import GenerationError
+from imagegen.upstream.masking import Mask, mask_secrets
+from imagegen.upstream.not_found import NotFoundCauses, asked
+from imagegen.upstream.reasons import is_markup, parse_json, reason_in, reason_of
+from imagegen.upstream.service_errors import LONGEST_REASON, read_error, valid_code
+from imagegen.upstream.waits import wait_in_headers, wait_in_words
 
 if TYPE_CHECKING:
     from requests import Response
 
-_CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _MEDIA_TYPE: Final = re.compile(r"[a-z0-9.+-]{1,60}/[a-z0-9.+-]{1,60}")
-_FILTER_CODES: Final = frozenset({"contentfilter", "content_filter", "content_policy_violation", "moderation_blocked"})
 _KEY_OR_ROLE: Final = (
     "Check the key of the deployment (AZURE_OPENAI_API_KEY, or apiKeySetting in IMAGE_DEPLOYMENTS); without a key, the "
     "role of the app's identity on the image service."
@@ -24,14 +25,10 @@ _KEY_OR_ROLE: Final = (
 _ROLE_OR_NETWORK: Final = (
     "Check the role of the app's identity on the image service, and the network rules of that service."
 )
-_ADDRESS: Final = (
-    "Check the endpoint, the deployment, the API and its version (AZURE_OPENAI_ENDPOINT, AZURE_OPENAI_DEPLOYMENT, "
-    "AZURE_OPENAI_API and AZURE_OPENAI_API_VERSION, or the entry in IMAGE_DEPLOYMENTS)."
-)
 _CONFIGURATION_ERRORS: Final = {
     401: ("upstreamUnauthorized", _KEY_OR_ROLE),
     403: ("upstreamForbidden", _ROLE_OR_NETWORK),
-    404: ("upstreamNotFound", _ADDRESS),
+    404: ("upstreamNotFound", "Check the causes, the likeliest first:"),
 }
 """Statuses that an operator must correct, in the settings or in Azure: the error code, and what to check."""
 
@@ -41,11 +38,19 @@ class NoResponseError(Exception):
 
 
 class UpstreamResponse:
-    """An HTTP response whose body was read to its end."""
+    """An HTTP response whose body was read to its end.
 
-    def __init__(self, response: Response, body: bytes) -> None:
+    Parameters
+    ----------
+    mask
+        Removes secrets from the texts of errors. `json` is not masked: the URLs of images are secrets.
+    """
+
+    def __init__(self, response: Response, body: bytes, mask: Mask = mask_secrets) -> None:
         self.status = response.status_code
         self.headers = response.headers
+        self.mask = mask
+        self._asked = asked(response.request.method, response.url)
         self._body = body
 
     @property
@@ -73,22 +78,43 @@ class UpstreamResponse:
             When the body is not a JSON object.
         """
         try:
-            # json.loads would accept lone surrogates and very deep nesting, and the record could not be written.
-            value = from_json(self._body, allow_inf_nan=False)
+            value = parse_json(self._body)
         except ValueError:
             value = None
         if not isinstance(value, dict):
             raise NoResponseError(f"status {self.status} with a body that is not a JSON object")
         return cast("dict[str, Any]", value)
 
-    @property
+    @cached_property
     def error(self) -> GenerationError:
-        """The error in the body. A body without an error code gives ``http{status}``."""
+        """The error in the body, whatever form the body has. One without an error code gives ``http{status}``."""
+        stated, default_code = self._error_fields, f"http{self.status}"
+        if not reason_of(stated):
+            # A gateway's own form, or an error object without a text.
+            reason = self.mask(reason_in(self._body, self.headers.get("content-type", "")))[:LONGEST_REASON]
+            stated = {**self._fields, **{name: value for name, value in stated.items() if value}, "message": reason}
+        return read_error(stated, default_code=default_code, mask=self.mask)
+
+    @property
+    def code(self) -> str | None:
+        """The code of the error, or its type; None without one that says more than the status."""
+        fields = self._error_fields
+        stated = (fields.get("code"), self._fields.get("code"), fields.get("type"))
+        codes = (valid_code(one, self.mask) for one in stated if one)
+        return next((code for code in codes if code and code != str(self.status)), None)
+
+    @cached_property
+    def _fields(self) -> dict[str, Any]:
         try:
-            stated = self.json().get("error")
+            return self.json()
         except NoResponseError:
-            stated = None
-        return read_error(stated, default_code=f"http{self.status}")
+            return {}
+
+    @property
+    def _error_fields(self) -> dict[str, Any]:
+        """The error object of the API, if the body has one."""
+        stated = self._fields.get("error")
+        return cast("dict[str, Any]", stated) if isinstance(stated, dict) else {}
 
     @property
     def states_error(self) -> bool:
@@ -97,26 +123,21 @@ class UpstreamResponse:
         A gateway may wrap its own error with the status as its code, so such a code does not count. OpenAI sends
         ``code: null`` with a ``type``.
         """
-        try:
-            stated = self.json().get("error")
-        except NoResponseError:
-            return False
-        fields = cast("dict[str, Any]", stated) if isinstance(stated, dict) else {}
+        fields = self._error_fields
         code, kind = fields.get("code"), fields.get("type")
         return bool(code and str(code) != str(self.status)) or (isinstance(kind, str) and bool(kind))
 
-    @property
-    def configuration_error(self) -> GenerationError | None:
+    def configuration_error(self, not_found: NotFoundCauses) -> GenerationError | None:
         """The error with a hint for the operator, on status 401, 403 or 404; None on any other status."""
         if self.status not in _CONFIGURATION_ERRORS:
             return None
         code, hint = _CONFIGURATION_ERRORS[self.status]
         stated = self.error
-        return GenerationError(
-            code=code,
-            message=f"The image service answered {self.status} ({stated.code}). {hint}",
-            innererror={"code": stated.code, "message": stated.message},
-        )
+        message = f"The image service answered {self.status} ({stated.code}). {hint}"
+        if self.status == 404:
+            message = f"The image service answered 404 ({stated.code}) to {self._asked}. {hint} "
+            message = self.mask(message + not_found.in_order(stated))
+        return GenerationError(code=code, message=message, innererror=inner_error(stated))
 
     @property
     def health_problem(self) -> str | None:
@@ -126,47 +147,14 @@ class UpstreamResponse:
         return f"the service answered {self.status}" if self.status >= 500 else None
 
     def retry_after(self, now: datetime) -> float | None:
-        """Seconds to wait, from ``retry-after-ms`` or ``Retry-After``; None without a valid header."""
-        milliseconds = self.headers.get("retry-after-ms", "").strip()
-        if milliseconds.isascii() and milliseconds.isdigit():
-            return float(milliseconds) / 1000
-        return _parse_retry_after(self.headers.get("retry-after", ""), now)
+        """Seconds to wait, from a header or from the text of an error; None if neither states a time."""
+        stated = wait_in_headers(self.headers, now)
+        # The words of a page are for people: "Try again in 30 seconds" may be on the page of any outage.
+        is_page = is_markup(self._body, self.headers.get("content-type", ""))
+        return wait_in_words(self.error.message) if stated is None and self.status >= 400 and not is_page else stated
 
 
-def _parse_retry_after(header: str, now: datetime) -> float | None:
-    """Seconds from a number or from an HTTP date."""
-    header = header.strip()
-    if header.isascii() and header.replace(".", "", 1).isdigit():
-        return float(header)
-    try:
-        moment = parsedate_to_datetime(header)
-    except (ValueError, OverflowError):
-        return None
-    return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds())
-
-
-def read_error(stated: object, *, default_code: str = "upstreamFailure") -> GenerationError:
-    """The service's error, with defaults for missing parts. All codes of content filters become ``contentFilter``."""
-    fields = cast("dict[str, Any]", stated) if isinstance(stated, dict) else {"message": stated}
-    code = str(fields.get("code") or default_code)
-    if not _CODE.fullmatch(code):
-        code = default_code  # the app sends the code as a header
-    inner = fields.get("innererror") or fields.get("inner_error")
-    inner = cast("dict[str, Any]", inner) if isinstance(inner, dict) and _is_small(cast("object", inner)) else None
-    if code.lower() in _FILTER_CODES:
-        inner = inner or {"code": code}
-        code = "contentFilter"
-    message = fields.get("message")
-    message = message if isinstance(message, str) and message else "The image service gave no reason."
-    return GenerationError(code=code, message=message[:2_000], innererror=inner)
-
-
-def _is_small(value: object, depth: int = 12) -> bool:
-    """Whether this JSON from the service is small enough for a record."""
-    if isinstance(value, dict):
-        items = list(cast("dict[str, object]", value).items())
-        return depth > 0 and len(items) <= 50 and all(_is_small(part, depth - 1) for pair in items for part in pair)
-    if isinstance(value, list):
-        parts = cast("list[object]", value)
-        return depth > 0 and len(parts) <= 50 and all(_is_small(part, depth - 1) for part in parts)
-    return not isinstance(value, str) or len(value) <= 2_000
+def inner_error(stated: GenerationError) -> dict[str, Any]:
+    """The service's error, as the ``innererror`` of one that has the app's code or message."""
+    inner = {"code": stated.code, "message": stated.message[:LONGEST_REASON]}
+    return inner | ({"innererror": stated.innererror} if stated.innererror else {})

@@ -25,6 +25,7 @@ from urllib3.exceptions import (
 from imagegen.connections import response_deadline
 from imagegen.deployments import Deployment
 from imagegen.events import log_event
+from imagegen.upstream.masking import masking
 from imagegen.upstream.response import NoResponseError, UpstreamResponse
 from imagegen.upstream.verbatim import VerbatimAdapter
 
@@ -81,10 +82,6 @@ class _Credential(AuthBase):
             self._token = get_bearer_token_provider(DefaultAzureCredential(), self._scope)
         return self._token()
 
-    def redact(self, body: bytes) -> bytes:
-        """The body of an error without the key: some gateways quote the headers of the request."""
-        return body.replace(self._key.get_secret_value().encode(), b"***") if self._key else body
-
 
 class UpstreamSession:
     """Requests to one deployment. Thread-safe.
@@ -102,6 +99,7 @@ class UpstreamSession:
     def __init__(self, deployment: Deployment, *, connections: int, bearer_key: bool = False) -> None:
         self._session = _open_session(connections)
         self._credential = _Credential(deployment, bearer_key=bearer_key)
+        self._mask = masking(deployment.api_key.get_secret_value() if deployment.api_key else None)
 
     def send(
         self,
@@ -167,7 +165,7 @@ class UpstreamSession:
         except (requests.RequestException, HTTPError, OSError, AzureError) as error:
             log_event(f"{event}.unanswered", id=generation_id, error=type(error).__name__)
             raise _error_class(error)(f"no response ({type(error).__name__})") from None
-        received = UpstreamResponse(response, body if response.ok else self._credential.redact(body))
+        received = UpstreamResponse(response, body, self._mask)
         log_event(
             event,
             id=generation_id,

@@ -383,9 +383,10 @@ def test_call_without_a_token_is_unavailable(server: ScriptedServer, monkeypatch
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [
-        (http(500, {"error": {"code": "server_error"}}, retry_after="3"), Unavailable("status 500", 3.0)),
+        (http(500, {"error": {"code": "server_error"}}, retry_after="3"),
+            Unavailable("status 500", 3.0, "server_error")),
         (http(503, retry_after="20"), Unavailable("status 503", 20.0)),
-        (http(503, {"error": {"code": "busy"}}, retry_after="soon"), Unavailable("status 503")),
+        (http(503, {"error": {"code": "busy"}}, retry_after="soon"), Unavailable("status 503", code="busy")),
         # A quota concerns the deployment, not this generation alone.
         (http(429), Throttled("status 429")),
         (http(429, retry_after="17"), Throttled("status 429", 17.0)),

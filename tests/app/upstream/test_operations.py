@@ -29,7 +29,8 @@ from imagegen.upstream.protocol import (
     Unavailable,
     Working,
 )
-from imagegen.upstream.response import NoResponseError, read_error
+from imagegen.upstream.response import NoResponseError
+from imagegen.upstream.service_errors import read_error
 from imagegen.upstream.session import UpstreamSession
 from imagegen.web.http import as_http_error
 from tests.app.generations import ID, NOON, PROMPT, TOKEN, new, running, seconds
@@ -140,15 +141,17 @@ def test_inconclusive_submit_is_unavailable(
 
 
 @pytest.mark.parametrize(
-    ("reply", "retry_after"),
+    ("reply", "retry_after", "code"),
     [
-        (http(429, retry_after="7"), 7.0),
-        (http(429, {"error": {"code": "tooManyRequests"}}, retry_after_ms="1500"), 1.5),
-        (http(429), None),
+        (http(429, retry_after="7"), 7.0, None),
+        (http(429, {"error": {"code": "tooManyRequests"}}, retry_after_ms="1500"), 1.5, "tooManyRequests"),
+        (http(429), None, None),
     ],
 )
-def test_submit_with_status_429_is_throttled(server: ScriptedServer, reply: bytes, retry_after: float | None) -> None:
-    assert submit(server, reply) == Throttled("status 429", retry_after)
+def test_submit_with_status_429_is_throttled(
+    server: ScriptedServer, reply: bytes, retry_after: float | None, code: str | None
+) -> None:
+    assert submit(server, reply) == Throttled("status 429", retry_after, code)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +165,7 @@ def test_submit_with_status_429_is_throttled(server: ScriptedServer, reply: byte
         (http(400, {"error": {"code": "contentFilter", "message": "No."}}), "contentFilter", "No."),
         (http(400, {"error": {"code": "invalidPayload", "message": "Bad."}}), "invalidPayload", "Bad."),
         (http(400), "invalidPayload", "no reason"),
-        (http(400, b"<html>nope</html>"), "invalidPayload", "no reason"),
+        (http(400, b"<html>nope</html>"), "invalidPayload", "nope"),
         (http(400, {"error": "prompt is bad"}), "invalidPayload", "prompt is bad"),
         (http(413, {"error": {"code": 413, "message": "Long."}}), "413", "Long."),
         # For the operator: the message names the settings.
@@ -573,7 +576,7 @@ def test_health_check_is_free_and_names_the_problem(server: ScriptedServer, repl
         ({"code": "moderation_blocked", "innererror": {"code": "i"}}, {"code": "i"}),
         ({"code": "content_policy_violation", "inner_error": {"code": "i", "more": [1]}}, {"code": "i", "more": [1]}),
         ({"code": "content_filter", "innererror": "text"}, {"code": "content_filter"}),
-        ({"code": 429, "message": ["not", "text"]}, GenerationError(code="429", message="@")),
+        ({"code": 429, "message": ["a", "b"]}, GenerationError(code="429", message="a; b")),
         ({"code": "", "message": ""}, GenerationError(code="upstreamFailure", message="@")),
         ({"code": "x\r\nSet-Cookie: y", "message": "m"}, GenerationError(code="upstreamFailure", message="m")),
         ({"code": "\u00fcber", "message": "m"}, GenerationError(code="upstreamFailure", message="m")),

@@ -1,0 +1,66 @@
+"""Answers that mean the same at both kinds of API: a used-up quota, and a refused request."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Final
+
+from imagegen.generation import GenerationError
+from imagegen.upstream.not_found import NotFoundCauses
+from imagegen.upstream.protocol import Throttled
+from imagegen.upstream.response import UpstreamResponse, inner_error
+from imagegen.upstream.service_errors import NO_REASON
+
+_BLOCKED_SECONDS: Final = 300.0
+"""Pause after the service has blocked the whole resource temporarily."""
+
+_QUOTA_CODES: Final = frozenset(
+    {
+        "insufficientquota",  # OpenAI with 429, some gateways with 403
+        "billinghardlimitreached",  # OpenAI with 400
+        "billingnotactive",
+        "quotaexceeded",
+        "quotalimitreached",
+        "ratelimitexceeded",
+        "ratelimitreached",
+        "toomanyrequests",
+    }
+)
+"""In lower case, without underscores and hyphens."""
+_QUOTA_WORDS: Final = re.compile(
+    r"quota will be replenished|out of (?:call volume|bandwidth) quota|rate limit (?:is|was) exceeded", re.IGNORECASE
+)
+"""Sentences of API Management, whose quota policy answers 403."""
+
+
+def throttle_of(response: UpstreamResponse, now: datetime) -> Throttled | None:
+    """The throttle that this answer states; None if it states none. A throttled request was not billed."""
+    status, error, code = response.status, response.error, response.code
+    retry_after = response.retry_after(now)
+    if status == 429:
+        return Throttled("status 429", retry_after, code)
+    if status not in (400, 402, 403) or error.code == "contentFilter":
+        return None
+    if status == 403 and "temporarily blocked" in error.message.lower():
+        # The service blocks the whole resource, and every call would extend the block.
+        return Throttled("temporarily blocked", max(_BLOCKED_SECONDS, retry_after or 0), code)
+    states_quota = re.sub(r"[_-]", "", code or "").lower() in _QUOTA_CODES
+    # A missing role or a network rule names no time: only a quota does.
+    by_gateway = status == 403 and (retry_after is not None or _QUOTA_WORDS.search(error.message))
+    # A wait of 0 would repeat the request at once: then the pause grows with each throttle.
+    return Throttled(f"status {status}", retry_after or None, code) if states_quota or by_gateway else None
+
+
+def refusal(response: UpstreamResponse, not_found: NotFoundCauses) -> GenerationError:
+    """The error of an answer that ends the generation."""
+    status, error = response.status, response.error
+    if error.code == "contentFilter" and status not in (401, 404):
+        return error
+    if configuration_error := response.configuration_error(not_found):
+        return configuration_error
+    if status in (400, 422):
+        return error.model_copy(update={"code": "invalidPayload", "innererror": inner_error(error)})
+    if error.code == f"http{status}" and error.message != NO_REASON:
+        return error.model_copy(update={"innererror": inner_error(error)})
+    return error
