@@ -55,12 +55,12 @@ def other_deployment(endpoint: Endpoint | None, deployment: str | None, place: P
     stated = endpoint.deployment if endpoint else None
     if stated and deployment and stated.lower() != deployment.lower():
         yield (
-            f"{place.endpoint}: has the deployment {_shown(stated)}, but {place.deployment} is {_shown(deployment)}. "
+            f"{place.endpoint}: has the deployment {shown(stated)}, but {place.deployment} is {shown(deployment)}. "
             "Correct one of them, or remove the route from the endpoint."
         )
 
 
-def _shown(name: str) -> str:
+def shown(name: str) -> str:
     """A name for a message. What looks like a key, pasted into the wrong place, is not quoted."""
     is_name = re.fullmatch(r"[\w.-]{1,64}", name) and not re.search(r"[A-Za-z0-9]{24}", name)
     return f"'{name}'" if is_name else f"a text of {len(name)} characters"

@@ -9,8 +9,8 @@ from typing import Annotated, Final, Protocol
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
 from pydantic.alias_generators import to_camel
 
-from imagegen.contradictions import SETTINGS, Place, contradictions, other_deployment
-from imagegen.endpoints import API_VERSION, DEFAULT_VERSIONS, Endpoint, EndpointUrl, ImageApi
+from imagegen.contradictions import SETTINGS, Place, contradictions, other_deployment, shown
+from imagegen.endpoints import API_VERSION, DEFAULT_VERSIONS, LONGEST_NAME, MODEL_PATH, Endpoint, EndpointUrl, ImageApi
 from imagegen.pasted import refuse_blanks, refuse_paste_error
 from imagegen.urls import origin_of
 
@@ -61,13 +61,12 @@ _ModelPath = Annotated[
     str,
     AfterValidator(
         matching(
-            r"[a-z0-9][a-z0-9.-]*",
+            MODEL_PATH,
             "is not a part of a route. Use lower-case letters, digits, dots and hyphens.",
         )
     ),
 ]
-_LONGEST_NAME: Final = 128
-_Text = Annotated[str, Field(min_length=1, max_length=_LONGEST_NAME)]
+_Text = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
 
 
 class DeploymentEntry(BaseModel):
@@ -163,9 +162,9 @@ def _resolve_single(settings: DeploymentSettings) -> tuple[tuple[Deployment, ...
             "AZURE_OPENAI_DEPLOYMENT: is missing. Set it to the name of the deployment. Only the API 'operations' "
             "needs none."
         )
-    elif len(name) > _LONGEST_NAME:
+    elif len(name) > LONGEST_NAME:
         problems.append(
-            f"AZURE_OPENAI_DEPLOYMENT: has {len(name)} characters; the limit is {_LONGEST_NAME}. Use a shorter name."
+            f"AZURE_OPENAI_DEPLOYMENT: has {len(name)} characters; the limit is {LONGEST_NAME}. Use a shorter name."
         )
     elif settings.endpoint:
         # The endpoint is this deployment's own, so what it states counts.
@@ -193,8 +192,8 @@ def _other_model_path(entry: DeploymentEntry, place: Place) -> Iterator[str]:
         )
     if entry.api is ImageApi.FLUX and stated and given and stated != given:
         yield (
-            f"{place.endpoint}: has the model path '{stated}', but {field} means '{given}'. Correct one of them, or "
-            "remove the route from the endpoint."
+            f"{place.endpoint}: has the model path {shown(stated)}, but {field} means {shown(given)}. Correct one of "
+            "them, or remove the route from the endpoint."
         )
 
 

@@ -11,6 +11,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from pydantic import BeforeValidator
 
+from imagegen.pasted import refuse_blanks, refuse_paste_error
 from imagegen.urls import check_transport
 
 
@@ -25,6 +26,9 @@ class ImageApi(StrEnum):
 
 DEFAULT_VERSIONS: Final = {ImageApi.OPERATIONS: "2023-06-01-preview", ImageApi.FLUX: "preview"}
 API_VERSION: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?|preview|latest|v1"
+MODEL_PATH: Final = r"[a-z0-9][a-z0-9.-]*"
+LONGEST_NAME: Final = 128
+"""Characters of a deployment."""
 _AZURE_HOSTS: Final = (
     ".openai.azure.com",
     ".cognitiveservices.azure.com",
@@ -41,7 +45,7 @@ class Endpoint:
     base: str
     """Without a route. It may have a path, of a gateway or of a Foundry project."""
     route: str | None = None
-    """The route that was taken off, such as ``/openai/v1``, with ``{deployment}`` for a deployment."""
+    """The route that was taken off, such as ``/openai/v1``, with ``{deployment}`` for the name of a deployment."""
     apis: AbstractSet[ImageApi] = frozenset(ImageApi)
     """The APIs that have this route."""
     deployment: str | None = None
@@ -68,7 +72,7 @@ class _Route:
 _IMAGES: Final = frozenset({ImageApi.IMAGES})
 _OPERATIONS: Final = frozenset({ImageApi.OPERATIONS})
 _ROUTES: Final = (
-    _Route(r"/openai/(dalle/)?operations/images(/[^/]+)?", _OPERATIONS),
+    _Route(r"/openai/(dalle/)?operations/images(/(?P<id>[^/]+))?", _OPERATIONS),
     _Route(r"/openai/images/generations:submit", _OPERATIONS),
     _Route(r"/openai/deployments/(?P<deployment>[^/]+)(/images(/generations|/edits)?)?", _IMAGES),
     _Route(r"/openai/(?P<v1>v1)/images(/generations|/edits)?", _IMAGES),
@@ -135,19 +139,44 @@ def _without_route(parts: SplitResult, path: str, version: str | None) -> Endpoi
                 f"has an api-version of the route '{found[0].lower()}', which the app does not call. Remove it."
             )
         stated = found.groupdict()
-        deployment = stated.get("deployment")
-        # The name may be anything, also a secret that was pasted into the wrong place.
-        name = found[0].replace(deployment, "{deployment}", 1) if deployment else found[0]
-        model_path = stated.get("model_path")
         return Endpoint(
             base=f"{origin}{path[: found.start()]}",
-            route=re.sub(r"(?<=operations/images/).+", "{id}", name),
+            route=_template(found),
             apis=route.apis,
-            deployment=unquote(deployment) if deployment else None,
-            model_path=model_path.lower() if model_path else None,
+            deployment=_deployment(stated.get("deployment")),
+            model_path=_model_path(stated.get("model_path")),
             is_v1=stated.get("v1") is not None,
         )
     return Endpoint(base=f"{origin}{path}")
+
+
+def _template(found: re.Match[str]) -> str:
+    """The route without its variable parts: they may be anything, also a secret that was pasted there by mistake."""
+    text, start = found[0], found.start()
+    spans = {name: found.span(name) for name in ("deployment", "model_path", "id") if found.groupdict().get(name)}
+    for name, (first, end) in spans.items():  # a route has one of them at most
+        text = f"{text[: first - start]}{{{name}}}{text[end - start :]}"
+    return text
+
+
+def _deployment(quoted: str | None) -> str | None:
+    if quoted is None:
+        return None
+    name = unquote(quoted)
+    try:
+        refuse_paste_error(name)
+        refuse_blanks(name)
+    except ValueError as error:
+        raise ValueError(f"has a deployment in its route that {error}") from None
+    if len(name) > LONGEST_NAME:
+        raise ValueError(f"has a deployment in its route with {len(name)} characters. The limit is {LONGEST_NAME}.")
+    return name
+
+
+def _model_path(stated: str | None) -> str | None:
+    if stated and not re.fullmatch(MODEL_PATH, stated, re.IGNORECASE):
+        raise ValueError("has a model path that is not a part of a route. Remove the route from the endpoint.")
+    return stated.lower() if stated else None
 
 
 def _parsed(value: object) -> object:
