@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from enum import StrEnum
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Final, Protocol
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
 from pydantic.alias_generators import to_camel
 
-from imagegen.urls import BaseUrl, origin_of
-
-
-class ImageApi(StrEnum):
-    """The image APIs that an endpoint can offer."""
-
-    OPERATIONS = "operations"
-    IMAGES = "images"
-    FLUX = "flux"
-    MAI = "mai"
-
-
-_DEFAULT_VERSIONS: Final = {ImageApi.OPERATIONS: "2023-06-01-preview", ImageApi.FLUX: "preview"}
+from imagegen.contradictions import SETTINGS, Place, contradictions, other_deployment, shown
+from imagegen.endpoints import API_VERSION, DEFAULT_VERSIONS, LONGEST_NAME, MODEL_PATH, Endpoint, EndpointUrl, ImageApi
+from imagegen.pasted import refuse_blanks, refuse_paste_error
+from imagegen.urls import origin_of
 
 
 class Deployment(BaseModel):
@@ -55,26 +45,28 @@ def matching(pattern: str, problem: str) -> Callable[[str], str]:
     return check
 
 
+def lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+ApiName = Annotated[ImageApi, BeforeValidator(lower)]
 ApiVersion = Annotated[
     str,
+    BeforeValidator(lower),
     AfterValidator(
-        matching(
-            r"[0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?|preview|latest",
-            "is not an API version. Use a date such as 2025-04-01-preview, or preview or latest.",
-        )
+        matching(API_VERSION, "is not an API version. Use a date with or without -preview, or v1, preview or latest.")
     ),
 ]
 _ModelPath = Annotated[
     str,
     AfterValidator(
         matching(
-            r"[a-z0-9][a-z0-9.-]*",
-            "is not a part of a route. Use lower-case letters, digits, dots and hyphens, such as flux-2-pro.",
+            MODEL_PATH,
+            "is not a part of a route. Use lower-case letters, digits, dots and hyphens.",
         )
     ),
 ]
-_LONGEST_NAME: Final = 128
-_Text = Annotated[str, Field(min_length=1, max_length=_LONGEST_NAME)]
+_Text = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
 
 
 class DeploymentEntry(BaseModel):
@@ -82,20 +74,28 @@ class DeploymentEntry(BaseModel):
 
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, extra="forbid", hide_input_in_errors=True)
 
-    name: _Text
-    api: ImageApi
-    endpoint: BaseUrl | None = None
-    deployment: _Text | None = None
-    api_version: ApiVersion | None = None
-    api_key_setting: _Text | None = None
-    model_path: _ModelPath | None = None
+    name: _Text = Field(examples=["gpt-image-2"])
+    api: ApiName = Field(examples=["images"])
+    endpoint: EndpointUrl | None = Field(None, examples=["https://my-resource.openai.azure.com"])
+    deployment: Annotated[_Text, AfterValidator(refuse_blanks)] | None = Field(None, examples=["gpt-image-2"])
+    api_version: ApiVersion | None = Field(None, examples=["2025-04-01-preview"])
+    api_key_setting: _Text | None = Field(None, examples=["FLUX_KEY"])
+    model_path: _ModelPath | None = Field(None, examples=["flux-2-pro"])
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_meant(cls, value: object) -> object:
+        if isinstance(value, str) and (text := value.strip()):
+            refuse_paste_error(text)
+            return text
+        return value
 
 
 class DeploymentSettings(Protocol):
     """The ``AZURE_OPENAI_*`` settings, and the entries of ``IMAGE_DEPLOYMENTS``."""
 
     @property
-    def endpoint(self) -> str | None: ...
+    def endpoint(self) -> Endpoint | None: ...
     @property
     def api(self) -> ImageApi: ...
     @property
@@ -110,13 +110,19 @@ class DeploymentSettings(Protocol):
     def deployment_entries(self) -> tuple[DeploymentEntry, ...] | None: ...
 
 
+def _place(number: int) -> Place:
+    names = ("endpoint", "api", "apiVersion", "deployment", "modelPath")
+    return Place(*(f"IMAGE_DEPLOYMENTS.{number}.{name}" for name in names))
+
+
 def resolve(settings: DeploymentSettings, environment: Mapping[str, str]) -> tuple[tuple[Deployment, ...], list[str]]:
     """The deployments, and the problems of their settings. Each problem starts with the name of a setting."""
+    problems = list(contradictions(settings.endpoint, settings.api, settings.api_version, SETTINGS))
     entries = settings.deployment_entries
     if entries is None:
-        return _resolve_single(settings)
+        deployments, more = _resolve_single(settings)
+        return deployments, problems + more
     found: list[Deployment] = []
-    problems: list[str] = []
     for number, entry in enumerate(entries):
         place = f"IMAGE_DEPLOYMENTS.{number}"
         key = _key(entry, settings, environment)
@@ -131,6 +137,9 @@ def resolve(settings: DeploymentSettings, environment: Mapping[str, str]) -> tup
                 "image service."
             )
             continue
+        problems += contradictions(entry.endpoint, entry.api, entry.api_version, _place(number))
+        problems += other_deployment(entry.endpoint, entry.deployment, _place(number))
+        problems += _other_model_path(entry, _place(number))
         deployment = _deployment(entry, settings, endpoint, key)
         found.append(deployment)
         if entry.api is ImageApi.FLUX and deployment.model_path is None:
@@ -143,21 +152,25 @@ def resolve(settings: DeploymentSettings, environment: Mapping[str, str]) -> tup
 
 def _resolve_single(settings: DeploymentSettings) -> tuple[tuple[Deployment, ...], list[str]]:
     """The deployment of the ``AZURE_OPENAI_*`` settings."""
-    problems: list[str] = []
+    problems = list(other_deployment(settings.endpoint, settings.deployment, SETTINGS))
     if settings.endpoint is None:
         problems.append("AZURE_OPENAI_ENDPOINT: is missing. Set it to the URL of the image service.")
-    name = settings.deployment or (ImageApi.OPERATIONS.value if settings.api is ImageApi.OPERATIONS else None)
+    stated = settings.endpoint.deployment if settings.endpoint else None
+    name = settings.deployment or stated or (ImageApi.OPERATIONS.value if settings.api is ImageApi.OPERATIONS else None)
     if name is None:
         problems.append(
             "AZURE_OPENAI_DEPLOYMENT: is missing. Set it to the name of the deployment. Only the API 'operations' "
             "needs none."
         )
-    elif len(name) > _LONGEST_NAME:
+    elif len(name) > LONGEST_NAME:
         problems.append(
-            f"AZURE_OPENAI_DEPLOYMENT: has {len(name)} characters; the limit is {_LONGEST_NAME}. Use a shorter name."
+            f"AZURE_OPENAI_DEPLOYMENT: has {len(name)} characters; the limit is {LONGEST_NAME}. Use a shorter name."
         )
     elif settings.endpoint:
-        entry = DeploymentEntry.model_validate({"name": name, "api": settings.api})
+        # The endpoint is this deployment's own, so what it states counts.
+        fields = {"name": name, "api": settings.api, "endpoint": settings.endpoint}
+        entry = DeploymentEntry.model_validate(fields)
+        problems += _other_model_path(entry, SETTINGS)
         deployment = _deployment(entry, settings, settings.endpoint, settings.api_key)
         if settings.api is not ImageApi.FLUX or deployment.model_path:
             return (deployment,), problems
@@ -166,6 +179,22 @@ def _resolve_single(settings: DeploymentSettings) -> tuple[tuple[Deployment, ...
             "IMAGE_DEPLOYMENTS."
         )
     return (), problems
+
+
+def _other_model_path(entry: DeploymentEntry, place: Place) -> Iterator[str]:
+    stated = entry.endpoint.model_path if entry.endpoint else None
+    deployment = entry.deployment or entry.name
+    given, field = entry.model_path, place.model_path
+    if given is None:
+        given, field = (
+            _flux_path(deployment),
+            place.deployment if entry.deployment or place is SETTINGS else "the name",
+        )
+    if entry.api is ImageApi.FLUX and stated and given and stated != given:
+        yield (
+            f"{place.endpoint}: has the model path {shown(stated)}, but {field} means {shown(given)}. Correct one of "
+            "them, or remove the route from the endpoint."
+        )
 
 
 def _key(entry: DeploymentEntry, settings: DeploymentSettings, environment: Mapping[str, str]) -> SecretStr | None:
@@ -179,26 +208,41 @@ def _is_foreign(entry: DeploymentEntry, settings: DeploymentSettings) -> bool:
     """Whether the entry's endpoint is on another origin, which must not get the main key."""
     if entry.endpoint is None:
         return False
-    return settings.endpoint is None or origin_of(entry.endpoint) != origin_of(settings.endpoint)
+    return settings.endpoint is None or origin_of(entry.endpoint.base) != origin_of(settings.endpoint.base)
 
 
 def _deployment(
-    entry: DeploymentEntry, settings: DeploymentSettings, endpoint: str, key: SecretStr | None
+    entry: DeploymentEntry, settings: DeploymentSettings, endpoint: Endpoint, key: SecretStr | None
 ) -> Deployment:
     """The entry with its defaults."""
-    deployment = entry.deployment or entry.name
-    # The version in AZURE_OPENAI_API_VERSION is one of the API in AZURE_OPENAI_API. It says nothing about others.
-    version = entry.api_version or (settings.api_version if entry.api is settings.api else None)
+    own = entry.endpoint or endpoint.without_statements
+    deployment = entry.deployment or own.deployment or entry.name
     return Deployment(
         name=entry.name,
         api=entry.api,
-        endpoint=endpoint,
+        endpoint=endpoint.base,
         deployment=deployment,
-        api_version=version or _DEFAULT_VERSIONS.get(entry.api),
+        api_version=_version(entry, settings),
         api_key=key,
         scope=settings.scope,
-        model_path=(entry.model_path or _flux_path(deployment)) if entry.api is ImageApi.FLUX else None,
+        model_path=(entry.model_path or own.model_path or _flux_path(deployment))
+        if entry.api is ImageApi.FLUX
+        else None,
     )
+
+
+def _version(entry: DeploymentEntry, settings: DeploymentSettings) -> str | None:
+    """The entry's own API version, else the one of the settings. None: a route without a version."""
+    own, main = entry.endpoint, settings.endpoint
+    version = entry.api_version or (own.api_version if own else None)
+    if version is None and own and own.is_v1 and entry.api is ImageApi.IMAGES and own is not main:
+        version = "v1"
+    # The version in AZURE_OPENAI_API_VERSION is one of the API in AZURE_OPENAI_API. It says nothing about others.
+    if version is None and entry.api is settings.api:
+        version = settings.api_version or (main.api_version if main else None)
+    if version == "v1" and entry.api is ImageApi.IMAGES:  # others call the route without a version so
+        return None
+    return version or DEFAULT_VERSIONS.get(entry.api)
 
 
 _FLUX_PATHS: Final = {

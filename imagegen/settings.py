@@ -4,90 +4,57 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
-from typing import Annotated, Any, Final
-from urllib.parse import urlsplit
+from typing import Final
 
-from cronsim import CronSim, CronSimError
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
-    Json,
     SecretStr,
     ValidationError,
+    ValidationInfo,
+    field_validator,
 )
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
-from imagegen.deployments import ApiVersion, Deployment, DeploymentEntry, ImageApi, matching, resolve
-from imagegen.urls import BaseUrl, origin_of
+from imagegen.deployments import (
+    ApiName,
+    ApiVersion,
+    Deployment,
+    DeploymentEntry,
+    ImageApi,
+    resolve,
+)
+from imagegen.endpoints import Endpoint, EndpointUrl
+from imagegen.events import log_event
+from imagegen.pasted import refuse_blanks, refuse_paste_error, refuse_quotes, refuse_reference
+from imagegen.setting_types import (
+    ANY_SCHEDULE,
+    ContainerName,
+    DeploymentEntries,
+    Hosts,
+    Keys,
+    Origins,
+    Schedule,
+    Scope,
+    Whole,
+    Word,
+)
+from imagegen.urls import BaseUrl
 
 ROUTE_PREFIX = "api"
 """The same as ``extensions.http.routePrefix`` in host.json."""
 
 DEFAULT_SCOPE = "https://cognitiveservices.azure.com/.default"
 
-_ANY_SCHEDULE: Final = "0 * * * * *"
-_USE_SIX_FIELDS: Final = f"Use NCRONTAB with six fields, seconds first, such as '{_ANY_SCHEDULE}'."
-_ANY_TIME: Final = datetime(2026, 1, 1, tzinfo=UTC)
-
 
 class SettingsError(Exception):
-    """One or more settings are missing or wrong. The message names each and holds no value."""
+    """One or more settings are missing or wrong.
 
-
-def _schedule(text: str) -> str:
-    fields = text.upper().split()
-    if len(fields) != 6:
-        raise ValueError(f"is not a schedule. {_USE_SIX_FIELDS}")
-    day, month, weekday = fields[3:]
-    # CronSim knows these; NCRONTAB does not. A step, as in */7, is no weekday.
-    if re.search(r"[#?]|\bL|L\b|W\b", f"{day} {month.replace('JUL', '')} {weekday}") or re.search(
-        r"(?<![/\d])7\b", weekday
-    ):
-        raise ValueError("uses L, W, #, ? or weekday 7, which NCRONTAB does not support. Leave these out; Sunday is 0.")
-    try:
-        CronSim(text, _ANY_TIME)
-    except CronSimError as error:  # whose message names the field, such as "Bad minute"
-        raise ValueError(f"has a {str(error).lower()} field. {_USE_SIX_FIELDS}") from None
-    return text
-
-
-def _list(text: object) -> object:
-    return [part.strip() for part in text.split(",") if part.strip()] if isinstance(text, str) else text
-
-
-def _origin(text: str) -> str:
-    origin = origin_of(text)
-    if urlsplit(text).path.strip("/"):
-        raise ValueError("has a path. Use the scheme and host only, such as https://example.com.")
-    return origin
-
-
-def _not_empty(entries: tuple[DeploymentEntry, ...]) -> tuple[DeploymentEntry, ...]:
-    if not entries:
-        raise ValueError("is an empty list. Add a deployment, or remove the setting.")
-    return entries
-
-
-ContainerName = Annotated[
-    str,
-    AfterValidator(
-        matching(
-            r"(?!.{64})[a-z0-9](-?[a-z0-9]){2,62}",
-            "is not a container name. Use 3 to 63 lower-case letters and digits, with single hyphens between them.",
-        )
-    ),
-]
-Scope = Annotated[
-    str,
-    AfterValidator(matching(r"https://.+/\.default", f"is not a scope. Use one such as {DEFAULT_SCOPE}.")),
-]
-Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_list)]
-Hosts = Annotated[tuple[Annotated[str, AfterValidator(str.lower)], ...], BeforeValidator(_list)]
-Schedule = Annotated[str, AfterValidator(_schedule)]
-DeploymentEntries = Json[Annotated[tuple[DeploymentEntry, ...], AfterValidator(_not_empty)]]
+    The message names each, says what to do and has an example. It quotes no value, except API names, API versions and
+    deployment names that contradict each other.
+    """
 
 
 class Settings(BaseModel):
@@ -95,39 +62,82 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
-    storage_connection_string: SecretStr | None = Field(None, alias="AzureWebJobsStorage")
-    queue_service_uri: BaseUrl | None = Field(None, alias="AzureWebJobsStorage__queueServiceUri")
-    blob_service_uri: BaseUrl | None = Field(None, alias="AzureWebJobsStorage__blobServiceUri")
-    storage_client_id: str | None = Field(None, alias="AzureWebJobsStorage__clientId")
+    storage_connection_string: SecretStr | None = Field(
+        None,
+        alias="AzureWebJobsStorage",
+        examples=["DefaultEndpointsProtocol=https;AccountName=me;AccountKey=a2V5;EndpointSuffix=core.windows.net"],
+    )
+    queue_service_uri: BaseUrl | None = Field(
+        None, alias="AzureWebJobsStorage__queueServiceUri", examples=["https://me.queue.core.windows.net"]
+    )
+    blob_service_uri: BaseUrl | None = Field(
+        None, alias="AzureWebJobsStorage__blobServiceUri", examples=["https://me.blob.core.windows.net"]
+    )
+    storage_client_id: Word | None = Field(
+        None, alias="AzureWebJobsStorage__clientId", examples=["12345678-1234-1234-1234-123456789abc"]
+    )
 
-    endpoint: BaseUrl | None = Field(None, alias="AZURE_OPENAI_ENDPOINT")
-    api_key: SecretStr | None = Field(None, alias="AZURE_OPENAI_API_KEY")
-    scope: Scope = Field(DEFAULT_SCOPE, alias="AZURE_OPENAI_SCOPE")
-    api: ImageApi = Field(ImageApi.IMAGES, alias="AZURE_OPENAI_API")
-    api_version: ApiVersion | None = Field(None, alias="AZURE_OPENAI_API_VERSION")
-    deployment: str | None = Field(None, alias="AZURE_OPENAI_DEPLOYMENT")
-    deployment_entries: DeploymentEntries | None = Field(None, alias="IMAGE_DEPLOYMENTS")
-    repeat_lost_calls: bool = Field(True, alias="REPEAT_LOST_CALLS")
+    endpoint: EndpointUrl | None = Field(
+        None, alias="AZURE_OPENAI_ENDPOINT", examples=["https://my-resource.openai.azure.com"]
+    )
+    api_key: SecretStr | None = Field(
+        None,
+        alias="AZURE_OPENAI_API_KEY",
+        examples=["@Microsoft.KeyVault(SecretUri=https://my-vault.vault.azure.net/secrets/image-key)"],
+    )
+    scope: Scope = Field(DEFAULT_SCOPE, alias="AZURE_OPENAI_SCOPE", examples=[DEFAULT_SCOPE])
+    api: ApiName = Field(ImageApi.IMAGES, alias="AZURE_OPENAI_API", examples=["images"])
+    api_version: ApiVersion | None = Field(None, alias="AZURE_OPENAI_API_VERSION", examples=["2025-04-01-preview"])
+    deployment: Word | None = Field(None, alias="AZURE_OPENAI_DEPLOYMENT", examples=["gpt-image-2"])
+    deployment_entries: DeploymentEntries | None = Field(
+        None, alias="IMAGE_DEPLOYMENTS", examples=['[{"name": "gpt-image-2", "api": "images"}]']
+    )
+    repeat_lost_calls: bool = Field(True, alias="REPEAT_LOST_CALLS", examples=["false"])
 
-    operation_location_allowed_origins: Origins = Field((), alias="OPERATION_LOCATION_ALLOWED_ORIGINS")
-    image_url_allowed_hosts: Hosts = Field((), alias="IMAGE_URL_ALLOWED_HOSTS")
-    poll_schedule: Schedule = Field(alias="POLL_SCHEDULE")
-    generations_container: ContainerName = Field("generations", alias="GENERATIONS_CONTAINER")
-    images_container: ContainerName = Field("images", alias="IMAGES_CONTAINER")
-    generation_timeout_seconds: int = Field(3_600, alias="GENERATION_TIMEOUT_SECONDS", ge=30, le=86_400)
-    sas_lifetime_seconds: int = Field(3_600, alias="SAS_LIFETIME_SECONDS", ge=60, le=6 * 86_400)
-    max_image_bytes: int = Field(64 * 2**20, alias="MAX_IMAGE_BYTES", ge=2**10, le=2**30)
-    max_due_per_instance: int = Field(200, alias="MAX_DUE_PER_INSTANCE", ge=1, le=10_000)
-    max_active_generations: int = Field(1_000, alias="MAX_ACTIVE_GENERATIONS", ge=1, le=100_000)
-    retention_days: int = Field(30, alias="RETENTION_DAYS", ge=1, le=3_650)
-    public_base_url: BaseUrl | None = Field(None, alias="PUBLIC_BASE_URL")
-    compat_api_keys: Annotated[tuple[SecretStr, ...], BeforeValidator(_list)] = Field((), alias="COMPAT_API_KEYS")
-    telemetry: bool = Field(False, alias="PYTHON_APPLICATIONINSIGHTS_ENABLE_TELEMETRY")
+    operation_location_allowed_origins: Origins = Field(
+        (), alias="OPERATION_LOCATION_ALLOWED_ORIGINS", examples=["https://images.example.com"]
+    )
+    image_url_allowed_hosts: Hosts = Field(
+        (), alias="IMAGE_URL_ALLOWED_HOSTS", examples=["images.example.com,.blob.core.windows.net"]
+    )
+    poll_schedule: Schedule = Field(alias="POLL_SCHEDULE", examples=[ANY_SCHEDULE])
+    generations_container: ContainerName = Field(
+        "generations", alias="GENERATIONS_CONTAINER", examples=["image-generations"]
+    )
+    images_container: ContainerName = Field("images", alias="IMAGES_CONTAINER", examples=["generated-images"])
+    generation_timeout_seconds: Whole = Field(
+        3_600, alias="GENERATION_TIMEOUT_SECONDS", ge=30, le=86_400, examples=["3600"]
+    )
+    sas_lifetime_seconds: Whole = Field(3_600, alias="SAS_LIFETIME_SECONDS", ge=60, le=6 * 86_400, examples=["3600"])
+    max_image_bytes: Whole = Field(64 * 2**20, alias="MAX_IMAGE_BYTES", ge=2**10, le=2**30, examples=["67108864"])
+    max_due_per_instance: Whole = Field(200, alias="MAX_DUE_PER_INSTANCE", ge=1, le=10_000, examples=["200"])
+    max_active_generations: Whole = Field(1_000, alias="MAX_ACTIVE_GENERATIONS", ge=1, le=100_000, examples=["1000"])
+    retention_days: Whole = Field(30, alias="RETENTION_DAYS", ge=1, le=3_650, examples=["30"])
+    public_base_url: BaseUrl | None = Field(None, alias="PUBLIC_BASE_URL", examples=["https://images.example.com/api"])
+    compat_api_keys: Keys = Field((), alias="COMPAT_API_KEYS", examples=["first-long-key,second-long-key"])
+    telemetry: bool = Field(False, alias="PYTHON_APPLICATIONINSIGHTS_ENABLE_TELEMETRY", examples=["true"])
     """The Python worker reads this setting too, and configures OpenTelemetry for it."""
-    website_hostname: str | None = Field(None, alias="WEBSITE_HOSTNAME")
+    website_hostname: Word | None = Field(None, alias="WEBSITE_HOSTNAME", examples=["me.azurewebsites.net"])
 
     deployments: tuple[Deployment, ...] = Field((), init=False)
     """Resolved from the settings above. The first is the default."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_meant(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, str):
+            match info.field_name:
+                case "deployment_entries":  # JSON, whose values are checked one by one
+                    refuse_reference(value)
+                    refuse_quotes(value)
+                case "compat_api_keys":
+                    refuse_paste_error(value, is_free=True)
+                case "api_key":
+                    refuse_paste_error(value, is_free=True)
+                    refuse_blanks(value)
+                case _:
+                    refuse_paste_error(value)
+        return value
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
@@ -139,19 +149,35 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         With a line for each setting that is missing or wrong, without its value.
     """
     given = {name: value.strip() for name, value in environment.items() if value.strip()}
-    problems = [*_storage_problems(given), *_unresolved_references(given)]
     settings, invalid = _validate(given)
-    problems += [f"{place}: {problem}" for place, problem in invalid]
-    deployments, deployment_problems = resolve(settings, given)
     # `settings` lacks the invalid ones: `resolve` calls them missing, which they are not.
     invalid_names = {place.split(".")[0] for place, _ in invalid}
+    problems = [text for text in _storage_problems(given) if text.split(":")[0] not in invalid_names]
+    problems += [f"{place}: {problem}" for place, problem in invalid]
     if "AZURE_OPENAI_API" in invalid_names:  # some APIs need no deployment name
         invalid_names.add("AZURE_OPENAI_DEPLOYMENT")
+        bare = settings.endpoint and settings.endpoint.without_statements
+        settings = settings.model_copy(update={"endpoint": bare})
+    deployments, deployment_problems = resolve(settings, given)
     if "IMAGE_DEPLOYMENTS" not in invalid_names:
         problems += [text for text in deployment_problems if text.split(":")[0] not in invalid_names]
     if problems:
-        raise SettingsError("\n  ".join(["Invalid settings:", *problems]))
+        raise SettingsError("\n  ".join(["Invalid settings:", *map(_with_example, problems)]))
+    _log_shortened(settings)
     return settings.model_copy(update={"deployments": deployments})
+
+
+def _log_shortened(settings: Settings) -> None:
+    entries = enumerate(settings.deployment_entries or ())
+    endpoints: list[tuple[str, Endpoint | None]] = [
+        ("AZURE_OPENAI_ENDPOINT", settings.endpoint),
+        *((f"IMAGE_DEPLOYMENTS.{number}.endpoint", entry.endpoint) for number, entry in entries),
+    ]
+    for place, endpoint in endpoints:
+        if endpoint and (endpoint.route or endpoint.api_version):
+            log_event(
+                "settings.endpoint_shortened", setting=place, route=endpoint.route, api_version=endpoint.api_version
+            )
 
 
 _CONNECTION_STRING: Final = "AzureWebJobsStorage"
@@ -177,16 +203,6 @@ def _storage_problems(given: Mapping[str, str]) -> Iterable[str]:
         yield f"{_QUEUES}: is missing. Set it: {_BLOBS} is set, and both belong together."
 
 
-_CHECK_VAULT: Final = "Check the secret, and the app's role on the vault."
-
-
-def _unresolved_references(given: Mapping[str, str]) -> Iterable[str]:
-    # Azure passes on the text of a reference that it could not resolve. As a key, this text would be no secret.
-    for name in sorted(str(field.alias) for field in Settings.model_fields.values() if field.alias):
-        if given.get(name, "").startswith("@Microsoft.KeyVault("):
-            yield f"{name}: is a Key Vault reference that Azure could not resolve. {_CHECK_VAULT}"
-
-
 def _validate(given: Mapping[str, str]) -> tuple[Settings, list[tuple[str, str]]]:
     """The settings without the invalid ones, and the place and problem of each of those."""
     try:
@@ -195,8 +211,8 @@ def _validate(given: Mapping[str, str]) -> tuple[Settings, list[tuple[str, str]]
         found = error.errors(include_input=False, include_url=False)
     invalid_names = {str(one["loc"][0]) for one in found}
     valid = {name: value for name, value in given.items() if name not in invalid_names}
-    settings = Settings.model_validate({"POLL_SCHEDULE": _ANY_SCHEDULE, **valid})
-    return settings, [(".".join(map(str, one["loc"])), _sentence(one["type"], one.get("ctx", {}))) for one in found]
+    settings = Settings.model_validate({"POLL_SCHEDULE": ANY_SCHEDULE, **valid})
+    return settings, [(".".join(map(str, one["loc"])), _sentence(one)) for one in found]
 
 
 _SENTENCES: Final = {
@@ -212,17 +228,40 @@ _SENTENCES: Final = {
     "string_type": "is not text. Put it in quotes.",
     "string_too_short": "is empty. Set it, or leave it out.",
     "string_too_long": "has too many characters. Use {max_length} or fewer.",
-    "json_invalid": "is not valid JSON ({place}). Use a list such as {example}.",
-    "tuple_type": "is not a JSON list. Use one such as {example}.",
-    "model_type": 'is not a JSON object. Use one such as {{"name": "gpt-image-2", "api": "images"}}.',
+    "json_invalid": "is not valid JSON ({place}). Correct it.",
+    "tuple_type": "is not a JSON list. Use a list of objects.",
+    "model_type": "is not a JSON object. Use an object with the fields of a deployment.",
     "extra_forbidden": "is not a field of a deployment. Use {fields}.",
 }
-_EXAMPLE: Final = '[{"name": "gpt-image-2", "api": "images"}]'
+_FIELDS: Final = {str(field.alias): field for field in DeploymentEntry.model_fields.values()}
 
 
-def _sentence(kind: str, context: Mapping[str, Any]) -> str:
+def _sentence(error: ErrorDetails) -> str:
     """A problem that pydantic found, in words for an operator."""
-    fields = ", ".join(str(field.alias) for field in DeploymentEntry.model_fields.values())
+    context = error.get("ctx", {})
     place = str(context.get("error", "")).partition(" at ")[2]
-    text = _SENTENCES.get(kind, "has an invalid value. Correct it.")
-    return text.format_map({**context, "fields": fields, "example": _EXAMPLE, "place": place})
+    text = _SENTENCES.get(error["type"], "has an invalid value. Correct it.")
+    return text.format_map({**context, "fields": _meant_fields(str(error["loc"][-1])), "place": place})
+
+
+def _meant_fields(name: str) -> str:
+    """The field that was meant, such as apiVersion for api_version; else all fields."""
+    meant = [field for field in _FIELDS if field.lower() == re.sub("[-_ ]", "", name).lower()]
+    return ", ".join(meant or _FIELDS)
+
+
+def _with_example(problem: str) -> str:
+    """The problem of a setting, with a valid value at its end."""
+    name, _, field = problem.partition(":")[0].partition(".")
+    if field.isdigit():  # an element: of the deployments, or of another list
+        field = ""
+    if (entry_field := field.partition(".")[2]) in _FIELDS:
+        return f'{problem} Example: "{entry_field}": "{_example(_FIELDS[entry_field])}"'
+    return f"{problem} Example: {name}={_example(_ALIASES[name])}"
+
+
+_ALIASES: Final = {field.alias: field for field in Settings.model_fields.values() if field.alias}
+
+
+def _example(field: FieldInfo) -> str:
+    return str((field.examples or [""])[0])

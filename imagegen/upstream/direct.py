@@ -20,12 +20,14 @@ import ijson
 from imagegen.deployments import Deployment
 from imagegen.errors import FieldProblem
 from imagegen.generation import MOST_IMAGES, Generation, GenerationError, GenerationRequest, Status
+from imagegen.upstream.checks import check_model_list
 from imagegen.upstream.disk_room import TEMPORARY_DISK, DiskRoom, Reservation
 from imagegen.upstream.limits import Limits
 from imagegen.upstream.masking import Mask
 from imagegen.upstream.not_found import NotFoundCauses
 from imagegen.upstream.protocol import (
     Answered,
+    CheckProblem,
     Ended,
     ImageBytes,
     ImageRefused,
@@ -132,14 +134,8 @@ class DirectUpstream:
         missing = {name: value for name, value in self._api.defaults.items() if getattr(request, name) is None}
         return request.model_copy(update={**missing, "model": self._deployment.name})
 
-    def check(self) -> str | None:
-        # Listing models is free. A host without such a list answers 404, which shows that the host is reachable.
-        url = f"{self._deployment.endpoint}/openai/v1/models"
-        try:
-            response = self._session.send("GET", url, event="upstream.checked", generation_id="health")
-        except NoResponseError as error:
-            return f"the '{self._deployment.api}' API is out of reach: {error}. Check its endpoint in the settings."
-        return response.health_problem
+    def check(self) -> CheckProblem | None:
+        return check_model_list(self._session, self._deployment)
 
     def generate(self, generation: Generation) -> Answered | Ended | Throttled | Unavailable | Lost:
         """Make the call. It takes 10 to 250 seconds."""

@@ -13,11 +13,13 @@ from urllib.parse import urljoin, urlsplit
 
 from imagegen.deployments import Deployment
 from imagegen.generation import MOST_IMAGES, Generation, GenerationError, GenerationRequest, Status
+from imagegen.upstream.checks import check_operations
 from imagegen.upstream.limits import Limits
 from imagegen.upstream.masking import Mask
 from imagegen.upstream.not_found import NotFoundCauses, endpoint_cause, version_cause
 from imagegen.upstream.protocol import (
     Accepted,
+    CheckProblem,
     Ended,
     ImageRefused,
     ImageSource,
@@ -43,8 +45,6 @@ MOST_SUBMITS: Final = 3
 """Submits, one after the other, of an operation that was accepted without a usable operation-location."""
 
 _NO_LOCATION: Final = frozenset({"operationLocationMissing", "operationLocationInvalid"})
-
-_NO_OPERATION: Final = "00000000-0000-0000-0000-000000000000"
 
 
 class OperationsUpstream:
@@ -74,14 +74,8 @@ class OperationsUpstream:
         LIMITS.check(request, self._deployment.name)
         return request.model_copy(update={"size": request.size or DEFAULT_SIZE, "model": self._deployment.name})
 
-    def check(self) -> str | None:
-        deployment = self._deployment
-        url = f"{deployment.endpoint}/openai/operations/images/{_NO_OPERATION}?api-version={deployment.api_version}"
-        try:
-            response = self._session.send("GET", url, event="upstream.checked", generation_id=_NO_OPERATION)
-        except NoResponseError as error:
-            return f"the '{deployment.api}' API is out of reach: {error}. Check its endpoint in the settings."
-        return response.health_problem  # None on 404: the service accepted the credential, and has no such operation
+    def check(self) -> CheckProblem | None:
+        return check_operations(self._session, self._deployment)
 
     def submit(self, generation: Generation) -> Accepted | Ended | Throttled | Unavailable:
         outcome = self._submit(generation)

@@ -130,6 +130,15 @@ class Lost:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class CheckProblem:
+    """What a health check found. The message holds no address and no credential."""
+
+    message: str
+    certain: bool = True
+    """False: the service may still make images; the answer does not tell."""
+
+
 class Upstream(Protocol):
     """One deployment of an image API."""
 
@@ -146,7 +155,7 @@ class Upstream(Protocol):
         """
         ...
 
-    def check(self) -> str | None:
+    def check(self) -> CheckProblem | None:
         """A problem of the service, or of the app's credential for it; None without a problem. The check is free."""
         ...
 

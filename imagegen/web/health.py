@@ -6,14 +6,14 @@ The route is anonymous and is called often: the answer holds no secret, costs no
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Literal
 
 from imagegen.errors import StorageUnavailableError
 from imagegen.generation import JsonModel
 from imagegen.settings import Settings
 from imagegen.threads import ContextPool
-from imagegen.upstream.protocol import Upstream
+from imagegen.upstream.protocol import CheckProblem, Upstream
 from imagegen.web.http import RETRY_SECONDS, Request, Response
 from imagegen.web.ports import LinkCheck, StorageCheck
 
@@ -22,14 +22,25 @@ _CACHE_SECONDS: Final = 15.0
 
 
 class CheckBody(JsonModel):
-    status: str
+    status: Literal["ok", "warning", "failed"]
+    """`warning`: the service answered, but the answer does not show that the route for images exists."""
     message: str | None = None
 
 
+class ConfigurationBody(JsonModel):
+    """Settings that help an operator. No address and no name, because the route is anonymous."""
+
+    apis: list[str]
+    upstream_credential: Literal["key", "identity"]
+    storage_credential: Literal["connectionString", "identity"]
+    old_api: bool
+    poll_schedule: str
+
+
 class HealthBody(JsonModel):
-    status: str
+    status: Literal["healthy", "unhealthy"]
     checks: dict[str, CheckBody]
-    configuration: dict[str, str | bool]
+    configuration: ConfigurationBody
 
 
 class HealthRoute:
@@ -69,17 +80,21 @@ class HealthRoute:
             self._lock.release()
 
     def _check(self) -> Response:
-        checks = {"storage": _check_body(self._storage_problem()), "upstream": _check_body(self._upstream_problem())}
-        healthy = all(check.message is None for check in checks.values())
+        checks = {"storage": self._storage_check(), "upstream": self._upstream_check()}
+        healthy = all(check.status != "failed" for check in checks.values())
         status = "healthy" if healthy else "unhealthy"
         body = HealthBody(status=status, checks=checks, configuration=_configuration(self._settings)).to_json()
         return Response(200, body) if healthy else Response(503, body, {"Retry-After": str(RETRY_SECONDS)})
 
-    def _upstream_problem(self) -> str | None:
+    def _upstream_check(self) -> CheckBody:
         # In parallel: several deployments that time out must not add up to more than the caller's timeout.
         with ContextPool(len(self._upstreams)) as pool:
             checks = [pool.submit(upstream.check) for upstream in self._upstreams.values()]
-        return "; ".join(filter(None, (check.result() for check in checks))) or None
+        return _check_body([problem for check in checks if (problem := check.result())])
+
+    def _storage_check(self) -> CheckBody:
+        problem = self._storage_problem()
+        return CheckBody(status="failed", message=problem) if problem else CheckBody(status="ok")
 
     def _storage_problem(self) -> str | None:
         try:
@@ -97,16 +112,20 @@ class HealthRoute:
         return None
 
 
-def _check_body(problem: str | None) -> CheckBody:
-    return CheckBody(status="failed", message=problem) if problem else CheckBody(status="ok")
+def _check_body(problems: Sequence[CheckProblem]) -> CheckBody:
+    if not problems:
+        return CheckBody(status="ok")
+    # The certain ones first. Several deployments of one API have the same problem: it is said once.
+    ordered = sorted(problems, key=lambda problem: not problem.certain)
+    message = "; ".join(dict.fromkeys(problem.message for problem in ordered))
+    return CheckBody(status="failed" if ordered[0].certain else "warning", message=message)
 
 
-def _configuration(settings: Settings) -> dict[str, str | bool]:
-    """Settings that help an operator. No address and no name, because the route is anonymous."""
-    return {
-        "apis": ", ".join(sorted({deployment.api.value for deployment in settings.deployments})),
-        "upstreamCredential": "key" if settings.deployments[0].api_key else "identity",
-        "storageCredential": "connectionString" if settings.storage_connection_string else "identity",
-        "oldApi": bool(settings.compat_api_keys),
-        "pollSchedule": settings.poll_schedule,
-    }
+def _configuration(settings: Settings) -> ConfigurationBody:
+    return ConfigurationBody(
+        apis=sorted({deployment.api.value for deployment in settings.deployments}),
+        upstream_credential="key" if settings.deployments[0].api_key else "identity",
+        storage_credential="connectionString" if settings.storage_connection_string else "identity",
+        old_api=bool(settings.compat_api_keys),
+        poll_schedule=settings.poll_schedule,
+    )

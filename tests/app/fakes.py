@@ -207,7 +207,7 @@ class FakePolled:
     def complete(self, request: GenerationRequest) -> GenerationRequest:
         return request.model_copy(update={"size": "1024x1024", "model": POLLED})
 
-    def check(self) -> str | None:
+    def check(self) -> None:
         raise NotImplementedError
 
     def submit(self, generation: Generation) -> SubmitOutcome:
@@ -238,7 +238,7 @@ class FakeDirect:
     def complete(self, request: GenerationRequest) -> GenerationRequest:
         return request.model_copy(update={"size": "auto", "model": DIRECT})
 
-    def check(self) -> str | None:
+    def check(self) -> None:
         raise NotImplementedError
 
     def generate(self, generation: Generation) -> CallOutcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -30,7 +31,10 @@ def problems(entries: object = None, **given: str) -> list[str]:
     with pytest.raises(SettingsError) as caught:
         read(entries, **given)
     assert caught.value.__cause__ is None
-    return [line.strip() for line in str(caught.value).splitlines()[1:]]
+    lines = [line.strip() for line in str(caught.value).splitlines()[1:]]
+    # Each line ends with an example, of the setting or of the field.
+    assert all(re.search(r""" Example: (\w+=\S.*|"\w+": ".+")$""", line) for line in lines), lines
+    return [line.partition(" Example: ")[0] for line in lines]
 
 
 def test_settings_are_the_defaults_of_an_entry() -> None:
@@ -148,19 +152,21 @@ def test_other_apis_ignore_the_model_path() -> None:
 
 WHOLE = {"name": "a", "api": "images"}
 FIELDS = "name, api, endpoint, deployment, apiVersion, apiKeySetting, modelPath"
-EXAMPLE = '[{"name": "gpt-image-2", "api": "images"}]'
 
 
 @pytest.mark.parametrize(
     ("entries", "expected"),
     [
-        ("s3cret", f": is not valid JSON (line 1 column 1). Use a list such as {EXAMPLE}."),
+        ("s3cret", ": is not valid JSON (line 1 column 1). Correct it."),
         ('[{"name": "s3cret", "api": "images"}', ": is not valid JSON (line 1 column 36). "),  # cut by shell quoting
-        ("[{'name': 's3cret'}]", ": is not valid JSON (line 1 column 3). "),  # Python's quotes
-        ('"s3cret"', f": is not a JSON list. Use one such as {EXAMPLE}."),
-        ({"name": "s3cret", "api": "images"}, ": is not a JSON list. "),
+        ("[{'name': 's3cret'}]", ": has quotes that JSON does not know. Use double quotes "),  # Python's
+        ("[{\u201cname\u201d: \u201cs3cret\u201d}]", ": has quotes that JSON does not know. Use double quotes "),
+        ('"s3cret"', ': has quotes (") around its value. Remove them.'),
+        ("'[]'", ": has quotes (') around its value. Remove them."),  # a shell's
+        ("5", ": is not a JSON list. Use a list of objects."),
+        ({"name": "s3cret", "api": "images"}, ": is one JSON object, not a list. Put it in square brackets."),
         ([], ": is an empty list. Add a deployment, or remove the setting."),
-        (["s3cret"], f".0: is not a JSON object. Use one such as {EXAMPLE[1:-1]}."),
+        (["s3cret"], ".0: is not a JSON object. Use an object with the fields of a deployment."),
         ([{"api": "images"}], ".0.name: is missing. Set it."),
         ([{"name": "s3cret"}], ".0.api: is missing. Set it."),
         ([WHOLE | {"name": ""}], ".0.name: is empty. Set it, or leave it out."),
@@ -169,8 +175,8 @@ EXAMPLE = '[{"name": "gpt-image-2", "api": "images"}]'
         ([WHOLE | {"name": 5}], ".0.name: is not text. Put it in quotes."),
         ([WHOLE | {"api": "s3cret"}], ".0.api: is not a known value. Use 'operations', 'images', 'flux' or 'mai'."),
         ([WHOLE, WHOLE | {"name": "b", "endpoint": "s3cret"}], ".1.endpoint: is not an http or https URL. "),
-        ([WHOLE | {"endpoint": "http://s3cret.example.com"}], ".0.endpoint: uses http. Use https; "),
-        ([WHOLE | {"endpoint": "https://u:s3cret@a.example.com"}], ".0.endpoint: contains a user, "),
+        ([WHOLE | {"endpoint": "http://s3cret.example.com"}], ".0.endpoint: uses http, which is "),
+        ([WHOLE | {"endpoint": "https://u:s3cret@a.example.com"}], ".0.endpoint: contains a user or "),
         ([WHOLE | {"deployment": ""}], ".0.deployment: is empty. "),
         ([WHOLE | {"apiVersion": "s3cret"}], ".0.apiVersion: is not an API version. "),
         ([WHOLE | {"apiVersion": "preview&s3cret"}], ".0.apiVersion: is not an API version. "),
@@ -179,7 +185,14 @@ EXAMPLE = '[{"name": "gpt-image-2", "api": "images"}]'
         ([WHOLE | {"modelPath": "flux?s3cret"}], ".0.modelPath: is not a part of a route. "),
         # A typo in a field name must not be ignored. Keys have settings of their own.
         ([WHOLE | {"apiKey": "s3cret"}], f".0.apiKey: is not a field of a deployment. Use {FIELDS}."),
-        ([WHOLE | {"api_version": "s3cret"}], ".0.api_version: is not a field of a deployment. "),
+        ([WHOLE | {"api_version": "s3cret"}], ".0.api_version: is not a field of a deployment. Use apiVersion."),
+        ([WHOLE | {"apiversion": "s3cret"}], ".0.apiversion: is not a field of a deployment. Use apiVersion."),
+        ([WHOLE | {"api-key-setting": "x"}], ".0.api-key-setting: is not a field of a deployment. Use apiKeySetting."),
+        ([WHOLE | {"Endpoint": "x"}], ".0.Endpoint: is not a field of a deployment. Use endpoint."),
+        ([WHOLE | {"name": "<s3cret>"}], ".0.name: has angle brackets, as a placeholder has. "),
+        ([WHOLE | {"deployment": "'s3cret'"}], ".0.deployment: has quotes (') around its value. Remove them."),
+        ([WHOLE | {"deployment": "s3cret two"}], ".0.deployment: contains a blank or a line break. Remove it."),
+        ([WHOLE | {"endpoint": "https://YOUR-RESOURCE.openai.azure.com"}], ".0.endpoint: has the placeholder "),
         ([WHOLE | {"apiKeySetting": "S3CRET"}], ".0.apiKeySetting: names a setting that is missing. Add it, "),
         ([WHOLE, WHOLE], ".1.name: is also the name of another entry. Use each name once."),
     ],
@@ -227,6 +240,12 @@ def test_deployment_name_has_at_most_128_characters() -> None:
     [problem] = problems(AZURE_OPENAI_DEPLOYMENT="s" * 129)
     assert problem == "AZURE_OPENAI_DEPLOYMENT: has 129 characters; the limit is 128. Use a shorter name."
     assert read(AZURE_OPENAI_DEPLOYMENT="s" * 128)[0].name == "s" * 128
+
+
+@pytest.mark.parametrize("api", ["Images", "IMAGES", " images "])
+def test_case_and_blanks_around_an_api_do_not_matter(api: str) -> None:
+    [found] = read([{"name": " a ", "api": api, "apiVersion": " Preview"}])
+    assert (found.name, found.api, found.api_version) == ("a", "images", "preview")
 
 
 def test_printed_deployment_shows_no_key() -> None:

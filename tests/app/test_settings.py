@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from imagegen.deployments import ImageApi
-from imagegen.settings import DEFAULT_SCOPE, Settings, SettingsError, read_settings
+from imagegen.endpoints import Endpoint, ImageApi
+from imagegen.settings import Settings, SettingsError, read_settings
 from imagegen.urls import is_loopback, origin_of
 
 CONNECTION = "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=c2VjcmV0;EndpointSuffix=core.windows.net"
@@ -21,12 +21,13 @@ NEEDED = {
 
 
 def problems(**given: str) -> list[str]:
-    """The lines of the message, without the first one and without indents."""
+    """The lines of the message, without the first one, indents and the examples. Each line has one."""
     with pytest.raises(SettingsError) as caught:
         read_settings(NEEDED | given)
     first, *lines = str(caught.value).splitlines()
     assert first == "Invalid settings:"
-    return [line.strip() for line in lines]
+    found = [re.fullmatch(r"  (?P<text>(?P<name>\w+)[^:]*: .+\.) Example: (?P=name)=\S.*", line) for line in lines]
+    return [match["text"] for match in found if match] if all(found) else lines
 
 
 def test_four_settings_are_enough() -> None:
@@ -55,9 +56,8 @@ def test_empty_setting_counts_as_missing(value: str) -> None:
 
 
 def test_space_around_a_value_is_ignored() -> None:
-    assert read_settings(NEEDED | {"AZURE_OPENAI_ENDPOINT": " https://images.example.com/\n"}).endpoint == (
-        "https://images.example.com"
-    )
+    [deployment] = read_settings(NEEDED | {"AZURE_OPENAI_ENDPOINT": " https://images.example.com/\n"}).deployments
+    assert deployment.endpoint == "https://images.example.com"
 
 
 def test_every_problem_is_reported_at_once() -> None:
@@ -95,18 +95,21 @@ STORAGE = "AzureWebJobsStorage"
         (
             "IMAGES_CONTAINER",
             "S3cret",
-            "is not a container name. Use 3 to 63 lower-case letters and digits, with single hyphens between them.",
+            (
+                "is not a container name. Use 3 to 63 lower-case letters, digits and single hyphens, with a letter or "
+                "digit at both ends."
+            ),
         ),
-        ("AZURE_OPENAI_SCOPE", "s3cret", f"is not a scope. Use one such as {DEFAULT_SCOPE}."),
+        ("AZURE_OPENAI_SCOPE", "s3cret", "is not a scope. Use a URL that ends with /.default."),
         (
             "AZURE_OPENAI_API_VERSION",
             "s3cret",
-            "is not an API version. Use a date such as 2025-04-01-preview, or preview or latest.",
+            "is not an API version. Use a date with or without -preview, or v1, preview or latest.",
         ),
         (
             "POLL_SCHEDULE",
             "0 61 * * * *",
-            "has a bad minute field. Use NCRONTAB with six fields, seconds first, such as '0 * * * * *'.",
+            "has a bad minute field. Use NCRONTAB with six fields, seconds first.",
         ),
         (
             "POLL_SCHEDULE",
@@ -116,7 +119,7 @@ STORAGE = "AzureWebJobsStorage"
         (
             "OPERATION_LOCATION_ALLOWED_ORIGINS",
             "https://example.com/s3cret",
-            "has a path. Use the scheme and host only, such as https://example.com.",
+            "has a path. Use the scheme and host only.",
         ),
     ],
 )
@@ -186,12 +189,24 @@ def test_storage_needs_a_connection_string_or_two_endpoints() -> None:
         ("GENERATIONS_CONTAINER", "S3cret"),
         ("GENERATIONS_CONTAINER", "s3"),
         ("GENERATIONS_CONTAINER", "s3cret--"),
+        ("IMAGES_CONTAINER", "Generated_Images_s3cret"),
+        ("IMAGES_CONTAINER", "s3"),
+        ("IMAGES_CONTAINER", "-s3cret"),
+        ("IMAGES_CONTAINER", "s3--cret"),
         ("IMAGES_CONTAINER", "s" * 64),
         ("IMAGES_CONTAINER", "s" + "-3" * 32),
         ("GENERATION_TIMEOUT_SECONDS", "29"),
         ("GENERATION_TIMEOUT_SECONDS", "86401"),
         ("GENERATION_TIMEOUT_SECONDS", "s3cret"),
         ("GENERATION_TIMEOUT_SECONDS", "60.5"),
+        ("GENERATION_TIMEOUT_SECONDS", "3 600"),
+        ("GENERATION_TIMEOUT_SECONDS", "3,600"),
+        ("GENERATION_TIMEOUT_SECONDS", "36.000"),  # 36,000 in some countries; not 36
+        ("IMAGE_URL_ALLOWED_HOSTS", "https://s3cret.example.com"),
+        ("IMAGE_URL_ALLOWED_HOSTS", "s3cret.example.com/images"),
+        ("IMAGE_URL_ALLOWED_HOSTS", "a.*.s3cret.example.com"),
+        ("AZURE_OPENAI_API_KEY", "Bearer s3cret"),
+        ("AZURE_OPENAI_DEPLOYMENT", "s3cret two"),
         ("SAS_LIFETIME_SECONDS", "59"),
         ("SAS_LIFETIME_SECONDS", "518401"),
         ("MAX_IMAGE_BYTES", "1023"),
@@ -235,12 +250,144 @@ def test_wrong_value_is_named_but_not_shown(name: str, value: str) -> None:
         ("POLL_SCHEDULE", "*/10 * * * * *", "poll_schedule", "*/10 * * * * *"),
         ("POLL_SCHEDULE", "0 */5 9-17 * * MON-FRI", "poll_schedule", "0 */5 9-17 * * MON-FRI"),
         ("IMAGES_CONTAINER", "a-b-1", "images_container", "a-b-1"),
+        ("IMAGES_CONTAINER", "a-b", "images_container", "a-b"),
+        ("IMAGES_CONTAINER", "abc", "images_container", "abc"),
+        ("IMAGES_CONTAINER", "0" * 63, "images_container", "0" * 63),
+        ("AZURE_OPENAI_API", "Images", "api", ImageApi.IMAGES),
+        ("AZURE_OPENAI_API", "MAI ", "api", ImageApi.MAI),
+        ("AZURE_OPENAI_API_VERSION", "2025-04-01-PREVIEW", "api_version", "2025-04-01-preview"),
+        ("REPEAT_LOST_CALLS", "FALSE", "repeat_lost_calls", False),
+        ("REPEAT_LOST_CALLS", "0", "repeat_lost_calls", False),
+        ("REPEAT_LOST_CALLS", "No", "repeat_lost_calls", False),
+        ("PYTHON_APPLICATIONINSIGHTS_ENABLE_TELEMETRY", "TRUE", "telemetry", True),
+        ("PYTHON_APPLICATIONINSIGHTS_ENABLE_TELEMETRY", "1", "telemetry", True),
+        ("PYTHON_APPLICATIONINSIGHTS_ENABLE_TELEMETRY", "yes", "telemetry", True),
+        ("RETENTION_DAYS", " 7 ", "retention_days", 7),
+        (
+            "IMAGE_URL_ALLOWED_HOSTS",
+            "*.example.com,[::1]:7072",
+            "image_url_allowed_hosts",
+            (".example.com", "[::1]:7072"),
+        ),
         ("SAS_LIFETIME_SECONDS", "518400", "sas_lifetime_seconds", 518_400),
         ("PUBLIC_BASE_URL", "https://images.example.com/api/", "public_base_url", "https://images.example.com/api"),
     ],
 )
 def test_valid_value_is_normalized(name: str, value: str, field: str, expected: Any) -> None:
-    assert getattr(read_settings(NEEDED | {name: value}), field) == (expected or value.rstrip("/"))
+    found = getattr(read_settings(NEEDED | {name: value}), field)
+    assert (found.base if isinstance(found, Endpoint) else found) == (
+        value.rstrip("/") if expected is None else expected
+    )
+
+
+NAMES = sorted(str(field.alias) for field in Settings.model_fields.values() if field.alias)
+SECRETS = ("AZURE_OPENAI_API_KEY", "COMPAT_API_KEYS")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        ('"s3cret"', 'has quotes (") around its value'),
+        ("'s3cret'", "has quotes (') around its value"),
+        ("\u201cs3cret\u201d", "has quotes (\u201c) around its value"),
+        ('s3cret"', 'has quotes (") around its value'),
+        ("@Microsoft.KeyVault(SecretUri=s3cret)", "is a Key Vault reference that Azure could not resolve"),
+    ],
+)
+def test_every_setting_names_what_was_pasted_with_it(name: str, value: str, what: str) -> None:
+    [problem] = problems(**{name: value})
+    assert problem.startswith(f"{name}: {what}")
+    assert "s3cret" not in problem
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "IMAGE_DEPLOYMENTS"])
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        ("<s3cret>", "has angle brackets, as a placeholder has"),
+        ("{s3cret}", "has brackets, as a placeholder has"),
+        ("your-key", "has the placeholder 'your-key'"),
+        ("YOUR_RESOURCE_NAME", "has the placeholder 'YOUR_RESOURCE_NAME'"),
+        ("changeme", "has the placeholder 'changeme'"),
+        ("xxxxxxxx", "has the placeholder 'xxxxxxxx'"),
+        ("%S3CRET%", "is the name of a variable that was not replaced"),
+        ("$S3CRET", "is the name of a variable that was not replaced"),
+        ("$(S3CRET)", "is the name of a variable that was not replaced"),
+    ],
+)
+def test_every_setting_names_a_placeholder(name: str, value: str, what: str) -> None:
+    [problem] = problems(**{name: value})
+    assert problem.startswith(f"{name}: {what}")
+    assert "s3cret" not in problem.lower()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("WEBSITE_HOSTNAME", STORAGE, *SECRETS)])
+@pytest.mark.parametrize("value", ["\u2603 s3cret"])
+def test_every_setting_refuses_nonsense_with_an_example(name: str, value: str) -> None:
+    [problem] = problems(**{name: value})
+    assert problem.startswith(f"{name}")
+    assert "invalid value" not in problem
+    assert "s3cret" not in problem
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "AZURE_OPENAI_API_KEY"])  # Azure resolves that one
+def test_example_of_a_setting_is_accepted(name: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read_settings(NEEDED | {name: '"'})
+    example = str(caught.value).partition(f" Example: {name}=")[2]
+    assert read_settings(NEEDED | {name: example})
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "what"),
+    [
+        ("https://YOUR-RESOURCE.openai.azure.com", "has the placeholder 'YOUR-RESOURCE'"),
+        ("https://your-resource-name.openai.azure.com/", "has the placeholder 'your-resource-name'"),
+        ("https://NAME.openai.azure.com", "has the placeholder 'NAME'"),
+        ("https://RES.services.ai.azure.com/openai/v1/", "has the placeholder 'RES'"),
+        ("https://<name>.openai.azure.com", "has angle brackets, as a placeholder has"),
+        ("<your-endpoint>", "has angle brackets, as a placeholder has"),
+        ("https://{name}.openai.azure.com", "has brackets, as a placeholder has"),
+        ("https://images.example.com/openai/deployments/{deployment-id}", "has brackets, as a placeholder has"),
+        ("https://images .example.com", "contains a blank"),
+        ("https://images.example.com,", "has a host with characters that no host name has"),
+        ("images.example.com", "is not an http or https URL. Use one that starts with https://"),
+    ],
+)
+def test_endpoint_with_a_placeholder_is_named(endpoint: str, what: str) -> None:
+    [problem] = problems(AZURE_OPENAI_ENDPOINT=endpoint)
+    assert problem.startswith(f"AZURE_OPENAI_ENDPOINT: {what}.")
+
+
+@pytest.mark.parametrize("host", ["your-surgery", "yourkeys", "name", "renames", "photodome", "resource"])
+def test_name_like_a_placeholder_is_accepted(host: str) -> None:
+    endpoint = f"https://{host}.openai.azure.com"
+    assert read_settings(NEEDED | {"AZURE_OPENAI_ENDPOINT": endpoint}).deployments[0].endpoint == endpoint
+
+
+@pytest.mark.parametrize("key", ["a<b", "{a", "a$b", "mykey-your-key-2", "a'b"])
+def test_key_may_have_any_characters_inside(key: str) -> None:
+    settings = read_settings(NEEDED | {"AZURE_OPENAI_API_KEY": key, "COMPAT_API_KEYS": f"{key},second key"})
+    assert settings.api_key
+    assert settings.api_key.get_secret_value() == key
+    assert [one.get_secret_value() for one in settings.compat_api_keys] == [key, "second key"]
+
+
+@pytest.mark.parametrize("version", ["v1", "V1"])
+def test_version_v1_is_the_route_without_a_version(version: str) -> None:
+    [deployment] = read_settings(NEEDED | {"AZURE_OPENAI_API_VERSION": version}).deployments
+    assert deployment.api_version is None
+
+
+@pytest.mark.parametrize(("api", "instead"), [("operations", "2023-06-01-preview"), ("flux", "preview")])
+def test_version_v1_is_refused_for_apis_that_lack_it(api: str, instead: str) -> None:
+    given = {"AZURE_OPENAI_API": api, "AZURE_OPENAI_DEPLOYMENT": "FLUX.2-pro", "AZURE_OPENAI_API_VERSION": "v1"}
+    [problem] = problems(**given)
+    assert problem == (
+        f"AZURE_OPENAI_API_VERSION: has the API version 'v1', which the API '{api}' does not have. Remove it, or use "
+        f"'{instead}'."
+    )
 
 
 def test_deployment_name_is_the_model_of_requests() -> None:
@@ -290,7 +437,7 @@ def test_origin_is_normalized(url: str, expected: str) -> None:
     ],
 )
 def test_invalid_url_has_no_origin(url: str) -> None:
-    with pytest.raises(ValueError, match=r"^(is not a|contains a user)"):
+    with pytest.raises(ValueError, match=r"^(is not a|contains a )"):
         origin_of(url)
 
 

@@ -57,8 +57,8 @@ class Service:
     def complete(self, request: GenerationRequest) -> GenerationRequest:
         return request.model_copy(update={"model": POLLED})
 
-    def check(self) -> str | None:
-        return None
+    def check(self) -> None:
+        pass
 
     def submit(self, generation: Generation) -> SubmitOutcome:
         with self._lock:

@@ -748,7 +748,7 @@ def test_log_holds_no_prompt_key_or_image(
     ("reply", "problem"),
     [
         (http(200, {"data": []}), None),
-        (http(404), None),  # hosts of FLUX and MAI have no such list
+        (http(400), None),  # the route exists, and wants an api-version
         (http(429), None),
         (http(401), "the service answered 401. Check the key"),
         (http(403), "the service answered 403. Check the role of the app's identity"),
@@ -759,10 +759,57 @@ def test_log_holds_no_prompt_key_or_image(
 def test_health_check_is_free_and_names_the_problem(server: ScriptedServer, reply: Reply, problem: str | None) -> None:
     server.answers(reply)
     found = upstream(server.url).check()
-    assert found is None if problem is None else (found or "").startswith(problem)
+    if problem is None:
+        assert found is None
+    else:
+        assert found
+        assert found.certain
+        assert found.message.startswith(problem)
     [seen] = server.seen
     assert (seen.method, seen.target, seen.body) == ("GET", "/openai/v1/models", b"")
-    assert KEY not in (found or "")
+    assert KEY not in str(found)
+
+
+@pytest.mark.parametrize("path", ["", "/imagegw", "/openai/v1"])
+@pytest.mark.parametrize(
+    ("reply", "stated"),
+    [
+        (http(404), "404"),  # a gateway that offers the route for images only, or a wrong path
+        (http(404, {"statusCode": 404, "message": "Resource not found"}), "404"),
+        (http(302, location="https://login.example.com"), "302"),
+        (http(200, b"<html>", content_type="text/html"), "200 with text/html"),
+        (http(405), "405"),
+    ],
+)
+def test_health_check_notices_a_missing_route(server: ScriptedServer, path: str, reply: Reply, stated: str) -> None:
+    server.answers(reply)
+    found = upstream(f"{server.url}{path}").check()
+    assert found
+    assert not found.certain
+    assert found.message.startswith(f"the 'images' API: the service answered {stated} for its list of models")
+    assert server.host not in found.message
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "certain"),
+    [
+        ("http://a.openai.azure.com/openai/images", True),  # Azure has no such path, and has the list of models
+        ("http://a.services.ai.azure.com/v1", True),
+        ("http://a.openai.azure.com", False),
+        ("http://a.services.ai.azure.com/api/projects/p", False),
+        ("http://a.azure-api.net/images", False),  # a gateway
+        ("http://openai.azure.com.example.com/images", False),
+    ],
+)
+def test_unknown_path_of_an_azure_host_is_wrong(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, endpoint: str, certain: bool
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", server.url)
+    server.answers(http(404))
+    found = upstream(endpoint).check()
+    assert found
+    assert found.certain is certain
+    assert found.message.endswith("Remove the path." if certain else "correct the endpoint in the settings.")
 
 
 def test_calls_run_in_parallel() -> None:

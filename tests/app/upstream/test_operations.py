@@ -548,7 +548,7 @@ def test_origin_that_is_no_longer_allowed_gets_no_request(server: ScriptedServer
     ("reply", "expected"),
     [
         (http(404, {"error": {"code": "notFound"}}), None),  # the credential was accepted
-        (http(200), None),
+        (http(200, {"status": "deleted"}), None),
         (http(401), "AZURE_OPENAI_API_KEY"),
         (http(403), "role of the app's identity"),
         (http(500), "answered 500"),
@@ -560,7 +560,33 @@ def test_health_check_is_free_and_names_the_problem(server: ScriptedServer, repl
     problem = upstream(server.url).check()
     assert [seen.method for seen in server.seen] == ["GET"]
     assert KEY not in str(problem)
-    assert problem is None if expected is None else re.search(expected, problem or "")
+    if expected is None:
+        assert problem is None
+    else:
+        assert problem
+        assert problem.certain
+        assert re.search(expected, problem.message)
+
+
+@pytest.mark.parametrize(
+    ("reply", "stated"),
+    [
+        (http(404), "404"),
+        (http(404, b"<html>", content_type="text/html"), "404"),
+        (http(404, {"statusCode": 404, "message": "Resource not found"}), "404"),  # API Management
+        (http(404, {"error": {"code": "404", "message": "Resource not found"}}), "404"),  # Azure, another route
+        (http(302, location="https://login.example.com"), "302"),
+        (http(200, b"<html>", content_type="text/html"), "200 with text/html"),
+        (http(405), "405"),
+    ],
+)
+def test_health_check_notices_a_missing_route(server: ScriptedServer, reply: Reply, stated: str) -> None:
+    server.answers(reply)
+    problem = upstream(server.url).check()
+    assert problem
+    assert not problem.certain  # the submit may have a route all the same
+    assert f"the service answered {stated} for an operation (/openai/operations/images/" in problem.message
+    assert server.host not in problem.message
 
 
 # --- errors

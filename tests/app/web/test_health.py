@@ -11,7 +11,7 @@ import pytest
 from imagegen.errors import StorageUnavailableError
 from imagegen.generation import GenerationRequest
 from imagegen.settings import read_settings
-from imagegen.upstream.protocol import Limits
+from imagegen.upstream.protocol import CheckProblem, Limits
 from imagegen.web.health import HealthRoute
 from imagegen.web.http import Request, Response
 from tests.app.fakes import ANY
@@ -33,7 +33,7 @@ GET = Request("GET", "http://localhost/api/health", {}, {}, {}, b"")
 class FakeUpstream:
     """An upstream that supports only the health check."""
 
-    problem: str | None = None
+    problem: CheckProblem | None = None
     checks: int = 0
     limits: Limits = ANY
     barrier: threading.Barrier | None = None
@@ -41,7 +41,7 @@ class FakeUpstream:
     def complete(self, request: GenerationRequest) -> GenerationRequest:
         raise NotImplementedError
 
-    def check(self) -> str | None:
+    def check(self) -> CheckProblem | None:
         self.checks += 1
         if self.barrier:
             self.barrier.wait()
@@ -90,7 +90,7 @@ def test_healthy_answer_has_configuration_and_no_secret() -> None:
         "status": "healthy",
         "checks": {"storage": {"status": "ok"}, "upstream": {"status": "ok"}},
         "configuration": {
-            "apis": "images, mai",
+            "apis": ["images", "mai"],
             "upstreamCredential": "key",
             "storageCredential": "connectionString",
             "oldApi": False,
@@ -113,7 +113,7 @@ def test_unhealthy_answer_names_every_problem(
 ) -> None:
     harness = Harness(storage_down=storage_down)
     for name, problem in problems.items():
-        harness.upstreams[name].problem = problem
+        harness.upstreams[name].problem = CheckProblem(problem)
     response = harness.get()
     assert (response.status, response.headers["Retry-After"]) == (503, "30")
     found = body(response)
@@ -136,12 +136,36 @@ def test_unsigned_links_are_a_storage_problem() -> None:
     assert harness.link_checks == 1
 
 
-@pytest.mark.parametrize("problem", [None, "answered 401"])
-def test_answer_is_cached_for_15_seconds(problem: str | None) -> None:
+WRONG_KEY = CheckProblem("answered 401")
+NO_LIST = CheckProblem("answered 404", certain=False)
+
+
+@pytest.mark.parametrize(
+    ("problems", "status", "check"),
+    [
+        ({"a": NO_LIST}, 200, {"status": "warning", "message": "answered 404"}),
+        ({"a": NO_LIST, "c": NO_LIST}, 200, {"status": "warning", "message": "answered 404"}),
+        ({"a": NO_LIST, "b": WRONG_KEY}, 503, {"status": "failed", "message": "answered 401; answered 404"}),
+    ],
+)
+def test_missing_route_is_told_apart_from_ok(
+    problems: dict[str, CheckProblem], status: int, check: dict[str, str]
+) -> None:
+    harness = Harness()
+    for name, problem in problems.items():
+        harness.upstreams[name].problem = problem
+    response = harness.get()
+    found = body(response)
+    assert (response.status, found["status"]) == (status, "healthy" if status == 200 else "unhealthy")
+    assert found["checks"] == {"storage": {"status": "ok"}, "upstream": check}
+
+
+@pytest.mark.parametrize("problem", [None, WRONG_KEY])
+def test_answer_is_cached_for_15_seconds(problem: CheckProblem | None) -> None:
     harness = Harness()
     harness.upstreams["a"].problem = problem
     first = harness.get()
-    harness.upstreams["a"].problem = None if problem else "answered 401"
+    harness.upstreams["a"].problem = None if problem else WRONG_KEY
     for harness.now in (0.0, 7.5, 15.0):
         assert harness.get() is first
     assert [upstream.checks for upstream in harness.upstreams.values()] == [1, 1, 1]

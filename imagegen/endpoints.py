@@ -1,0 +1,187 @@
+"""Endpoints as portals show them: the base URL that the app needs, and what the route after it states."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Annotated, Final
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from pydantic import BeforeValidator
+
+from imagegen.pasted import refuse_blanks, refuse_paste_error
+from imagegen.urls import check_transport
+
+
+class ImageApi(StrEnum):
+    """The image APIs that an endpoint can offer."""
+
+    OPERATIONS = "operations"
+    IMAGES = "images"
+    FLUX = "flux"
+    MAI = "mai"
+
+
+DEFAULT_VERSIONS: Final = {ImageApi.OPERATIONS: "2023-06-01-preview", ImageApi.FLUX: "preview"}
+API_VERSION: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?|preview|latest|v1"
+MODEL_PATH: Final = r"[a-z0-9][a-z0-9.-]*"
+LONGEST_NAME: Final = 128
+"""Characters of a deployment."""
+_AZURE_HOSTS: Final = (
+    ".openai.azure.com",
+    ".cognitiveservices.azure.com",
+    ".api.cognitive.microsoft.com",
+    ".services.ai.azure.com",
+    ".models.ai.azure.com",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """The base URL of an image service. The other fields hold what its route and query stated."""
+
+    base: str
+    """Without a route. It may have a path, of a gateway or of a Foundry project."""
+    route: str | None = None
+    """The route that was taken off, such as ``/openai/v1``, with ``{deployment}`` for the name of a deployment."""
+    apis: AbstractSet[ImageApi] = frozenset(ImageApi)
+    """The APIs that have this route."""
+    deployment: str | None = None
+    model_path: str | None = None
+    api_version: str | None = None
+    is_v1: bool = False
+    """Whether the route is the one without a dated API version."""
+
+    @property
+    def without_statements(self) -> Endpoint:
+        return Endpoint(self.base)
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    pattern: str
+    apis: AbstractSet[ImageApi] = frozenset(ImageApi)
+    has_version: bool = True
+    """False: an ``api-version`` of this route is not one of an API that the app calls."""
+    on_azure_only: bool = False
+    """A gateway may have a base path of this name."""
+
+
+_IMAGES: Final = frozenset({ImageApi.IMAGES})
+_OPERATIONS: Final = frozenset({ImageApi.OPERATIONS})
+_ROUTES: Final = (
+    _Route(r"/openai/(dalle/)?operations/images(/(?P<id>[^/]+))?", _OPERATIONS),
+    _Route(r"/openai/images/generations:submit", _OPERATIONS),
+    _Route(r"/openai/deployments/(?P<deployment>[^/]+)(/images(/generations|/edits)?)?", _IMAGES),
+    _Route(r"/openai/(?P<v1>v1)/images(/generations|/edits)?", _IMAGES),
+    # Foundry shows this base for a resource, whatever the API of the model.
+    _Route(r"/openai/(?P<v1>v1)(/models)?", frozenset(ImageApi) - _OPERATIONS),
+    _Route(r"/openai(/deployments|/models|/images(/generations)?)?"),
+    _Route(r"/providers/blackforestlabs(/v1(/(?P<model_path>[^/]+))?)?", frozenset({ImageApi.FLUX})),
+    _Route(r"/mai/v1(/images(/generations|/edits)?)?", frozenset({ImageApi.MAI})),
+    _Route(r"/models(/images/generations)?", has_version=False, on_azure_only=True),
+)
+_OTHER_ROUTE: Final = r"/images/(generations|edits|variations)(:submit)?|/(chat/)?completions|/responses|/embeddings"
+
+
+def parse_endpoint(url: str) -> Endpoint:
+    """Take a known route, and an ``api-version``, off an endpoint.
+
+    Raises
+    ------
+    ValueError
+        If the URL is not usable or states something that the app cannot follow. The message does not quote it.
+    """
+    check_transport(url)
+    parts = urlsplit(url)
+    if parts.fragment:
+        raise ValueError("has a fragment (#). Remove it.")
+    version = _version(parts.query)
+    path = re.sub("/{2,}", "/", parts.path).rstrip("/")
+    endpoint = _without_route(parts, path, version)
+    # The rest may have another route only if its path is one that no API has.
+    if other := re.search(rf"({_OTHER_ROUTE})$", path, re.IGNORECASE) if endpoint.route is None else None:
+        raise ValueError(f"ends with the route '{other[0].lower()}', which the app does not call. Remove the route.")
+    if endpoint.is_v1 and version and version[0].isdigit():
+        raise ValueError(
+            f"has the v1 route and the api-version '{version}', which exclude each other. Remove one of them."
+        )
+    return replace(endpoint, api_version=version)
+
+
+def _version(query: str) -> str | None:
+    """The ``api-version``, if the query has nothing else."""
+    match [(name.lower(), value.lower()) for name, value in parse_qsl(query, keep_blank_values=True)]:
+        case [] if not query:
+            return None
+        case [("api-version", value)] if re.fullmatch(API_VERSION, value):
+            return value
+        case [("api-version", _)]:
+            raise ValueError("has an api-version in its query that is not an API version. Correct or remove it.")
+        case _:
+            raise ValueError(
+                "has a query. Remove it: only api-version is accepted there. A key belongs in AZURE_OPENAI_API_KEY, or "
+                "in the setting that apiKeySetting names."
+            )
+
+
+def _without_route(parts: SplitResult, path: str, version: str | None) -> Endpoint:
+    is_azure = (parts.hostname or "").endswith(_AZURE_HOSTS)
+    origin = f"{parts.scheme}://{parts.netloc}"
+    for route in _ROUTES:
+        found = re.search(f"{route.pattern}$", path, re.IGNORECASE)
+        if found is None or (route.on_azure_only and not is_azure):
+            continue
+        if version and not route.has_version:
+            raise ValueError(
+                f"has an api-version of the route '{found[0].lower()}', which the app does not call. Remove it."
+            )
+        stated = found.groupdict()
+        return Endpoint(
+            base=f"{origin}{path[: found.start()]}",
+            route=_template(found),
+            apis=route.apis,
+            deployment=_deployment(stated.get("deployment")),
+            model_path=_model_path(stated.get("model_path")),
+            is_v1=stated.get("v1") is not None,
+        )
+    return Endpoint(base=f"{origin}{path}")
+
+
+def _template(found: re.Match[str]) -> str:
+    """The route without its variable parts: they may be anything, also a secret that was pasted there by mistake."""
+    text, start = found[0], found.start()
+    spans = {name: found.span(name) for name in ("deployment", "model_path", "id") if found.groupdict().get(name)}
+    for name, (first, end) in spans.items():  # a route has one of them at most
+        text = f"{text[: first - start]}{{{name}}}{text[end - start :]}"
+    return text
+
+
+def _deployment(quoted: str | None) -> str | None:
+    if quoted is None:
+        return None
+    name = unquote(quoted)
+    try:
+        refuse_paste_error(name)
+        refuse_blanks(name)
+    except ValueError as error:
+        raise ValueError(f"has a deployment in its route that {error}") from None
+    if len(name) > LONGEST_NAME:
+        raise ValueError(f"has a deployment in its route with {len(name)} characters. The limit is {LONGEST_NAME}.")
+    return name
+
+
+def _model_path(stated: str | None) -> str | None:
+    if stated and not re.fullmatch(MODEL_PATH, stated, re.IGNORECASE):
+        raise ValueError("has a model path that is not a part of a route. Remove the route from the endpoint.")
+    return stated.lower() if stated else None
+
+
+def _parsed(value: object) -> object:
+    return parse_endpoint(value) if isinstance(value, str) else value
+
+
+EndpointUrl = Annotated[Endpoint, BeforeValidator(_parsed, json_schema_input_type=str)]
+"""An endpoint in a setting."""
