@@ -92,12 +92,12 @@ def _decoded(request: Request) -> str:
         # The bytes show their order, which `charset=utf-16` does not tell: .NET sends little-endian, others big-endian.
         codec = found
     try:
-        return request.body.decode(codec).removeprefix("\ufeff")
+        return request.body.decode(codec)
     except UnicodeDecodeError as error:
         near = _printable(request.body[max(0, error.start - _AROUND) : error.start].decode(codec, "replace"))
         place = f"byte {error.start + 1}, after `{near}`" if near else "byte 1"
         message = (
-            f"The body is not valid {codec.upper()} at {place}. Send UTF-8, or name the encoding in the Content-Type, "
+            f"The body is not valid {codec.upper().removesuffix('-SIG')} at {place}. Send UTF-8, or name the encoding in the Content-Type, "
             "such as charset=windows-1252."
         )
         raise RequestError("invalidJson", message) from None

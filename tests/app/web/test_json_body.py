@@ -86,6 +86,7 @@ def test_unknown_charset_is_415_and_named(charset: str) -> None:
 def test_invalid_utf_8_shows_its_place() -> None:
     message = refusal('{"prompt": "Köln"}'.encode("latin-1")).message
     assert message.startswith('The body is not valid UTF-8 at byte 14, after `rompt": "K`. Send UTF-8')
+    assert refusal(b"\xef\xbb\xbf\xff").message.startswith("The body is not valid UTF-8 at byte")
 
 
 @pytest.mark.parametrize("body", ["", " \r\n\t", "\ufeff"])
