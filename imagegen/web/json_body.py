@@ -96,9 +96,10 @@ def _decoded(request: Request) -> str:
     except UnicodeDecodeError as error:
         near = _printable(request.body[max(0, error.start - _AROUND) : error.start].decode(codec, "replace"))
         place = f"byte {error.start + 1}, after `{near}`" if near else "byte 1"
+        name = codec.upper().removesuffix("-SIG")
         message = (
-            f"The body is not valid {codec.upper().removesuffix('-SIG')} at {place}. Send UTF-8, or name the encoding in the Content-Type, "
-            "such as charset=windows-1252."
+            f"The body is not valid {name} at {place}. Send UTF-8, or name the encoding in the Content-Type, such as "
+            "charset=windows-1252."
         )
         raise RequestError("invalidJson", message) from None
 
