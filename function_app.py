@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import cast
+from functools import partial
+from typing import Final, cast
 
 import azure.functions as func
 
@@ -15,14 +16,26 @@ from imagegen.app import App, current_app
 from imagegen.errors import StorageUnavailableError
 from imagegen.events import log_event
 from imagegen.storage.work_queue import CALLS_QUEUE, POLLS_QUEUE
-from imagegen.web import routes
 from imagegen.web.http import Handler, Request, Response, answer
+from imagegen.web.unmatched import unmatched
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
 
 # The host lets anyone call these routes. The app itself checks the token in the URL, because clients do not send a
 # function key when they poll, and the api-key header of the retired API.
 ANONYMOUS = func.AuthLevel.ANONYMOUS
+CHECKED_BY_APP: Final[Mapping[str, Callable[[App], Handler]]] = {
+    "getGeneration": lambda app: app.routes.get_generation,
+    "getGenerationResult": lambda app: app.routes.get_generation_result,
+    "cancelGeneration": lambda app: app.routes.cancel_generation,
+    "deleteGeneration": lambda app: app.routes.delete_generation,
+    "submitOldGeneration": lambda app: app.legacy.submit,
+    "getOldOperation": lambda app: app.legacy.get_operation,
+    "deleteOldOperation": lambda app: app.legacy.delete_operation,
+    "getHealth": lambda app: app.health.get,
+    "getOpenApi": lambda app: app.openapi.get,
+}
+"""Handlers of the anonymous routes, by operation id. ``unknown_route`` calls them too."""
 
 
 @app.route("generations", methods=["POST"])
@@ -37,37 +50,37 @@ def list_generations(req: func.HttpRequest) -> func.HttpResponse:
 
 @app.route("generations/{id}", methods=["GET"], auth_level=ANONYMOUS)
 def get_generation(req: func.HttpRequest) -> func.HttpResponse:
-    return respond(req, lambda app: app.routes.get_generation)
+    return respond(req, CHECKED_BY_APP["getGeneration"])
 
 
 @app.route("generations/{id}/result", methods=["GET"], auth_level=ANONYMOUS)
 def get_generation_result(req: func.HttpRequest) -> func.HttpResponse:
-    return respond(req, lambda app: app.routes.get_generation_result)
+    return respond(req, CHECKED_BY_APP["getGenerationResult"])
 
 
 @app.route("generations/{id}/cancel", methods=["POST"], auth_level=ANONYMOUS)
 def cancel_generation(req: func.HttpRequest) -> func.HttpResponse:
-    return respond(req, lambda app: app.routes.cancel_generation)
+    return respond(req, CHECKED_BY_APP["cancelGeneration"])
 
 
 @app.route("generations/{id}", methods=["DELETE"], auth_level=ANONYMOUS)
 def delete_generation(req: func.HttpRequest) -> func.HttpResponse:
-    return respond(req, lambda app: app.routes.delete_generation)
+    return respond(req, CHECKED_BY_APP["deleteGeneration"])
 
 
 @app.route("openai/images/generations:submit", methods=["POST"], auth_level=ANONYMOUS)
 def legacy_submit(req: func.HttpRequest) -> func.HttpResponse:
-    return respond(req, lambda app: app.legacy.submit)
+    return respond(req, CHECKED_BY_APP["submitOldGeneration"])
 
 
 @app.route("openai/operations/images/{id}", methods=["GET"], auth_level=ANONYMOUS)
 def legacy_get_operation(req: func.HttpRequest) -> func.HttpResponse:
-    return respond(req, lambda app: app.legacy.get_operation)
+    return respond(req, CHECKED_BY_APP["getOldOperation"])
 
 
 @app.route("openai/operations/images/{id}", methods=["DELETE"], auth_level=ANONYMOUS)
 def legacy_delete_operation(req: func.HttpRequest) -> func.HttpResponse:
-    return respond(req, lambda app: app.legacy.delete_operation)
+    return respond(req, CHECKED_BY_APP["deleteOldOperation"])
 
 
 @app.route("models", methods=["GET"])
@@ -77,17 +90,19 @@ def list_models(req: func.HttpRequest) -> func.HttpResponse:
 
 @app.route("health", methods=["GET", "HEAD"], auth_level=ANONYMOUS)
 def get_health(req: func.HttpRequest) -> func.HttpResponse:
-    return respond(req, lambda app: app.health.get)
+    return respond(req, CHECKED_BY_APP["getHealth"])
 
 
 @app.route("openapi.json", methods=["GET", "HEAD"], auth_level=ANONYMOUS)
 def get_openapi(req: func.HttpRequest) -> func.HttpResponse:
-    return respond(req, lambda app: app.openapi.get)
+    return respond(req, CHECKED_BY_APP["getOpenApi"])
 
 
 @app.route("{*path}", auth_level=ANONYMOUS)
 def unknown_route(req: func.HttpRequest) -> func.HttpResponse:
-    return _to_azure(answer(_from_azure(req), routes.unknown_route))
+    handlers = {name: partial(_handler, find) for name, find in CHECKED_BY_APP.items()}
+    handle = partial(unmatched, handlers=handlers, settings=lambda: current_app().settings)
+    return _to_azure(answer(_from_azure(req), handle))
 
 
 @app.timer_trigger("timer", "%POLL_SCHEDULE%", run_on_startup=False, use_monitor=True)
@@ -134,6 +149,10 @@ def work(message: func.QueueMessage, carry_out: Callable[[bytes], None]) -> None
 def respond(req: func.HttpRequest, handler: Callable[[App], Handler]) -> func.HttpResponse:
     """Answer with this handler of the app. Invalid settings become an answer too, not an exception."""
     return _to_azure(answer(_from_azure(req), lambda request: handler(current_app())(request)))
+
+
+def _handler(find: Callable[[App], Handler]) -> Handler:
+    return find(current_app())
 
 
 def _from_azure(req: func.HttpRequest) -> Request:

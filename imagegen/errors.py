@@ -37,7 +37,8 @@ class KeyReusedError(RequestError):
 
     def __init__(self, header: str) -> None:
         super().__init__(
-            "idempotencyKeyReused", f"{header}: this value was used before, with another request. Use a new value."
+            "idempotencyKeyReused",
+            f"{header.title()}: this value was used before, with another request. Use a new value.",
         )
         self.header = header
         """Lower-case name of the header that carried the key."""

@@ -8,8 +8,18 @@ from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 
 MOST_IMAGES = 10
 """Limit of images in one generation."""
@@ -100,12 +110,47 @@ class FailedImage(JsonModel):
     error: GenerationError
 
 
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise PydanticCustomError("blank", "only white space")
+    return text
+
+
+NotBlank = Annotated[str, AfterValidator(_not_blank)]
+
+
+def _allow_null(schema: dict[str, Any]) -> None:
+    for name, found in schema["properties"].items():
+        if name not in schema["required"] and "anyOf" not in found:
+            value = {key: found.pop(key) for key in found.keys() - {"default", "title", "description"}}
+            found["anyOf"] = [value, {"type": "null"}]
+
+
+class RequestBody(JsonModel):
+    """Base of the bodies that callers send.
+
+    An unknown field is an error: a typo must not be billed. Null in an optional field means that it is left out.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=False, json_schema_extra=_allow_null)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, body: dict[str, Any]) -> dict[str, Any]:
+        optional = {found.alias or name for name, found in cls.model_fields.items() if not found.is_required()}
+        return {name: value for name, value in body.items() if value is not None or name not in optional}
+
+
 class GenerationRequest(JsonModel):
     """What to generate. Source: ``POST /generations`` in docs/api.md."""
 
-    prompt: str = Field(min_length=1, max_length=32_000)
+    prompt: NotBlank = Field(min_length=1, max_length=32_000)
     n: Whole = Field(default=1, ge=1, le=10)
-    size: str | None = Field(default=None, pattern=r"^(auto|[1-9][0-9]{1,4}x[1-9][0-9]{1,4})$")
+    size: str | None = Field(
+        default=None,
+        pattern=r"^(auto|[1-9][0-9]{1,4}x[1-9][0-9]{1,4})$",
+        description="auto or WIDTHxHEIGHT, such as 1024x1024",
+    )
     quality: str | None = Field(default=None, min_length=1, max_length=64)
     output_format: str | None = Field(default=None, alias="output_format", min_length=1, max_length=64)
     output_compression: Annotated[int, Field(ge=0, le=100), BeforeValidator(_whole)] | None = Field(
@@ -116,26 +161,14 @@ class GenerationRequest(JsonModel):
     model: str | None = Field(default=None, min_length=1, max_length=128)
     user: str | None = Field(default=None, min_length=1, max_length=256)
 
-    @field_validator("prompt")
-    @classmethod
-    def _not_blank(cls, prompt: str) -> str:
-        if not prompt.strip():
-            raise ValueError("must hold more than white space")
-        return prompt
-
 
 _MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 _MetadataValue = Annotated[str, StringConstraints(max_length=512)]
 Metadata = Annotated[dict[_MetadataKey, _MetadataValue], Field(max_length=16)]
 
 
-class StartRequest(GenerationRequest):
-    """The body of ``POST /generations``: what to generate, and how to treat the generation.
-
-    An unknown field is an error: a typo must not be billed.
-    """
-
-    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=False)
+class StartRequest(GenerationRequest, RequestBody):
+    """The body of ``POST /generations``: what to generate, and how to treat the generation."""
 
     metadata: Metadata = Field(default_factory=dict)
     timeout_seconds: Annotated[int, Field(ge=30, le=86_400), BeforeValidator(_whole)] | None = None

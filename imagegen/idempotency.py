@@ -39,7 +39,7 @@ def read_key(headers: Mapping[str, str]) -> IdempotencyKey | None:
     """
     keys = [_parse(name, headers[name]) for name in _HEADERS if name in headers]
     if len({key.value for key in keys}) > 1:
-        names = " and ".join(key.header for key in keys)
+        names = " and ".join(key.header.title() for key in keys)
         raise RequestError("invalidHeader", f"{names}: the values differ. Send only one of these headers.")
     return keys[0] if keys else None
 
@@ -49,15 +49,16 @@ def _parse(header: str, text: str) -> IdempotencyKey:
     if quoted := _QUOTED.fullmatch(text):
         text = re.sub(r"\\(.)", r"\1", quoted[1])
     elif not _BARE.fullmatch(text):
-        raise _invalid(header, "must be 1 to 255 printable ASCII characters, quoted or bare")
+        size = f"{len(text):,} characters" if text else "is empty"
+        raise _invalid(header, f"{size}; use 1 to 255 printable ASCII characters, quoted or bare")
     if header == "operation-id":
         try:
             text = str(UUID(text))
         except ValueError:
-            raise _invalid(header, "must be a UUID") from None
+            raise _invalid(header, "is not a UUID; use one such as f508bcf2-e651-4b4b-85a7-58ad77981ffa") from None
     return IdempotencyKey(header, text)
 
 
 def _invalid(header: str, message: str) -> RequestError:
-    problem = FieldProblem(header, message)
-    return RequestError("invalidHeader", f"{header}: {message}.", problems=[problem])
+    name = header.title()  # as callers write it
+    return RequestError("invalidHeader", f"{name}: {message}.", problems=[FieldProblem(name, message)])

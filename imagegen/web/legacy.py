@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Final, Literal
 from urllib.parse import quote
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import Field
 
 from imagegen.deployments import ImageApi
 from imagegen.generation import (
@@ -20,6 +20,8 @@ from imagegen.generation import (
     GenerationError,
     GenerationRequest,
     JsonModel,
+    NotBlank,
+    RequestBody,
     Status,
     StoredImage,
     Whole,
@@ -29,6 +31,7 @@ from imagegen.idempotency import read_key
 from imagegen.settings import Settings
 from imagegen.telemetry import valid_traceparent
 from imagegen.upstream.operations import DEFAULT_SIZE, LIMITS
+from imagegen.web.field_problems import shown
 from imagegen.web.http import HttpError, Request, Response, base_url
 from imagegen.web.monitor import OMIT_NONE, Monitors
 from imagegen.web.parsing import parse_body
@@ -37,24 +40,15 @@ from imagegen.web.ports import Generations, ImageLinks, RecordReader
 _VERSION: Final = re.compile(r"2023-\d\d-\d\d-preview")
 
 
-class LegacyStartRequest(JsonModel):
+class LegacyStartRequest(RequestBody):
     """The body of a submit."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    prompt: str = Field(min_length=1, max_length=LIMITS.longest_prompt, json_schema_extra={"pattern": r"\S"})
+    prompt: NotBlank = Field(min_length=1, max_length=LIMITS.longest_prompt, json_schema_extra={"pattern": r"\S"})
     n: Whole = Field(default=1, ge=1, le=LIMITS.most_images)
     size: Literal["256x256", "512x512", "1024x1024"] | None = Field(
         default=None, json_schema_extra={"default": DEFAULT_SIZE}
     )
     user: str | None = Field(default=None, min_length=1, max_length=256)
-
-    @field_validator("prompt")
-    @classmethod
-    def _not_blank(cls, prompt: str) -> str:
-        if not prompt.strip():
-            raise ValueError("must contain more than white space")
-        return prompt
 
 
 class LegacyAccepted(JsonModel):
@@ -145,9 +139,16 @@ class LegacyRoutes:
         """Check api-key and api-version. Returns the api-version."""
         keys = self._settings.compat_api_keys
         version = request.query.get("api-version", "")
-        if not keys or not _VERSION.fullmatch(version):
-            # Azure's answer for an unknown resource, and for a resource that this api-version does not have.
-            raise HttpError(404, "404", "Resource not found")
+        # Both have the code of Azure's answer for a resource that does not exist, or not in this api-version.
+        if not keys:
+            message = (
+                "The retired API is off in this app. Use POST /generations, or let the operator set COMPAT_API_KEYS."
+            )
+            raise HttpError(404, "404", message)
+        if not _VERSION.fullmatch(version):
+            found = shown(version) if version else "is missing"
+            message = f"api-version: {found}; use 2023-MM-DD-preview, such as 2023-06-01-preview, or POST /generations."
+            raise HttpError(404, "404", message)
         given = request.headers.get("api-key", "").encode("utf-8", "replace")
         # Compare with every key, each in constant time: the response time must not reveal a part of a key.
         matches = [hmac.compare_digest(key.get_secret_value().encode(), given) for key in keys]

@@ -1,19 +1,23 @@
-"""Turn the body of a request into a model, or into an error that names each wrong field."""
+"""Turn a request into a model, or into an error that names each wrong field and query parameter."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from functools import cache
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import from_json
 
 from imagegen.errors import FieldProblem, RequestError
+from imagegen.web.field_problems import field_problem, kind_of, shown
 from imagegen.web.http import LONGEST_BODY, HttpError, Request
+from imagegen.web.json_body import EXAMPLE, read_json
 
 _MOST_PROBLEMS: Final = 20
 """Problems in one answer: a body with thousands of wrong fields must not make an answer of megabytes."""
+_NOT_OURS: Final = ("code", "clientid", "api-version")
+"""Query parameters of the Functions host, in any case, and the one that clients of Azure add to every URL."""
 
 
 def parse_body[Body: BaseModel](request: Request, model: type[Body]) -> Body:
@@ -34,15 +38,14 @@ def parse_body[Body: BaseModel](request: Request, model: type[Body]) -> Body:
         message = f"The body has {len(request.body):,} bytes, the limit is {LONGEST_BODY:,}. Shorten it."
         raise HttpError(413, "payloadTooLarge", message)
     media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    if media_type != "application/json" and not re.fullmatch(r"application/[\w.-]+\+json", media_type):
-        message = "The Content-Type is not JSON. Send JSON with the header Content-Type: application/json."
+    is_json = media_type == "application/json" or re.fullmatch(r"application/[\w.-]+\+json", media_type)
+    if request.body and not is_json:
+        message = (
+            f"The Content-Type {shown(media_type)} is not JSON. Send JSON with the header "
+            "Content-Type: application/json."
+        )
         raise HttpError(415, "unsupportedMediaType", message)
-    try:
-        body = from_json(request.body, allow_inf_nan=False)
-    except ValueError as error:
-        message = f"The body is not valid JSON: {error}. Correct it."
-        raise RequestError("invalidJson", message) from None
-    return validate(body, model)
+    return validate(read_json(request), model)
 
 
 def validate[Body: BaseModel](body: object, model: type[Body]) -> Body:
@@ -54,25 +57,31 @@ def validate[Body: BaseModel](body: object, model: type[Body]) -> Body:
         400; names each wrong field.
     """
     if not isinstance(body, dict):
-        message = 'The body is not a JSON object. Send one, such as {"prompt": "a lighthouse in fog"}.'
+        message = f"The body is {kind_of(body)}, not a JSON object. Send one, such as {EXAMPLE}."
         raise RequestError("invalidPayload", message)
     try:
         return model.model_validate(body)
     except ValidationError as error:
-        found = error.errors(include_input=False, include_url=False)
-        fields = ", ".join(field.alias or name for name, field in model.model_fields.items())
-        raise RequestError.for_fields([_problem(one, fields) for one in found[:_MOST_PROBLEMS]]) from None
+        found = error.errors(include_url=False)[:_MOST_PROBLEMS]
+        schema = _schema(model)
+        raise RequestError.for_fields([field_problem(one, schema) for one in found]) from None
 
 
-def _problem(found: Mapping[str, Any], fields: str) -> FieldProblem:
-    name = ".".join(str(part) for part in found["loc"] if part != "[key]")
-    match found["type"]:
-        case "missing":
-            message = "is required"
-        case "extra_forbidden":
-            message = f"is not a field of this API. Use only {fields}"
-        case "string_pattern_mismatch" if name == "size":
-            message = "must be 'auto' or WIDTHxHEIGHT, such as 1024x1024"
-        case _:
-            message = re.sub(r"^(Value error, |(Input|String|Dictionary) (?=should))", "", str(found["msg"]))
-    return FieldProblem(name[:100], message[:1].lower() + message[1:])
+def check_query(query: Mapping[str, str], known: Collection[str] = ()) -> None:
+    """Refuse a query parameter that the route does not have: without it, the caller would get or pay something else.
+
+    Raises
+    ------
+    RequestError
+        400; names each one.
+    """
+    unknown = [name for name in query if name not in known and name.lower() not in _NOT_OURS]
+    if unknown:
+        hint = f"Use only {', '.join(known)}." if known else "Send it in the JSON body, or leave it out."
+        message = f"is not a query parameter of this route. {hint}"
+        raise RequestError.for_fields([FieldProblem(name[:100], message) for name in unknown[:_MOST_PROBLEMS]])
+
+
+@cache
+def _schema(model: type[BaseModel]) -> Mapping[str, Any]:
+    return model.model_json_schema(by_alias=True)

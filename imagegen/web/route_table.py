@@ -1,4 +1,4 @@
-"""Every HTTP route, one row each: the source of ``/openapi.json`` and of the answers 404 and 405.
+"""Every HTTP route, one row each: the source of ``/openapi.json`` and of ``unmatched``.
 
 ``function_app.py`` declares the same routes as triggers; a test compares the two.
 """
@@ -51,8 +51,12 @@ class Route:
     def methods(self) -> tuple[str, ...]:
         return (self.method, "HEAD") if self.takes_head else (self.method,)
 
-    def matches(self, path: str) -> bool:
-        return re.fullmatch(re.escape(self.path).replace(re.escape("{id}"), "[^/]+"), path) is not None
+    def match(self, path: str) -> Mapping[str, str] | None:
+        """The values of the parameters in this path; None if it is a path of another route."""
+        pattern = re.escape(self.path).replace(re.escape("{id}"), "(?P<id>[^/]+)")
+        # The host ignores letter case too.
+        found = re.fullmatch(pattern, path, re.IGNORECASE | re.ASCII)
+        return found.groupdict() if found else None
 
 
 def _parameter(place: str, name: str, description: str, *, required: bool = False, **schema: Any) -> dict[str, Any]:

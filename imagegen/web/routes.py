@@ -1,4 +1,4 @@
-"""The routes under ``/generations``, and the answer for an unknown route. Contract: docs/api.md."""
+"""The routes under ``/generations``. Contract: docs/api.md."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from imagegen.idempotency import read_key
 from imagegen.lifecycle.ports import Clock
 from imagegen.settings import Settings
 from imagegen.telemetry import valid_traceparent
+from imagegen.web.field_problems import shown
 from imagegen.web.http import HttpError, Request, Response, base_url
 from imagegen.web.monitor import EndedBody, MonitorList, Monitors
-from imagegen.web.parsing import parse_body
+from imagegen.web.parsing import check_query, parse_body
 from imagegen.web.ports import Generations, Listing, RecordReader
-from imagegen.web.route_table import ROUTES
 
 _PAGE_SIZE: Final = 20
 _LARGEST_PAGE: Final = 100
@@ -56,6 +56,7 @@ class Routes:
     def start_generation(self, request: Request) -> Response:
         """``POST /generations``: 202, or 200 when the generation ended within ``Prefer: wait``."""
         base = base_url(request, self._settings)
+        check_query(request.query)
         key = read_key(request.headers)
         wait = _preferred_wait(request.headers.get("prefer", ""))
         body = parse_body(request, StartRequest)
@@ -112,6 +113,7 @@ class Routes:
     def list_generations(self, request: Request) -> Response:
         """``GET /generations``: one page, newest first."""
         base = base_url(request, self._settings)
+        check_query(request.query, ("status", "maxpagesize", "after"))
         size, status = _page_size(request.query), _status(request.query)
         page = self._listing.page(size=size, status=status, after=request.query.get("after"))
         next_link = None
@@ -173,16 +175,6 @@ class Routes:
         return generation
 
 
-def unknown_route(request: Request) -> Response:
-    """The answer when no trigger has this route and method: 405 or 404."""
-    path = request.route.get("path", "").strip("/")
-    if methods := [method for route in ROUTES if route.matches(path) for method in route.methods]:
-        allowed = ", ".join(methods)
-        message = f"This route does not accept {request.method}. Use {allowed}."
-        raise HttpError(405, "methodNotAllowed", message, headers={"Allow": allowed})
-    raise HttpError(404, "notFound", "There is no such route. GET /openapi.json lists all routes.")
-
-
 def _not_found() -> HttpError:
     message = "No generation has this id and token. Use the URL exactly as the app returned it."
     return HttpError(404, "notFound", message)
@@ -197,7 +189,7 @@ def _preferred_wait(prefer: str) -> int:
 def _page_size(query: Mapping[str, str]) -> int:
     text = query.get("maxpagesize", str(_PAGE_SIZE))
     if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= _LARGEST_PAGE:
-        raise RequestError.for_fields([FieldProblem("maxpagesize", f"must be a number from 1 to {_LARGEST_PAGE}")])
+        raise RequestError.for_fields([FieldProblem("maxpagesize", f"{shown(text)}; use 1 to {_LARGEST_PAGE}")])
     return int(text)
 
 
@@ -205,7 +197,7 @@ def _status(query: Mapping[str, str]) -> Status | None:
     text = query.get("status")
     if text is None or text in set(Status):
         return Status(text) if text else None
-    raise RequestError.for_fields([FieldProblem("status", f"must be one of {', '.join(Status)}")])
+    raise RequestError.for_fields([FieldProblem("status", f"{shown(text)}; use one of {', '.join(Status)}")])
 
 
 def _ended(generation: Generation, status: int, error: GenerationError) -> Response:

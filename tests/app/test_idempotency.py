@@ -33,14 +33,14 @@ def test_key_is_read_quoted_or_bare(headers: dict[str, str], value: str | None) 
 @pytest.mark.parametrize(
     ("headers", "named"),
     [
-        ({"idempotency-key": ""}, "idempotency-key"),
-        ({"idempotency-key": '""'}, "idempotency-key"),
-        ({"idempotency-key": '"open'}, "idempotency-key"),
-        ({"idempotency-key": "x" * 256}, "idempotency-key"),
-        ({"idempotency-key": "schlüssel"}, "idempotency-key"),
-        ({"repeatability-request-id": "a\tb"}, "repeatability-request-id"),
-        ({"operation-id": "4711"}, "operation-id"),
-        ({"operation-id": UUID, "idempotency-key": "other"}, "operation-id"),  # two different keys
+        ({"idempotency-key": ""}, "Idempotency-Key: is empty; use 1 to 255 printable ASCII characters"),
+        ({"idempotency-key": '""'}, "Idempotency-Key"),
+        ({"idempotency-key": '"open'}, "Idempotency-Key"),
+        ({"idempotency-key": "x" * 256}, "Idempotency-Key: 256 characters; use 1 to 255 printable ASCII characters"),
+        ({"idempotency-key": "schlüssel"}, "Idempotency-Key"),
+        ({"repeatability-request-id": "a\tb"}, "Repeatability-Request-Id"),
+        ({"operation-id": "4711"}, "Operation-Id: is not a UUID; use one such as"),
+        ({"operation-id": UUID, "idempotency-key": "other"}, "Idempotency-Key and Operation-Id: the values differ"),
     ],
 )
 def test_invalid_key_is_400_and_names_its_header(headers: dict[str, str], named: str) -> None:

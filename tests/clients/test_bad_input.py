@@ -130,7 +130,8 @@ _BODIES = {
     "Latin-1": '{"prompt": "ein Schiff über Köln"}'.encode("latin-1"),
     "UTF-16": '{"prompt": "a thing"}'.encode("utf-16"),
     "UTF-32": '{"prompt": "a thing"}'.encode("utf-32"),
-    "UTF-8 with a mark": b'\xef\xbb\xbf{"prompt": "a thing"}',
+    "a key twice": b'{"prompt": "a thing", "n": 1, "n": 2}',
+    "a key twice, deeper": b'{"prompt": "a thing", "metadata": {"a": "b", "a": "c"}}',
     "overlong UTF-8": b'{"prompt": "\xc0\xaf"}',
     "half a surrogate in UTF-8": b'{"prompt": "\xed\xa0\x80"}',
     "half a surrogate escaped": rb'{"prompt": "\ud800"}',
@@ -184,6 +185,21 @@ def test_bad_body_is_refused(quiet_stack: Stack) -> None:
                 _assert_refused(answer, statuses=(400, 413))
             except AssertionError as error:
                 raise AssertionError(f"{name}, {route}: {error}") from error
+
+
+@pytest.mark.usefixtures("no_effect")
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_request_without_a_body_is_answered_with_an_example(quiet_stack: Stack, version: str) -> None:
+    base = urlsplit(quiet_stack.base_url)
+    for route in ("/generations", _SUBMIT):
+        lines = [f"POST {base.path}{route} HTTP/{version}", f"Host: {base.netloc}", f"api-key: {COMPAT_KEY}"]
+        with socket.create_connection((base.hostname, base.port), timeout=30) as connection:
+            connection.sendall("\r\n".join([*lines, "Connection: close", "", ""]).encode())
+            response = http.client.HTTPResponse(connection, method="POST")
+            response.begin()
+            error = json.loads(response.read())["error"]
+        assert response.status == 400
+        assert error["message"].startswith('The body is empty. Send a JSON object such as {"prompt": ')
 
 
 @pytest.mark.usefixtures("no_effect")
@@ -319,6 +335,9 @@ def test_wrong_token_gives_no_access(quiet_stack: Stack, token: str) -> None:
 
 
 _QUERIES = [
+    "top=5",
+    "Status=failed",
+    "status=failed&$filter=x",
     "status=done",
     "status=Succeeded",
     "status=succeeded&status=failed",
@@ -471,3 +490,26 @@ def test_prompt_of_any_script_is_kept_unchanged(quiet_stack: Stack) -> None:
     for prompt, answer in started.items():
         monitor = result(answer.headers["Location"]).json()
         assert (monitor["status"], monitor["request"]["prompt"]) == ("succeeded", prompt)
+
+
+_UNDERSTOOD = {
+    "UTF-8 with a mark": ("", b'\xef\xbb\xbf{"prompt": "K\xc3\xb6ln"}'),
+    "UTF-16": ("; charset=utf-16", '{"prompt": "Köln"}'.encode("utf-16")),
+    "UTF-16 without a mark": ('; charset="UTF-16"', '{"prompt": "Köln"}'.encode("utf-16-le")),
+    "UTF-32": ("; charset=utf-32", '{"prompt": "Köln"}'.encode("utf-32")),
+    "Latin-1": ("; charset=ISO-8859-1", '{"prompt": "Köln"}'.encode("latin-1")),
+    "null": ("", '{"prompt": "Köln", "n": null, "size": null, "user": null}'.encode()),
+}
+
+
+def test_unusual_body_is_understood(quiet_stack: Stack) -> None:
+    for name, (charset, body) in _UNDERSTOOD.items():
+        headers = [("Content-Type", f"application/json{charset}"), ("Idempotency-Key", "köln".encode().hex())]
+        answers = [
+            _send(quiet_stack.base_url, "POST", "/generations", headers, body),
+            _send(quiet_stack.base_url, "POST", _SUBMIT, [*headers, ("api-key", COMPAT_KEY)], body),
+        ]
+        assert [answer.status for answer in answers] == [202, 202], (name, answers)
+        # One key, so all of them must be the same request.
+        assert json.loads(answers[0].body)["request"]["prompt"] == "Köln", name
+        assert result(answers[0].values("location")[0]).status_code == 200

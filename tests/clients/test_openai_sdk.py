@@ -17,8 +17,9 @@ from tests.clients.conftest import COMPAT_KEY, in_parallel
 from tests.clients.installed import HERE, python_client
 
 
-def _create(stack: Stack, prompt: str, *, key: str = COMPAT_KEY) -> dict[str, Any]:
-    command = [str(python_client("openai")), "-I", str(HERE / "openai_image_create.py"), stack.base_url, key, prompt]
+def _create(stack: Stack, prompt: str, *, key: str = COMPAT_KEY, end: str = "", n: int | None = 2) -> dict[str, Any]:
+    command = [str(python_client("openai")), "-I", str(HERE / "openai_image_create.py")]
+    command += [f"{stack.base_url}{end}", key, prompt, json.dumps(n)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -48,6 +49,12 @@ def test_image_create_returns_images(created: Created) -> None:
     for url in urls:
         image = requests.get(url, timeout=30)
         assert (image.status_code, image.headers["Content-Type"]) == (200, "image/png")
+
+
+def test_endpoint_with_a_slash_and_no_n_work(stack: Stack) -> None:
+    """The SDK then calls `//openai/…`, and sends `"n": null`."""
+    [url] = _create(stack, _GOOD, end="/", n=None)["urls"]
+    assert requests.get(url, timeout=30).status_code == 200
 
 
 @pytest.mark.parametrize(("prompt", "code"), _FAILURES.items())

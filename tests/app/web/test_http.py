@@ -12,7 +12,6 @@ from imagegen.errors import FieldProblem, RequestError, StorageUnavailableError
 from imagegen.generation import Generation
 from imagegen.settings import SettingsError
 from imagegen.web.http import HttpError, Request, Response, answer
-from imagegen.web.routes import unknown_route
 from tests.app.generations import ID, PROMPT, TOKEN
 
 SECRET = f"{PROMPT} {TOKEN}"
@@ -123,22 +122,3 @@ def test_every_answer_logs_one_line_with_the_ids_of_the_caller(
             f"x_ms_request_id={response.headers['x-ms-request-id']} x_ms_client_request_id=c-1 caller=run-1"
         )
     ]
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "status", "allow"),
-    [
-        ("PUT", "generations", 405, "GET, POST"),
-        ("POST", f"generations/{ID}", 405, "GET, DELETE"),
-        ("GET", f"generations/{ID}/cancel", 405, "POST"),
-        ("DELETE", "health", 405, "GET, HEAD"),
-        ("GET", "openai/images/generations:submit", 405, "POST"),
-        ("GET", "openapi_json", 404, None),  # the dot in "openapi.json" matches only a dot
-        ("GET", "generations/a/b", 404, None),
-        ("GET", "", 404, None),
-    ],
-)
-def test_unknown_route_is_404_and_wrong_method_is_405(method: str, path: str, status: int, allow: str | None) -> None:
-    response = answer(Request(method, "http://localhost/", {}, {}, {"path": path}, b""), unknown_route)
-    assert (response.status, response.headers.get("Allow")) == (status, allow)
-    assert response.headers["x-ms-error-code"] == ("methodNotAllowed" if allow else "notFound")

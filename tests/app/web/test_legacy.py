@@ -137,6 +137,37 @@ def test_request_outside_the_retired_api_is_400(api: str, body: dict[str, Any], 
     assert harness.asked == []
 
 
+@pytest.mark.parametrize("name", ["model", "quality", "response_format"])
+def test_refused_field_is_answered_with_the_four_fields(name: str) -> None:
+    error = json.loads(Harness().submit({"prompt": "x", name: "y"}).content())["error"]
+    assert error["message"] == f"{name}: is not a field of this API. Use only prompt, n, size, user."
+
+
+@pytest.mark.parametrize("name", ["n", "size", "user"])
+def test_null_is_left_out(name: str) -> None:
+    """openai 0.28 sends `"n": null` for `n=None`."""
+    harness = Harness()
+    assert harness.submit({"prompt": "x", name: None}).status == 202
+    assert harness.submit({"prompt": "x"}).status == 202
+    assert harness.asked[0] == harness.asked[1]
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        ("2024-02-01", 'api-version: "2024-02-01"; use 2023-MM-DD-preview, such as 2023-06-01-preview'),
+        ("", "api-version: is missing; use 2023-MM-DD-preview, such as 2023-06-01-preview"),
+    ],
+)
+def test_wrong_version_is_answered_with_the_accepted_ones(version: str, message: str) -> None:
+    request = Request("POST", "https://x", HEADERS, {"api-version": version} if version else {}, {}, b'{"prompt": "x"}')
+    harness = Harness()
+    response = answer(request, harness.legacy.submit)
+    error = json.loads(response.content())["error"]
+    assert (response.status, error["code"], harness.asked) == (404, "404", [])
+    assert error["message"].startswith(message)
+
+
 def test_submit_answers_as_the_retired_service_did() -> None:
     harness = Harness()
     operation_id = str(UUID(int=7))
@@ -223,7 +254,9 @@ def test_without_configured_keys_the_route_is_404() -> None:
         retention=timedelta(days=1),
     )
     request = Request("GET", "https://x", {"api-key": ""}, {"api-version": VERSION}, {"id": ID}, b"")
-    assert answer(request, legacy.get_operation).status == 404
+    response = answer(request, legacy.get_operation)
+    assert response.status == 404
+    assert "POST /generations" in json.loads(response.content())["error"]["message"]
 
 
 def test_repeated_delete_is_204() -> None:

@@ -208,43 +208,67 @@ def test_every_field_of_the_contract_is_accepted(harness: Harness, body: dict[st
 @pytest.mark.parametrize(
     ("body", "target", "message"),
     [
-        ({}, "prompt", "is required"),
-        ({"prompt": None}, "prompt", "should be a valid string"),
-        ({"prompt": 7}, "prompt", "should be a valid string"),
-        ({"prompt": ["x"]}, "prompt", "should be a valid string"),
-        ({"prompt": ""}, "prompt", "at least 1 character"),
-        ({"prompt": " \n\t\u2003"}, "prompt", "must hold more than white space"),
-        ({"prompt": "x" * 32_001}, "prompt", "at most 32000 characters"),
-        ({"prompt": "x", "n": 0}, "n", "greater than or equal to 1"),
-        ({"prompt": "x", "n": 11}, "n", "less than or equal to 10"),
-        ({"prompt": "x", "n": "1"}, "n", "valid integer"),  # no conversion of types
-        ({"prompt": "x", "n": True}, "n", "valid integer"),
-        ({"prompt": "x", "n": 1.5}, "n", "valid integer"),  # but 1.0 is 1
-        ({"prompt": "x", "n": 10**300}, "n", "less than or equal to 10"),
-        ({"prompt": "x", "n": -(10**30)}, "n", "greater than or equal to 1"),
-        ({"prompt": "x", "size": "big"}, "size", "'auto' or WIDTHxHEIGHT"),
-        ({"prompt": "x", "size": "1024X1024"}, "size", "'auto' or WIDTHxHEIGHT"),
-        ({"prompt": "x", "size": "0x1024"}, "size", "'auto' or WIDTHxHEIGHT"),
-        ({"prompt": "x", "size": "1024x1024\n"}, "size", "'auto' or WIDTHxHEIGHT"),
-        ({"prompt": "x", "size": "\u0661024x1024"}, "size", "'auto' or WIDTHxHEIGHT"),  # an Arabic-Indic digit
-        ({"prompt": "x", "size": 1024}, "size", "valid string"),
-        ({"prompt": "x", "quality": ""}, "quality", "at least 1 character"),
-        ({"prompt": "x", "output_compression": 101}, "output_compression", "less than or equal to 100"),
-        ({"prompt": "x", "user": "u" * 257}, "user", "at most 256"),
-        ({"prompt": "x", "timeoutSeconds": 29}, "timeoutSeconds", "greater than or equal to 30"),
-        ({"prompt": "x", "timeoutSeconds": 86_401}, "timeoutSeconds", "less than or equal to 86400"),
-        ({"prompt": "x", "metadata": []}, "metadata", "valid dictionary"),
-        ({"prompt": "x", "metadata": {"k": 1}}, "metadata.k", "valid string"),
-        ({"prompt": "x", "metadata": {"k": None}}, "metadata.k", "valid string"),
-        ({"prompt": "x", "metadata": {"k": "v" * 513}}, "metadata.k", "at most 512"),
-        ({"prompt": "x", "metadata": {"k" * 65: ""}}, f"metadata.{'k' * 65}", "at most 64"),
-        ({"prompt": "x", "metadata": {"": ""}}, "metadata.", "at least 1"),
-        ({"prompt": "x", "metadata": {str(n): "" for n in range(17)}}, "metadata", "at most 16"),
+        ({}, "prompt", "prompt: is missing. Send text of 1 to 32,000 characters."),
+        ({"prompt": None}, "prompt", "prompt: null; use text of 1 to 32,000 characters."),
+        ({"prompt": 7}, "prompt", "prompt: 7 is a number; use text of"),
+        ({"prompt": ["x"]}, "prompt", "prompt: […] is a list; use text of"),
+        ({"prompt": ""}, "prompt", 'prompt: ""; use text of 1 to'),
+        ({"prompt": " \n\t\u2003"}, "prompt", "prompt: contains only white space. Send text of 1 to"),
+        ({"prompt": "x" * 32_001}, "prompt", "prompt: has 32,001 characters; use text of 1 to 32,000 characters."),
+        ({"prompt": "x", "n": 0}, "n", "n: 0; use 1 to 10."),
+        ({"prompt": "x", "n": 11}, "n", "n: 11; use 1 to 10."),
+        ({"prompt": "x", "n": "1"}, "n", 'n: "1" is text. Send the number 1 without quotes.'),  # no conversion of types
+        ({"prompt": "x", "n": "\u0661"}, "n", 'n: "\u0661" is text; use a whole number, 1 to 10.'),
+        ({"prompt": "x", "n": "two"}, "n", 'n: "two" is text; use a whole number, 1 to 10.'),
+        ({"prompt": "x", "n": True}, "n", "n: true is a boolean; use a whole number, 1 to 10."),
+        ({"prompt": "x", "n": 1.5}, "n", "n: 1.5 is a number; use a whole number, 1 to 10."),  # but 1.0 is 1
+        ({"prompt": "x", "n": 10**300}, "n", f"n: 1{'0' * 39}…; use 1 to 10."),
+        ({"prompt": "x", "n": -(10**30)}, "n", "; use 1 to 10."),
+        ({"prompt": "x", "size": "big"}, "size", 'size: "big"; use auto or WIDTHxHEIGHT, such as 1024x1024.'),
+        ({"prompt": "x", "size": "1024X1024"}, "size", "; use auto or WIDTHxHEIGHT"),
+        ({"prompt": "x", "size": "0x1024"}, "size", "; use auto or WIDTHxHEIGHT"),
+        ({"prompt": "x", "size": "1024x1024\n"}, "size", r'size: "1024x1024\n"; use auto or WIDTHxHEIGHT'),
+        ({"prompt": "x", "size": "\u0661024x1024"}, "size", "; use auto or WIDTHxHEIGHT"),  # an Arabic-Indic digit
+        ({"prompt": "x", "size": "x" * 200_000}, "size", f'size: "{"x" * 39}…; use auto'),
+        ({"prompt": "x", "size": 1024}, "size", "size: 1024 is a number; use auto or WIDTHxHEIGHT"),
+        ({"prompt": "x", "quality": ""}, "quality", 'quality: ""; use text of 1 to 64 characters.'),
+        ({"prompt": "x", "output_compression": 101}, "output_compression", "output_compression: 101; use 0 to 100."),
+        ({"prompt": "x", "user": "u" * 257}, "user", "user: has 257 characters; use text of 1 to 256 characters."),
+        ({"prompt": "x", "timeoutSeconds": 29}, "timeoutSeconds", "timeoutSeconds: 29; use 30 to 86,400."),
+        ({"prompt": "x", "timeoutSeconds": 86_401}, "timeoutSeconds", "timeoutSeconds: 86401; use 30 to 86,400."),
+        ({"prompt": "x", "metadata": []}, "metadata", "metadata: […] is a list; use an object with at most 16 texts"),
+        ({"prompt": "x", "metadata": {"k": 1}}, "metadata.k", "metadata.k: 1 is a number; use text of at most 512"),
+        ({"prompt": "x", "metadata": {"k": None}}, "metadata.k", "metadata.k: null; use text of at most 512"),
+        (
+            {"prompt": "x", "metadata": {"k": "v" * 513}},
+            "metadata.k",
+            "metadata.k: has 513 characters; use text of at most",
+        ),
+        (
+            {"prompt": "x", "metadata": {"k" * 65: ""}},
+            f"metadata.{'k' * 65}",
+            "the key has 65 characters; use text of 1 to 64",
+        ),
+        ({"prompt": "x", "metadata": {"": ""}}, "metadata.", 'the key ""; use text of 1 to 64'),
+        (
+            {"prompt": "x", "metadata": {str(n): "" for n in range(17)}},
+            "metadata",
+            "has 17 entries; use an object with at most 16",
+        ),
         # A typo must not be billed: the message names it and lists the valid fields.
-        ({"prompt": "x", "Prompt": "y"}, "Prompt", "is not a field of this API. Use only prompt, n, size"),
-        ({"prompt": "x", "timeout_seconds": 60}, "timeout_seconds", "is not a field"),
-        ({"prompt": "x", "outputFormat": "png"}, "outputFormat", "is not a field"),
-        ({"prompt": "x", "response_format": "url"}, "response_format", "is not a field"),
+        (
+            {"prompt": "x", "Prompt": "y"},
+            "Prompt",
+            "is not a field of this API. Did you mean prompt? Use only prompt, n, size",
+        ),
+        ({"prompt": "x", "timeout_seconds": 60}, "timeout_seconds", "Did you mean timeoutSeconds?"),
+        ({"prompt": "x", "outputFormat": "png"}, "outputFormat", "Did you mean output_format?"),
+        (
+            {"prompt": "x", "response_format": "url"},
+            "response_format",
+            "is not a field of this API. Use only prompt, n, size",
+        ),
+        ({"prompt": "x", "sise": None}, "sise", "is not a field"),  # null does not make it a field
         ({"prompt": "x", "f" * 5_000: 1}, "f" * 100, "is not a field"),
     ],
 )
@@ -270,7 +294,6 @@ def test_every_wrong_field_is_named(harness: Harness) -> None:
         b'{"prompt": "x",}',
         b"{'prompt': 'x'}",
         b'{"prompt": "x"} {}',
-        b'\xef\xbb\xbf{"prompt": "x"}',  # RFC 8259, 8.1: a byte order mark is not JSON
         '{"prompt": "x"}'.encode("utf-16"),
         b'{"prompt": "\xe9"}',  # Latin-1
         b'{"prompt": "\\ud83d"}',  # half of a surrogate pair: UTF-8 cannot encode it
@@ -293,9 +316,21 @@ def test_json_that_is_not_an_object_is_400(harness: Harness, body: bytes) -> Non
     assert '{"prompt": ' in error_of(response)["message"]
 
 
-def test_last_value_of_a_duplicate_field_counts(harness: Harness) -> None:
-    harness.post(b'{"prompt": "first", "prompt": "last"}')
-    assert harness.asked[0].prompt == "last"
+@pytest.mark.parametrize(
+    "field",
+    [
+        *("n", "size", "quality", "output_format", "output_compression", "background", "style", "model", "user"),
+        *("metadata", "timeoutSeconds"),
+    ],
+)
+def test_null_is_the_same_request_as_left_out(harness: Harness, field: str) -> None:
+    requests: list[tuple[GenerationRequest, dict[str, Any]]] = []
+    for body in ({"prompt": "x"}, {"prompt": "x", field: None}):
+        assert harness.post(body).status == 202
+        requests.append((harness.asked[-1], harness.options))
+    # The idempotency digest is made of these.
+    assert requests[0] == requests[1]
+    assert requests[0][0].to_json() == requests[1][0].to_json()
 
 
 @pytest.mark.parametrize(
@@ -681,6 +716,36 @@ def test_last_page_has_no_next_link(harness: Harness) -> None:
 def test_wrong_query_parameter_is_400_and_named(harness: Harness, query: dict[str, str], target: str) -> None:
     response = answer(Request("GET", BASE, {}, query, {}, b""), harness.routes().list_generations)
     assert (response.status, error_of(response)["target"]) == (400, target)
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ({"maxpagesize": "0"}, 'maxpagesize: "0"; use 1 to 100.'),
+        ({"status": "done"}, 'status: "done"; use one of notRunning, running, succeeded, failed, canceled.'),
+        ({"top": "5"}, "top: is not a query parameter of this route. Use only status, maxpagesize, after."),
+        ({"Status": "failed"}, "Status: is not a query parameter of this route. Use only status, maxpagesize, after."),
+        ({"a": "1", "status": "failed", "b": "2"}, "a: is not a query parameter of this route."),
+    ],
+)
+def test_message_names_parameter_and_value(harness: Harness, query: dict[str, str], message: str) -> None:
+    response = answer(Request("GET", BASE, {}, query, {}, b""), harness.routes().list_generations)
+    assert (response.status, harness.pages) == (400, [])
+    assert error_of(response)["message"].startswith(message)
+
+
+def test_query_parameter_of_a_start_is_400(harness: Harness) -> None:
+    request = Request("POST", BASE, {}, {"n": "3"}, {}, b'{"prompt": "x"}')
+    response = answer(request, harness.routes().start_generation)
+    assert (response.status, error_of(response)["target"], harness.asked) == (400, "n", [])
+    assert "JSON body" in error_of(response)["message"]
+
+
+@pytest.mark.parametrize("name", ["code", "Code", "clientId", "clientid", "api-version"])
+def test_parameter_of_the_host_is_ignored(harness: Harness, name: str) -> None:
+    for method, body in (("start_generation", b'{"prompt": "x"}'), ("list_generations", b"")):
+        request = Request("GET", BASE, {}, {name: "x"}, {}, body)
+        assert answer(request, getattr(harness.routes(), method)).status in (200, 202)
 
 
 # --- base URL

@@ -1,0 +1,136 @@
+"""The words for a wrong field: field, value, what it accepts. The validation library's words reach no caller."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sized
+from difflib import get_close_matches
+from typing import Any, Final
+
+from imagegen.errors import FieldProblem
+
+_LONGEST_NAME: Final = 100
+_LONGEST_VALUE: Final = 40
+
+SENTENCES: Final = {
+    "missing": "is missing. Send {accepts}.",
+    "extra_forbidden": "is not a field of this API. {guess}Use only {fields}.",
+    "blank": "contains only white space. Send {accepts}.",
+    "string_type": "{value} is {kind}; use {accepts}.",
+    "string_too_short": "{value}; use {accepts}.",
+    "string_too_long": "has {length} characters; use {accepts}.",
+    "string_pattern_mismatch": "{value}; use {accepts}.",
+    "literal_error": "{value}; use {accepts}.",
+    "int_type": "{value} is {kind}; use a whole number, {accepts}.",
+    "int_from_float": "{value}; use a whole number, {accepts}.",
+    "finite_number": "the number is too large; use {accepts}.",
+    "greater_than_equal": "{value}; use {accepts}.",
+    "less_than_equal": "{value}; use {accepts}.",
+    "dict_type": "{value} is {kind}; use {accepts}.",
+    "too_long": "has {length} entries; use {accepts}.",
+}
+"""By the type of a pydantic error. A test walks the request models and finds each type that they can raise."""
+_NUMBER_AS_TEXT: Final = "{value} is text. Send the number {number} without quotes."
+_OTHER: Final = "{value}; use {accepts}."
+
+
+def field_problem(found: Mapping[str, Any], schema: Mapping[str, Any]) -> FieldProblem:
+    """One problem of a request.
+
+    Parameters
+    ----------
+    found
+        An error of pydantic, with its input.
+    schema
+        The JSON schema of the request model.
+    """
+    path = [str(part) for part in found["loc"]]
+    name = ".".join(part for part in path if part != "[key]")
+    value = found["input"]
+    fields = list(schema["properties"])
+    sentence = SENTENCES.get(found["type"], _OTHER)
+    if value is None and found["type"].endswith("_type"):
+        sentence = _OTHER
+    elif found["type"] == "int_type" and isinstance(value, str) and re.fullmatch(r"\s*[0-9]+\s*", value):
+        sentence = _NUMBER_AS_TEXT
+    message = sentence.format(
+        value=shown(value),
+        number=shown(value).strip('" '),
+        kind=kind_of(value),
+        length=f"{len(value):,}" if isinstance(value, Sized) else "",
+        accepts=_accepts(_schema_at(schema, path)),
+        fields=", ".join(fields),
+        guess=_guess(name[:_LONGEST_NAME], fields),
+    )
+    return FieldProblem(name[:_LONGEST_NAME], f"the key {message}" if path[-1:] == ["[key]"] else message)
+
+
+def shown(value: object) -> str:
+    """The value as JSON, shortened."""
+    # No list and no object: its parts may be long.
+    if isinstance(value, list | dict):
+        return "[…]" if isinstance(value, list) else "{…}"
+    text = json.dumps(value[: _LONGEST_VALUE + 1] if isinstance(value, str) else value, ensure_ascii=False)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
+
+
+def kind_of(value: object) -> str:
+    """What JSON calls this value."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case str():
+            return "text"
+        case list():
+            return "a list"
+        case _:
+            return "an object"
+
+
+def _guess(name: str, fields: list[str]) -> str:
+    """The field that the caller may have meant."""
+    by_letters = {field.replace("_", "").lower(): field for field in fields}
+    close = get_close_matches(name.replace("_", "").lower(), by_letters, n=1, cutoff=0.75)
+    return f"Did you mean {by_letters[close[0]]}? " if close else ""
+
+
+def _schema_at(schema: Mapping[str, Any], path: list[str]) -> Mapping[str, Any]:
+    """The schema of the field, or of the key or the value in an object."""
+    for part in path:
+        inner = next((one for one in schema.get("anyOf", [schema]) if one.get("type") != "null"), schema)
+        if part == "[key]":
+            # The path repeats the key before it, so this is the value's schema; its siblings hold the key's.
+            return schema.get("keys", {})
+        properties = inner.get("properties", {})
+        values = inner.get("additionalProperties")
+        if part in properties:
+            schema = properties[part]
+        elif isinstance(values, dict):
+            schema = {**values, "keys": inner.get("propertyNames", {})}
+        else:
+            return {}
+    return schema
+
+
+def _accepts(schema: Mapping[str, Any]) -> str:
+    """What a field accepts, in words."""
+    if "description" in schema:
+        return schema["description"]
+    inner = next((one for one in schema.get("anyOf", []) if one.get("type") != "null"), schema)
+    match inner:
+        case {"enum": [*values, last]}:
+            return f"{', '.join(values)} or {last}"
+        case {"type": "integer", "minimum": least, "maximum": most}:
+            return f"{least:,} to {most:,}"
+        case {"type": "object", "maxProperties": most}:
+            return f'an object with at most {most} texts, such as {{"order": "4711"}}'
+        case {"maxLength": most}:
+            least = inner.get("minLength", 0)
+            return f"text of {least:,} to {most:,} characters" if least else f"text of at most {most:,} characters"
+        case _:
+            return "what GET /openapi.json describes"
