@@ -149,7 +149,7 @@ class GenerationRequest(JsonModel):
     size: str | None = Field(
         default=None,
         pattern=r"^(auto|[1-9][0-9]{1,4}x[1-9][0-9]{1,4})$",
-        description="auto or WIDTHxHEIGHT, such as 1024x1024",
+        description="WIDTHxHEIGHT, such as 1024x1024",
     )
     quality: str | None = Field(default=None, min_length=1, max_length=64)
     output_format: str | None = Field(default=None, alias="output_format", min_length=1, max_length=64)

@@ -224,13 +224,13 @@ def test_every_field_of_the_contract_is_accepted(harness: Harness, body: dict[st
         ({"prompt": "x", "n": 1.5}, "n", "n: 1.5 is a number; use a whole number, 1 to 10."),  # but 1.0 is 1
         ({"prompt": "x", "n": 10**300}, "n", f"n: 1{'0' * 39}…; use 1 to 10."),
         ({"prompt": "x", "n": -(10**30)}, "n", "; use 1 to 10."),
-        ({"prompt": "x", "size": "big"}, "size", 'size: "big"; use auto or WIDTHxHEIGHT, such as 1024x1024.'),
-        ({"prompt": "x", "size": "1024X1024"}, "size", "; use auto or WIDTHxHEIGHT"),
-        ({"prompt": "x", "size": "0x1024"}, "size", "; use auto or WIDTHxHEIGHT"),
-        ({"prompt": "x", "size": "1024x1024\n"}, "size", r'size: "1024x1024\n"; use auto or WIDTHxHEIGHT'),
-        ({"prompt": "x", "size": "\u0661024x1024"}, "size", "; use auto or WIDTHxHEIGHT"),  # an Arabic-Indic digit
+        ({"prompt": "x", "size": "big"}, "size", 'size: "big"; use WIDTHxHEIGHT, such as 1024x1024.'),
+        ({"prompt": "x", "size": "1024X1024"}, "size", "; use WIDTHxHEIGHT"),
+        ({"prompt": "x", "size": "0x1024"}, "size", "; use WIDTHxHEIGHT"),
+        ({"prompt": "x", "size": "1024x1024\n"}, "size", r'size: "1024x1024\n"; use WIDTHxHEIGHT'),
+        ({"prompt": "x", "size": "\u0661024x1024"}, "size", "; use WIDTHxHEIGHT"),  # an Arabic-Indic digit
         ({"prompt": "x", "size": "x" * 200_000}, "size", f'size: "{"x" * 39}…; use auto'),
-        ({"prompt": "x", "size": 1024}, "size", "size: 1024 is a number; use auto or WIDTHxHEIGHT"),
+        ({"prompt": "x", "size": 1024}, "size", "size: 1024 is a number; use WIDTHxHEIGHT"),
         ({"prompt": "x", "quality": ""}, "quality", 'quality: ""; use text of 1 to 64 characters.'),
         ({"prompt": "x", "output_compression": 101}, "output_compression", "output_compression: 101; use 0 to 100."),
         ({"prompt": "x", "user": "u" * 257}, "user", "user: has 257 characters; use text of 1 to 256 characters."),
