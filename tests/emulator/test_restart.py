@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -38,7 +39,7 @@ def test_operations_and_images_survive_a_kill(tmp_path: Path) -> None:
         assert second.get(removed).status_code == 404
         assert second.get(never).json()["status"] == "running"
         while (answer := second.get(busy).json())["status"] == "running":
-            pass
+            time.sleep(0.05)
         assert second.image(answer["result"]["data"][0]["url"]).status_code == 200
         second.reset()
     with running(tmp_path / "log", *state, "--port", port) as third:
@@ -61,7 +62,5 @@ def test_unreadable_state_is_one_line(tmp_path: Path) -> None:
     state.write_bytes(b"no database " * 1000)
     command = [sys.executable, "-m", "local.emulator", "--port", "0", "--state", str(state)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
-    assert ended.returncode == 1
-    assert (
-        ended.stderr == f"Cannot read the state in {state}: file is not a database. Delete this file to start anew.\n"
-    )
+    reason = "file is not a database. Delete this file to start anew."
+    assert (ended.returncode, ended.stderr) == (1, f"Cannot read the state in {state}: {reason}\n")
