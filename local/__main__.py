@@ -16,7 +16,7 @@ def main() -> int:
     end_with_make()
     match sys.argv[1:]:
         case ["start"]:
-            from local.stack import main as command
+            from local.start import main as command
         case ["demo", *_]:
             from local.demo import main as command
         case _:
