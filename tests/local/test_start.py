@@ -12,7 +12,6 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
 import requests
 
 from imagegen.settings import Settings
@@ -105,15 +104,14 @@ def test_own_server_of_the_environment_is_used(tmp_path: Path, server: ScriptedS
         assert child.wait() == 0
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"IMAGE_DEPLOYMENTS": "[", "RETENTION_DAYS": "x"}, ("IMAGE_DEPLOYMENTS: ", "RETENTION_DAYS: ")),
-        ({"AZURE_OPENAI_ENDPOINT": "http://a.example.com"}, ("AZURE_OPENAI_ENDPOINT: ",)),
-    ],
-)
-def test_invalid_settings_are_sentences(tmp_path: Path, settings: dict[str, str], words: tuple[str, ...]) -> None:
-    printed = refused(tmp_path / "data", **settings)
+def test_invalid_settings_are_sentences(tmp_path: Path) -> None:
+    printed = refused(
+        tmp_path / "data",
+        IMAGE_DEPLOYMENTS="[",
+        RETENTION_DAYS="x",
+        AZURE_OPENAI_ENDPOINT="http://a.example.com",
+    )
     assert printed.startswith("Invalid settings:\n")
-    assert all(word in printed for word in words)
-    assert "The app " not in printed
+    for name in ("IMAGE_DEPLOYMENTS", "RETENTION_DAYS", "AZURE_OPENAI_ENDPOINT"):
+        assert f"\n  {name}: " in printed
+    assert not (tmp_path / "data" / "azurite").exists()
