@@ -5,22 +5,26 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from azure.core.exceptions import AzureError
+
+from imagegen.errors import StorageUnavailableError
 from local import settings as local_settings
 from local.azurite import ACCOUNT, ACCOUNT_KEY, Azurite, AzuriteError, azurite
 from local.data_folder import AlreadyRunningError, Lock, PortError, Ports, check_asked, exclusive, is_free, port_of
 from local.host.__main__ import GRACE
-from local.processes import ChildError
+from local.processes import Child, ChildError
 from local.recovery import recover
 from local.settings import API_KEY, EMULATOR_PORT, ENDPOINT, STORAGE, LocalSettings, SettingsError
 from local.signals import stop_on_sigterm
 from local.stack import EVERY_MODEL, FUNCTION_KEY, KEY, ROOT, Stack, emulator, functions_host
 
 PORT = 7071
-_DATA = ROOT / ".local"
+_DATA = ".local"
 _ANY_CONNECTION = (
     f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={ACCOUNT_KEY};BlobEndpoint=http://x/x;"
 )
@@ -37,13 +41,11 @@ class Command:
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Command:
-        """Raise SettingsError or PortError for an invalid value."""
+        """Raise SettingsError for an invalid value."""
         port = local_settings.port(environ, PORT) if environ.get("PORT") else None
-        if port:
-            check_asked(port)
-        data = ROOT / environ["DATA"] if environ.get("DATA") else _DATA
+        data = ROOT / Path(environ.get("DATA") or _DATA).expanduser()
         if data.exists() and not data.is_dir():
-            raise SettingsError(f"DATA={environ['DATA']} is a file. Name a folder, such as DATA=.local-2.")
+            raise SettingsError(f"DATA={data} is a file. Name a folder, such as DATA=.local-2.")
         return cls(data, port, FUNCTION_KEY if local_settings.keys(environ) else None)
 
 
@@ -68,11 +70,15 @@ def developer_stack(settings: LocalSettings, command: Command) -> Generator[Runn
     ------
     SettingsError
         The app would refuse the settings. Nothing has been started.
+    PortError
+        The port that PORT= asks for is in use. Nothing has been started.
     """
     env = _environment(settings)
     checked = local_settings.check({**os.environ, **env})
     with contextlib.ExitStack() as stack:
         lock = stack.enter_context(exclusive(command.data / "azurite.lock"))
+        if command.port:
+            check_asked(command.port)
         ports = Ports(command.data / "ports.json")
         notes: list[str] = []
         storage = emulator_url = emulator_child = None
@@ -142,6 +148,18 @@ def _about_endpoint(settings: LocalSettings) -> list[str]:
     return []
 
 
+_ERRORS = (
+    AlreadyRunningError,
+    AzureError,
+    AzuriteError,
+    ChildError,
+    OSError,
+    PortError,
+    SettingsError,
+    StorageUnavailableError,
+)
+
+
 def main(arguments: Sequence[str] = ()) -> int:  # noqa: ARG001 - the signature of every command
     """Run the app until a signal arrives."""
     stop_on_sigterm()
@@ -154,7 +172,7 @@ def main(arguments: Sequence[str] = ()) -> int:  # noqa: ARG001 - the signature 
                 print(f"\nStopping. Running calls have {GRACE:g} s to end; Ctrl-C again stops at once.", flush=True)
     except KeyboardInterrupt:
         pass
-    except (AlreadyRunningError, AzuriteError, ChildError, PortError, SettingsError, OSError) as error:
+    except _ERRORS as error:
         print(error, file=sys.stderr)
         return 1
     print("Stopped. Nothing is lost: make start goes on with it.", flush=True)
@@ -162,18 +180,28 @@ def main(arguments: Sequence[str] = ()) -> int:  # noqa: ARG001 - the signature 
 
 
 def _follow(running: Running) -> int:
-    """Print the output of the host until it ends, which it should not."""
+    """Print the output of the host until a process ends, which none should."""
     host = running.stack.host
+    others = {"The emulator": running.stack.emulator}
+    if running.stack.storage:
+        others["Azurite"] = running.stack.storage.process
+    for child in filter(None, others.values()):
+        threading.Thread(target=_end_together, args=(child, host), daemon=True).start()
     for line in host.lines():
         print(line, end="", flush=True)
         # After the host's list of functions, so that the commands to copy come last.
         if line.strip() == host.ready_line:
             print(greeting(running), flush=True)
-    print(
-        "The Functions host ended unexpectedly: see its output above. Nothing is lost: run make start again.",
-        file=sys.stderr,
-    )
+    ended = [name for name, child in others.items() if child and child.process.poll() is not None]
+    name = ended[0] if ended else "The Functions host"
+    print(f"{name} ended unexpectedly: see the output above. Nothing is lost: run make start again.", file=sys.stderr)
     return 1
+
+
+def _end_together(child: Child, host: Child) -> None:
+    """Kill the host when the child ends: without it, the host can neither call nor save anything."""
+    child.process.wait()
+    host.process.kill()
 
 
 def greeting(running: Running) -> str:

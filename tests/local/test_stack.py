@@ -217,7 +217,7 @@ def test_ctrl_c_during_imports_prints_nothing() -> None:
     with running(command, cwd=ROOT) as child:
         child.wait_for(r"\| +pydantic_core")
         child.signal(signal.SIGINT)
-        assert child.wait() == -signal.SIGINT
+        assert child.wait() == 0
         assert list(child.lines())[-1:]  # read to the end of the output
     assert "Traceback" not in child.output
 

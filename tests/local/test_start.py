@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -76,7 +77,7 @@ def test_every_model_goes_on_after_a_kill(tmp_path: Path) -> None:
         for answer in answers:
             assert result(answer.headers["Location"]).json()["status"] == "succeeded"
 
-        second.signal(signal.SIGINT)
+        second.signal(signal.SIGINT)  # running calls end, and nothing is killed
         assert second.wait() == 0
         assert list(second.lines())[-1] == "Stopped. Nothing is lost: make start goes on with it.\n"
         assert "Traceback" not in second.output
@@ -100,8 +101,16 @@ def test_own_server_of_the_environment_is_used(tmp_path: Path, server: ScriptedS
         assert f"make start is already running (pid {child.pid}) with the data in {data}." in refused(data)
         port = base.rpartition(":")[2].partition("/")[0]
         assert f"PORT={port} cannot be used: Address already in use." in refused(tmp_path / "other", PORT=port)
-        child.signal(signal.SIGTERM)
-        assert child.wait() == 0
+
+        os.kill(azurite_of(child), signal.SIGKILL)
+        assert child.wait() == 1
+        last = list(child.lines())[-1]
+        assert last == "Azurite ended unexpectedly: see the output above. Nothing is lost: run make start again.\n"
+
+
+def azurite_of(parent: Child) -> int:
+    found = subprocess.run(["pgrep", "-P", str(parent.pid), "-f", "azurite.js"], capture_output=True, check=True)
+    return int(found.stdout)
 
 
 def test_invalid_settings_are_sentences(tmp_path: Path) -> None:
