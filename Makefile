@@ -13,7 +13,7 @@ WORKERS ?= 4
 ifdef PROMPT
 override PROMPT := $(value PROMPT)
 endif
-export PROMPT N SIZE MODEL PORT KEYS BICEP REQUIRE_BICEP
+export PROMPT N SIZE MODEL PORT KEYS DATA BICEP REQUIRE_BICEP
 
 .PHONY: help demo start test chaos infra lint format requirements clean install
 .DEFAULT_GOAL := help
@@ -21,8 +21,9 @@ export PROMPT N SIZE MODEL PORT KEYS BICEP REQUIRE_BICEP
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 	@echo
-	@echo '  make demo PROMPT="a lighthouse in fog" N=2 SIZE=512x512'
+	@echo '  make demo PROMPT="a lighthouse in fog" N=2 SIZE=1536x1024'
 	@echo '  make start PORT=8080 KEYS=1'
+	@echo '  make start DATA=.local-2              a second one, with its own data'
 	@echo '  make chaos GENERATIONS=200 KILLS=20 SEED=12'
 
 demo: install ## Send one prompt through the app and save the image in demo-output/
@@ -56,7 +57,7 @@ requirements: $(PIP_TOOLS) ## Compile requirements*.in into requirements*.txt
 	@.venv-pip-tools/bin/pip-compile --quiet requirements-dev.in
 
 clean: ## Remove everything that make has created
-	rm -rf $(VENV) .venv-checkov .venv-pip-tools local/node_modules .local demo-output .pytest_cache .ruff_cache .coverage .coverage.* htmlcov
+	rm -rf $(VENV) .venv-checkov .venv-pip-tools local/node_modules .local .local-* demo-output .pytest_cache .ruff_cache .coverage .coverage.* htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # With a Bicep CLI, `make test` checks infra/ with checkov too.

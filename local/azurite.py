@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
+import signal
 import socket
 import tempfile
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from local.processes import Child, ChildError, start
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Collection, Generator
 
 ACCOUNT = "devstoreaccount1"
 # Public: the key of every Azurite, https://learn.microsoft.com/azure/storage/common/storage-connect-azurite
@@ -22,6 +23,12 @@ ACCOUNT = "devstoreaccount1"
 ACCOUNT_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
 _SCRIPT = Path(__file__).parent / "node_modules" / "azurite" / "dist" / "src" / "azurite.js"
+# When the parent is killed, Azurite must still write its data. The closed pipe to the parent would end it at its next
+# message. A second SIGTERM would too, and the kernel sends one for each thread of the parent.
+_END_IN_ORDER = (
+    "data:text/javascript,"
+    "for (const out of [process.stdout, process.stderr]) out.on('error', () => {}); process.on('SIGTERM', () => {});"
+)
 _LISTENING = r"Azurite {} service is successfully listening at (https?://\S+)"
 
 
@@ -49,6 +56,7 @@ def azurite(
     table_port: int = 0,
     cert: Path | None = None,
     key: Path | None = None,
+    keep_open: Collection[int] = (),
     timeout: float = 30,
 ) -> Generator[Azurite]:
     """Run Azurite on 127.0.0.1.
@@ -62,6 +70,8 @@ def azurite(
     cert, key
         PEM files. With both, Azurite speaks https and accepts Entra tokens, which user delegation keys need
         (`--oauth basic`: Azurite checks their form, not their signature).
+    keep_open
+        File descriptors that Azurite inherits.
 
     Raises
     ------
@@ -76,7 +86,18 @@ def azurite(
         command += _tls(cert, key)
         try:
             ready = _LISTENING.format("Table")
-            child = stack.enter_context(start(command, ready=ready, name="Azurite", timeout=timeout))
+            # Azurite writes its lists of blobs and messages to disk every five seconds, and when SIGTERM ends it. So
+            # a killed parent loses nothing.
+            child = stack.enter_context(
+                start(
+                    command,
+                    ready=ready,
+                    name="Azurite",
+                    timeout=timeout,
+                    keep_open=keep_open,
+                    death_signal=signal.SIGTERM,
+                )
+            )
             endpoints = [_endpoint(child, service) for service in ("Blob", "Queue", "Table")]
             for endpoint in endpoints[:2]:
                 _check_connection(endpoint, timeout)
@@ -108,7 +129,7 @@ def _command(folder: Path, *, in_memory: bool, ports: tuple[int, int, int]) -> l
     options = ["--silent", "--disableTelemetry", "--skipApiVersionCheck"]
     for service, port in zip(("blob", "queue", "table"), ports, strict=True):
         options += [f"--{service}Host", "127.0.0.1", f"--{service}Port", str(port)]
-    return [node, str(_SCRIPT), *where, *options]
+    return [node, "--import", _END_IN_ORDER, str(_SCRIPT), *where, *options]
 
 
 def _tls(cert: Path | None, key: Path | None) -> list[str]:

@@ -22,7 +22,9 @@ from local.stack import EVERY_MODEL, isolated_stack
 
 DEFAULT_PROMPT = "a lighthouse in fog"
 OUTPUT = Path("demo-output")
+DEFAULT_MODEL = "gpt-image-2"
 _TIMEOUT_SECONDS = 120
+_TERMINAL = {"succeeded", "failed", "canceled"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,14 +47,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (AzuriteError, ChildError, DemoError, OSError) as error:
         console.print(f"[red]The demo failed:[/] {escape(str(error))}", soft_wrap=True)
         return 1
-    print(json.dumps(monitor, indent=2, ensure_ascii=False))
+    if paths:
+        print(json.dumps(monitor, indent=2, ensure_ascii=False))
+    for problem in _problems(monitor):
+        console.print(f"[red]Refused or failed:[/] {escape(problem)}", soft_wrap=True)
     for path in paths:
         print(f"Saved: {path}", flush=True)
     seconds = f"{time.monotonic() - started:.0f} s"
     if paths:
         console.print(f"\n[green]Done[/] in {seconds}. The demo's storage has stopped: the URLs above no longer work.")
     else:
-        console.print(f"\n[yellow]No image[/] after {seconds}. The answer above says why.")
+        console.print(f"\n[yellow]No image[/] after {seconds}. The line above says why.")
     console.print(_NEXT, markup=False, soft_wrap=True)
     return 0 if paths else 1
 
@@ -72,7 +77,7 @@ def _generate(base: str, body: dict[str, Any], console: Console, show: Callable[
     """Start a generation and follow Location as Logic Apps does. Returns the last body."""
     answer = requests.post(f"{base}/generations", json=body, timeout=60)
     if answer.status_code != 202:
-        raise DemoError(f"POST /generations answered {answer.status_code}: {answer.text}")
+        raise DemoError(_sentence(answer.json()["error"]))
     console.print(f"POST /generations → 202, id {answer.json()['id']}")
     began = time.monotonic()
     while answer.status_code == 202 and time.monotonic() - began < _TIMEOUT_SECONDS:
@@ -82,6 +87,20 @@ def _generate(base: str, body: dict[str, Any], console: Console, show: Callable[
         answer = requests.get(answer.headers["Location"], timeout=60)
     console.print(f"GET …/result → {answer.status_code} after {time.monotonic() - began:.0f} s")
     return answer.json()
+
+
+def _problems(monitor: dict[str, Any]) -> list[str]:
+    """Return the errors of the generation and of its images, as sentences."""
+    if monitor["status"] not in _TERMINAL:
+        return [f"The generation was still {monitor['status']} after {_TIMEOUT_SECONDS} s."]
+    images = monitor.get("result", {}).get("data", [])
+    return [_sentence(part["error"]) for part in (monitor, *images) if part.get("error")]
+
+
+def _sentence(error: dict[str, Any]) -> str:
+    """Return the message, the fields that are wrong, and the code."""
+    fields = [f"{detail.get('target', 'body')}: {detail['message']}" for detail in error.get("details", [])]
+    return f"{' '.join(fields) or error['message']} ({error['code']})"
 
 
 def _download(monitor: dict[str, Any]) -> list[Path]:
@@ -116,14 +135,14 @@ def _parser() -> argparse.ArgumentParser:
     # The defaults come from the environment, so that make does not have to quote the prompt for a shell.
     parser.add_argument("--prompt", default=os.environ.get("PROMPT") or DEFAULT_PROMPT)
     parser.add_argument("--n", default=os.environ.get("N") or None)
-    parser.add_argument("--model", default=os.environ.get("MODEL") or None)
+    parser.add_argument("--model", default=os.environ.get("MODEL") or DEFAULT_MODEL)
     parser.add_argument("--size", default=os.environ.get("SIZE") or None)
     return parser
 
 
 _NEXT = """Next steps:
-  make demo PROMPT="a lighthouse in a storm" N=2 SIZE=512x512
-  make demo MODEL=gpt-image-2                          another API: also dall-e-3, FLUX.2-pro, MAI-Image-2.5
+  make demo PROMPT="a lighthouse in a storm" N=2 SIZE=1536x1024
+  make demo MODEL=FLUX.2-pro                           also gpt-image-1.5, dall-e-3, MAI-Image-2.5, operations
   make demo PROMPT="a lighthouse [contentFilter]"      a refused prompt: more faults in docs/emulator.md
   make start                                           the app in the foreground, with curl commands to copy"""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -15,21 +16,20 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import signal
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Collection, Generator, Mapping, Sequence
     from pathlib import Path
 
-# A parent that is killed with SIGKILL runs no handler, so the kernel must end the child: PR_SET_PDEATHSIG (1).
+# A parent that is killed with SIGKILL runs no handler, so the kernel must signal the child: PR_SET_PDEATHSIG (1).
 # A launcher sets it and then becomes the command with exec, which keeps the setting. So the command has the pid of
 # the launcher. Unlike preexec_fn, this runs no Python code between fork and exec in a parent with threads.
 # If the parent dies before prctl is called, the launcher notices that it has another parent.
 # The kernel watches the *thread* that started the child: start children from a thread that outlives them.
 _LAUNCHER = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
+import ctypes, os, sys
+ctypes.CDLL(None, use_errno=True).prctl(1, int(sys.argv[2]))
 if os.getppid() != int(sys.argv[1]):
     sys.exit(1)
-os.execvp(sys.argv[2], sys.argv[2:])
+os.execvp(sys.argv[3], sys.argv[3:])
 """
 
 
@@ -121,6 +121,9 @@ class Child:
             return self.process.wait(grace)
         except subprocess.TimeoutExpired:
             return self.kill()
+        except KeyboardInterrupt:  # a second Ctrl-C: do not wait
+            self.kill()
+            raise
 
     def kill(self) -> int:
         self.process.kill()
@@ -145,15 +148,25 @@ class Child:
 
 
 @contextlib.contextmanager
-def running(args: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Generator[Child]:
+def running(
+    args: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    keep_open: Collection[int] = (),
+    death_signal: signal.Signals = signal.SIGKILL,
+) -> Generator[Child]:
     """Run a command as `start` does, but do not wait for a ready line."""
     process = subprocess.Popen(
-        [*_die_with_parent(), *args],
+        [*_die_with_parent(death_signal), *args],
         env={**os.environ, **(env or {})},
         cwd=cwd,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        pass_fds=keep_open,
+        # Ctrl-C in a terminal, or a kill of the process group, reaches the parent only. It ends its children in order.
+        start_new_session=True,
         text=True,
         errors="replace",
     )
@@ -180,6 +193,8 @@ def start(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     timeout: float = 30,
+    keep_open: Collection[int] = (),
+    death_signal: signal.Signals = signal.SIGKILL,
 ) -> Generator[Child]:
     """Run a command during a `with` block, which starts when the command has printed its ready line.
 
@@ -195,13 +210,17 @@ def start(
         Additions to the environment of this process.
     timeout
         Seconds to wait for the ready line.
+    keep_open
+        File descriptors that the command inherits.
+    death_signal
+        The signal that the command gets when its parent is killed (Linux).
 
     Raises
     ------
     ChildError
         The command ended, or the timeout passed, before the ready line. The message contains the output.
     """
-    with running(args, env=env, cwd=cwd) as child:
+    with running(args, env=env, cwd=cwd, keep_open=keep_open, death_signal=death_signal) as child:
         try:
             child.ready_line = child.wait_for(ready, timeout=timeout).string.strip()
         except ChildError as error:
@@ -215,7 +234,7 @@ def python(module: str, *args: str) -> list[str]:
     return [sys.executable, "-u", "-m", module, *args]
 
 
-def _die_with_parent() -> list[str]:
+def _die_with_parent(death_signal: signal.Signals) -> list[str]:
     if sys.platform != "linux":
         return []
-    return [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid())]
+    return [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), str(int(death_signal))]

@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 from azure.storage.blob import BlobServiceClient
 
+from imagegen import settings as app_settings
+from imagegen.settings import Settings
 from imagegen.urls import is_loopback
 
 if TYPE_CHECKING:
@@ -19,15 +21,17 @@ FILE = "local.settings.json"
 EXAMPLE = "local.settings.json.example"
 EMULATOR_PORT = 7072
 _DEVELOPMENT_STORAGE = "UseDevelopmentStorage=true"
-_STORAGE = "AzureWebJobsStorage"
-_ENDPOINT = "AZURE_OPENAI_ENDPOINT"
-# The environment may set these even if the file does not: they decide which services are started.
-_FROM_SHELL = (_STORAGE, _ENDPOINT, "AZURE_OPENAI_DEPLOYMENT", "IMAGE_DEPLOYMENTS")
+STORAGE = "AzureWebJobsStorage"
+ENDPOINT = "AZURE_OPENAI_ENDPOINT"
+API_KEY = "AZURE_OPENAI_API_KEY"
+_API = "AZURE_OPENAI_API"
+_OF_APP = tuple(field.alias for field in Settings.model_fields.values() if field.alias)
+"""The environment may set these even if the file does not."""
 _LAST_PORT = 65535
 
 
 class SettingsError(Exception):
-    """An invalid setting. The message is one line with the file and the key."""
+    """An invalid setting. The message names the file or the environment, and the key."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class LocalSettings:
     values: Mapping[str, str]
     """The values of the file; environment variables override them."""
     from_shell: frozenset[str] = frozenset()
-    """Names set by the environment."""
+    """Names to which the environment gives a value."""
 
     @property
     def wants_azurite(self) -> bool:
@@ -50,45 +54,47 @@ class LocalSettings:
         SettingsError
             The value is neither development storage nor a connection string.
         """
-        value = self.values.get(_STORAGE, "").strip()
+        value = self.values.get(STORAGE, "").strip()
         if value in ("", _DEVELOPMENT_STORAGE):
             return True
         try:
             BlobServiceClient.from_connection_string(value).close()  # pyright: ignore[reportUnknownMemberType]
         except ValueError as error:  # do not show its text: it may contain a part of the key
-            raise self._wrong(_STORAGE, f'is neither "{_DEVELOPMENT_STORAGE}" nor a connection string') from error
+            raise self._wrong(STORAGE, f'is neither "{_DEVELOPMENT_STORAGE}" nor a connection string') from error
         return False
 
     @property
-    def emulator_port(self) -> int | None:
-        """Port for the emulator if the endpoint is on this machine, else None.
+    def wants_emulator(self) -> bool:
+        """Whether the image service is the emulator: no endpoint, or the one of the example file.
 
-        None also for a value that is not a URL: the app reports it.
-
-        Raises
-        ------
-        SettingsError
-            The port of the URL is invalid.
+        An endpoint of the environment is always used, even one on this machine.
         """
-        value = self.values.get(_ENDPOINT, "").strip()
-        if not value:
-            return EMULATOR_PORT
-        try:
-            url = urlsplit(value)
-            port = url.port
-        except ValueError as error:
-            raise self._wrong(_ENDPOINT, f"is not a URL: {error}") from error
-        if url.scheme in ("http", "https") and url.hostname and is_loopback(url.hostname):
-            return port or EMULATOR_PORT
-        return None
+        value = self.values.get(ENDPOINT, "").strip()
+        return not value or (ENDPOINT not in self.from_shell and _address(value) == EMULATOR_PORT)
+
+    @property
+    def endpoint(self) -> str:
+        return self.values.get(ENDPOINT, "").strip()
+
+    @property
+    def endpoint_port(self) -> int | None:
+        """The port of an endpoint on this machine, else None."""
+        return _address(self.endpoint, with_path=True)
+
+    @property
+    def is_local_endpoint(self) -> bool:
+        return self.wants_emulator or self.endpoint_port is not None
 
     @property
     def names_deployments(self) -> bool:
-        return any(self.values.get(name) for name in ("AZURE_OPENAI_DEPLOYMENT", "IMAGE_DEPLOYMENTS"))
+        names = ("AZURE_OPENAI_DEPLOYMENT", "IMAGE_DEPLOYMENTS")
+        return any(self.values.get(name) for name in names) or _API in self.from_shell
+
+    def place_of(self, name: str) -> str:
+        return "environment" if name in self.from_shell else self.path.name
 
     def _wrong(self, key: str, problem: str) -> SettingsError:
-        where = "environment" if key in self.from_shell else self.path.name
-        return SettingsError(f"{where}: {key} {problem}")
+        return SettingsError(f"{self.place_of(key)}: {key} {problem}")
 
 
 def read(root: Path, environ: Mapping[str, str]) -> LocalSettings:
@@ -103,8 +109,39 @@ def read(root: Path, environ: Mapping[str, str]) -> LocalSettings:
     if not path.exists():
         path = root / EXAMPLE
     values = _values(path)
-    overridden = {name: environ[name] for name in (*values, *_FROM_SHELL) if name in environ}
-    return LocalSettings(path, values | overridden, frozenset(overridden))
+    overridden = {name: environ[name] for name in (*values, *_OF_APP) if name in environ}
+    from_shell = frozenset(name for name, value in overridden.items() if value)
+    settings = LocalSettings(path, values | overridden, from_shell)
+    if path.name == EXAMPLE and not settings.is_local_endpoint:
+        # The key and the API of the example belong to the emulator, not to the service of the environment.
+        kept = {name: value for name, value in settings.values.items() if name not in {_API, API_KEY} - set(overridden)}
+        return LocalSettings(path, kept, settings.from_shell)
+    return settings
+
+
+def check(environ: Mapping[str, str]) -> Settings:
+    """Return the settings as the app reads them.
+
+    Raises
+    ------
+    SettingsError
+        The app would refuse them. The message has a line for each problem.
+    """
+    try:
+        return app_settings.read_settings(environ)
+    except app_settings.SettingsError as error:
+        raise SettingsError(str(error)) from None
+
+
+def _address(url: str, *, with_path: bool = False) -> int | None:
+    """Return the port of a URL of this machine, else None. Also None for an invalid URL: the app reports it."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    except (ValueError, KeyError):
+        return None
+    is_here = is_loopback(parts.hostname or "") and (with_path or not parts.path.strip("/"))
+    return port if is_here else None
 
 
 def port(environ: Mapping[str, str], default: int) -> int:

@@ -6,7 +6,10 @@ import dataclasses
 import logging
 import os
 import socket
+import sqlite3
 import sys
+from contextlib import closing
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
@@ -16,6 +19,7 @@ from local.emulator.auth import DEFAULT_KEY
 from local.emulator.connection import Protocol
 from local.emulator.emulator import Emulator, Options
 from local.emulator.faults import WORDS
+from local.emulator.kept import Kept
 
 
 class Server(uvicorn.Server):
@@ -48,8 +52,14 @@ def main() -> int:
         print(f"Cannot listen on {arguments.host} port {arguments.port}: {reason}", file=sys.stderr)
         return 1
     options = Options(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Options)})
+    try:
+        kept = Kept(arguments.state)
+        app = create_app(Emulator(options, kept=kept))
+    except (sqlite3.Error, OSError, ValueError, KeyError, TypeError) as error:
+        print(f"Cannot read the state in {arguments.state}: {error}. Delete this file to start anew.", file=sys.stderr)
+        return 1
     config = uvicorn.Config(
-        create_app(Emulator(options)),
+        app,
         http=Protocol,
         ws="none",
         lifespan="off",
@@ -60,7 +70,7 @@ def main() -> int:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=0,
     )
-    with listening:
+    with listening, closing(kept):
         asyncio.run(Server(config).serve(sockets=[listening]))
     return 0
 
@@ -87,6 +97,12 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     add("--port", type=_port, default=7072, help="0: any free port (default: %(default)s)")
+    add(
+        "--state",
+        type=Path,
+        metavar="FILE",
+        help="file that keeps operations and images across restarts (default: in memory only)",
+    )
     add(
         "--key",
         nargs="+",

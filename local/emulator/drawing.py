@@ -21,7 +21,13 @@ _TILES = 8  # along the shorter side
 _SMALLEST_LETTER = 10  # pixels
 _LONGEST_TEXT = 2_000
 _LINE_HEIGHT = 1.3  # in letter sizes
-_NOT_IN_FONT = re.compile("[^ -~\u2018\u2019\u201c\u201d\u2026]")  # ASCII, curly quotes, ellipsis
+_NOT_IN_FONT = re.compile(
+    "[^ -~\u00a9\u00ab\u00b0\u00b1\u00b7\u00bb\u2018\u2019\u201c\u201d\u2026\u2039\u203a\u2044\u2122]"
+)
+_MISSING = "\uffff"  # the font has no such character, and draws its sign for that: a crossed box
+_ALIKE = str.maketrans(
+    {"\u201a": "\u2018", "\u201e": "\u201c", "\u2022": "\u00b7", "\u2212": "-", "\u2032": "'", "\u2033": '"'}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,9 +104,22 @@ def _write(image: Image.Image, prompt: str, footer: str) -> None:
 
 
 def printable(prompt: str) -> str:
-    """Drop accents, and replace each other character that the built-in font does not have with a dot."""
-    text = "".join(unicodedata.normalize("NFD", letter)[0] for letter in " ".join(prompt.split()))
-    return _NOT_IN_FONT.sub("·", text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "…")
+    """Return the text in characters that the built-in font has.
+
+    Letters lose their accents, dashes become hyphens, and a crossed box stands for every other character.
+    """
+    text = "".join(map(_alike, " ".join(prompt.split()).translate(_ALIKE)))
+    return _NOT_IN_FONT.sub(_MISSING, text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "…")
+
+
+def _alike(letter: str) -> str:
+    match unicodedata.category(letter):
+        case "Pd":  # every dash
+            return "-"
+        case "Mn" | "Me" | "Cf":  # combines with its neighbours, as the parts of an emoji do: no sign of its own
+            return ""
+        case _:
+            return unicodedata.normalize("NFD", letter)[0]
 
 
 def _wrap(text: str, columns: int, font: ImageFont.FreeTypeFont, width: int, most: int) -> list[str]:

@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from local.emulator.auth import DEFAULT_KEY
 from local.emulator.faults import FaultCounts
+from local.emulator.kept import Kept
 from local.emulator.stats import Stats
 
 
@@ -40,6 +41,7 @@ class Emulator:
     new_id: Callable[[], str] = _new_id
     stats: Stats = field(default_factory=Stats)
     fault_counts: FaultCounts = field(default_factory=FaultCounts)
+    kept: Kept = field(default_factory=Kept)
 
     def reset(self) -> None:
         self.stats = Stats()

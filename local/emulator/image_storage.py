@@ -7,8 +7,9 @@ import hmac
 import os
 import secrets
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import urlencode
 
 import anyio
@@ -53,14 +54,22 @@ class _Stored:
     faults: Faults
     expires: float
 
+    def to_keep(self) -> dict[str, Any]:
+        return {"drawings": [asdict(drawing) for drawing in self.drawings], "expires": self.expires}
+
+
+def _from_kept(kept: dict[str, Any]) -> _Stored:
+    drawings = [Drawing(**fields) for fields in kept["drawings"]]
+    return _Stored(drawings, Faults.parse(drawings[0].prompt), kept["expires"])
+
 
 class ImageStorage:
     """The images, grouped by the operation or call that made them."""
 
     def __init__(self, emulator: Emulator) -> None:
         self._emulator = emulator
-        self._key = secrets.token_bytes(32)
-        self._stored: dict[str, _Stored] = {}
+        self._key = _key(emulator)
+        self._stored = {group: _from_kept(kept) for group, kept in emulator.kept.rows("images")}
         self._cores = anyio.CapacityLimiter(os.cpu_count() or 1)
 
     def routes(self) -> list[Route]:
@@ -68,6 +77,7 @@ class ImageStorage:
 
     def reset(self) -> None:
         self._stored.clear()
+        self._emulator.kept.remove("images")
 
     def store(self, group: str, drawings: list[Drawing], faults: Faults, expires: float) -> None:
         """Keep what is needed to draw the images until ``expires`` (unix seconds)."""
@@ -75,11 +85,13 @@ class ImageStorage:
         for old, stored in list(self._stored.items()):
             if stored.expires > now:
                 break  # the newer groups are very likely not expired either
-            del self._stored[old]
+            self.remove(old)
         self._stored[group] = _Stored([_as_asked(drawing, faults) for drawing in drawings], faults, expires)
+        self._emulator.kept.put("images", group, self._stored[group].to_keep())
 
     def remove(self, group: str) -> None:
         self._stored.pop(group, None)
+        self._emulator.kept.remove("images", group)
 
     async def draw(self, drawing: Drawing) -> bytes:
         """Return the file, drawn outside the event loop."""
@@ -134,6 +146,15 @@ class ImageStorage:
             raise _unauthenticated(
                 f"Signature not valid in the specified time frame: Expiry [{until}] - Current [{shown}]"
             )
+
+
+def _key(emulator: Emulator) -> bytes:
+    """Return the key that signs the URLs. It is kept, so that a restart does not invalidate them."""
+    for _, key in emulator.kept.rows("key"):
+        return bytes.fromhex(key)
+    key = secrets.token_bytes(32)
+    emulator.kept.put("key", "image-urls", key.hex())
+    return key
 
 
 def _unauthenticated(detail: str) -> StorageError:

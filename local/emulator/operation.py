@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from email.utils import formatdate
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
@@ -59,6 +59,17 @@ class Operation:
         if "never" in faults:
             total = math.inf
         return cls(operation_id, request, faults, now, now + min(queued, total), now + total)
+
+    @classmethod
+    def from_kept(cls, operation_id: str, kept: dict[str, Any]) -> Self:
+        request = OperationRequest.model_validate(kept["request"])
+        faults = Faults.parse(request.prompt)
+        return cls(operation_id, request, faults, kept["created"], kept["starts"], kept["finishes"])
+
+    def to_keep(self) -> dict[str, Any]:
+        """Return the fields that `from_kept` reads, as JSON."""
+        times = {"created": self.created, "starts": self.starts, "finishes": self.finishes}
+        return {"request": self.request.model_dump(), **times}
 
     def state(self, now: float) -> State:
         if now < self.starts:

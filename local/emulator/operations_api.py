@@ -57,7 +57,7 @@ class OperationsApi:
     def __init__(self, emulator: Emulator, images: ImageStorage) -> None:
         self._emulator = emulator
         self._images = images
-        self._operations: dict[str, Operation] = {}
+        self._operations = {name: Operation.from_kept(name, kept) for name, kept in emulator.kept.rows("operation")}
 
     def routes(self) -> list[Route]:
         routes = [Route("/openai/images/generations:submit", self._submit, methods=["POST"])]
@@ -70,6 +70,7 @@ class OperationsApi:
 
     def reset(self) -> None:
         self._operations.clear()
+        self._emulator.kept.remove("operation")
 
     # Submit
 
@@ -113,8 +114,10 @@ class OperationsApi:
         operation = Operation.accept(
             operation_id or emulator.new_id(), asked, now=emulator.clock(), speed=emulator.options.speed
         )
-        self._operations[operation.id] = operation
+        # The images first: after a crash in between, the repeated submit creates the operation.
         self._images.store(operation.id, asked.drawings(), operation.faults, operation.created + LIFETIME)
+        self._operations[operation.id] = operation
+        emulator.kept.put("operation", operation.id, operation.to_keep())
         details = emulator.stats.created(operation.id)
         details.submits = 1
         details.operation_id_header = request.headers.get("operation-id")
@@ -220,6 +223,7 @@ class OperationsApi:
 
     def _remove(self, operation_id: str) -> None:
         del self._operations[operation_id]
+        self._emulator.kept.remove("operation", operation_id)
         self._images.remove(operation_id)
 
     # All three

@@ -85,20 +85,25 @@ def test_long_prompt_stays_inside_its_panel(prompt: str, reason: str, side: int)
         assert not has_text(*edge), reason
 
 
+BOX = "\uffff"
+"""The font draws a crossed box for it."""
+
 PRINTABLE = [
-    ("a lighthouse \u2014 in fog", "a lighthouse · in fog", "an em dash"),
-    ("fog \N{FOGGY}", "fog ·", "an emoji"),
-    ("日本の灯台", "·····", "CJK"),
-    ("Küste, naïve", "Kuste, naive", "accents"),
+    ("a lighthouse \u2014 in fog, 9\u20135", "a lighthouse - in fog, 9-5", "dashes"),
+    ("fog \N{FOGGY}", f"fog {BOX}", "an emoji"),
+    ("\N{WHITE HEAVY CHECK MARK}\ufe0f \N{MAN}\u200d\N{BOY}", f"{BOX} {BOX}{BOX}", "emoji of several code points"),
+    ("日本の灯台", BOX * 5, "CJK"),
+    ("Küste, naïve, Ku\u0308ste", "Kuste, naive, Kuste", "accents"),
+    ("\u201equoted\u201c \u2022 20\u00b0", "\u201cquoted\u201c · 20\u00b0", "other punctuation"),
     ("a\n\t b", "a b", "white space"),
-    ("\x00\x07", "··", "control characters"),
+    ("\x00\x07", BOX * 2, "control characters"),
     ("\u201cquoted\u201d", "\u201cquoted\u201d", "curly quotes"),
     ("x" * 2_001, "x" * 2_000 + "…", "longer than an image shows"),
 ]
 
 
 @pytest.mark.parametrize(("prompt", "text", "reason"), PRINTABLE, ids=[row[2] for row in PRINTABLE])
-def test_characters_outside_the_font_become_dots(prompt: str, text: str, reason: str) -> None:
+def test_characters_outside_the_font_become_boxes(prompt: str, text: str, reason: str) -> None:
     assert printable(prompt) == text, reason
     assert Drawing(prompt=prompt, width=256, height=256).draw().size == (256, 256)
 
@@ -111,10 +116,11 @@ def test_font_has_every_character_that_is_written() -> None:
         ImageDraw.Draw(image).text((5, 5), letter, 255, font)
         return image.tobytes()
 
-    missing = glyph("\uffff")  # no character: the font draws its sign for a missing glyph
-    written = {letter for letter in map(chr, range(0x20, 0x2100)) if printable(f"x{letter}x") == f"x{letter}x"}
-    assert len(written) == 101
-    assert [letter for letter in written | {"·"} if glyph(letter) == missing] == []
+    missing = glyph(BOX)
+    assert missing != glyph(" ")  # visible
+    written = {letter for letter in map(chr, range(0x20, 0x2200)) if printable(f"x{letter}x") == f"x{letter}x"}
+    assert len(written) == 110
+    assert [letter for letter in written if glyph(letter) == missing] == []
 
 
 def test_empty_prompt_is_drawn() -> None:

@@ -77,6 +77,32 @@ with azurite() as storage:
             time.sleep(0.02)
 
 
+def test_killed_parent_loses_no_data(tmp_path: Path) -> None:
+    # Azurite itself writes every five seconds.
+    script = """
+import os, signal, sys, threading
+from pathlib import Path
+from azure.storage.blob import BlobServiceClient
+from local.azurite import azurite
+for _ in range(8):  # a parent with threads, such as the pool of make start
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+with azurite(Path(sys.argv[1])) as storage:
+    print("pid", storage.process.pid, flush=True)
+    with BlobServiceClient.from_connection_string(storage.connection_string) as blobs:
+        blobs.create_container("just-written")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    with start([sys.executable, "-c", script, str(tmp_path)], ready=r"pid \d+") as parent:
+        pid = int(parent.ready_line.split()[1])
+        assert parent.wait() == -signal.SIGKILL
+        deadline = time.monotonic() + 60
+        while is_running(pid):
+            assert time.monotonic() < deadline, "Azurite outlived its parent"
+            time.sleep(0.02)
+    with azurite(tmp_path) as storage:
+        assert containers(storage) == ["just-written"]
+
+
 def test_port_in_use_shows_the_output_of_azurite() -> None:
     with socket.create_server(("127.0.0.1", 0)) as occupied:
         port = occupied.getsockname()[1]

@@ -11,8 +11,9 @@ import pytest
 
 from local.azurite import ACCOUNT_KEY
 from local.processes import ChildError, running, start
-from local.settings import EMULATOR_PORT, EXAMPLE, LocalSettings, SettingsError, keys, port, read
-from local.stack import FUNCTION_KEY, ROOT, AlreadyRunningError, Stack, exclusive, functions_host, greeting
+from local.settings import EXAMPLE, LocalSettings, SettingsError, keys, port, read
+from local.stack import FUNCTION_KEY, ROOT, Stack, functions_host
+from local.start import Running, greeting
 
 
 def settings(**values: str) -> LocalSettings:
@@ -65,22 +66,43 @@ def test_environment_overrides_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("endpoint", "expected"),
     [
-        ("", EMULATOR_PORT),
-        ("http://127.0.0.1:7072", 7072),
-        ("http://localhost:8000/", 8000),
-        ("http://[::1]", EMULATOR_PORT),
-        ("https://myname.openai.azure.com", None),
-        ("myname.openai.azure.com", None),  # not a URL: the app reports it, so no emulator may replace it
-        ("localhost:7072", None),
+        ("", True),
+        ("http://127.0.0.1:7072", True),  # of the example
+        ("http://localhost:7072/", True),
+        ("http://localhost:8000", False),  # the developer's own server
+        ("http://127.0.0.1:7072/gateway", False),
+        ("https://myname.openai.azure.com", False),
+        ("myname.openai.azure.com", False),  # not a URL: the app reports it, so no emulator may replace it
+        ("localhost:7072", False),
+        ("http://127.0.0.1:99999", False),
     ],
 )
-def test_emulator_starts_for_no_endpoint_or_a_local_one(endpoint: str, expected: int | None) -> None:
-    assert settings(AZURE_OPENAI_ENDPOINT=endpoint).emulator_port == expected
+def test_emulator_starts_only_for_its_own_address(endpoint: str, *, expected: bool) -> None:
+    assert settings(AZURE_OPENAI_ENDPOINT=endpoint).wants_emulator is expected
 
 
-def test_endpoint_with_an_invalid_port_is_named() -> None:
-    with pytest.raises(SettingsError, match=r"^local.settings.json: AZURE_OPENAI_ENDPOINT is not a URL: Port out of"):
-        _ = settings(AZURE_OPENAI_ENDPOINT="http://127.0.0.1:99999").emulator_port
+@pytest.mark.parametrize(
+    ("endpoint", "port"), [("http://127.0.0.1:7072", 7072), ("http://localhost/a", 80), ("https://a.example.com", None)]
+)
+def test_endpoint_of_the_environment_is_never_replaced(tmp_path: Path, endpoint: str, port: int | None) -> None:
+    (tmp_path / EXAMPLE).write_text((ROOT / EXAMPLE).read_text())
+    found = read(tmp_path, {"AZURE_OPENAI_ENDPOINT": endpoint})
+    assert found.wants_emulator is False
+    assert found.endpoint_port == port
+    # A real service must not get the key and the API of the emulator.
+    assert ("AZURE_OPENAI_API_KEY" in found.values) == ("AZURE_OPENAI_API" in found.values) == (port is not None)
+
+
+def test_example_does_not_replace_the_environment(tmp_path: Path) -> None:
+    (tmp_path / EXAMPLE).write_text((ROOT / EXAMPLE).read_text())
+    asked = {
+        "AZURE_OPENAI_ENDPOINT": "https://a.example.com",
+        "AZURE_OPENAI_API": "flux",
+        "AZURE_OPENAI_API_VERSION": "preview",
+    }
+    found = read(tmp_path, asked)
+    assert {name: found.values.get(name) for name in asked} == asked
+    assert found.from_shell == set(asked)
 
 
 @pytest.mark.parametrize(
@@ -127,21 +149,13 @@ def test_invalid_choice_of_keys_is_named() -> None:
 @pytest.mark.parametrize(("key", "words"), [(None, "not required"), (FUNCTION_KEY, f"{FUNCTION_KEY} (for development")])
 def test_greeting_has_the_function_key(key: str | None, words: str) -> None:
     host = cast("Any", None)
-    text = greeting(Stack("http://127.0.0.1:1/api", None, None, host, None, key), "local.settings.json")
+    stack = Stack("http://127.0.0.1:1/api", None, None, host, None, key)
+    text = greeting(Running(stack, settings(AZURE_OPENAI_ENDPOINT="https://a.example.com"), Path("data"), ("A note.",)))
+    assert "The app         http://127.0.0.1:1/api/health " in text
+    assert "https://a.example.com (AZURE_OPENAI_ENDPOINT of local.settings.json; no emulator)" in text
+    assert "\nA note.\n" in text
     assert f"Function key    {words}" in text
     assert (f"-H 'x-functions-key: {FUNCTION_KEY}'" in text) is (key is not None)
-
-
-def test_second_start_is_refused_with_the_pid_of_the_first(tmp_path: Path) -> None:
-    lock = tmp_path / ".local" / "azurite.lock"
-    with (
-        exclusive(lock),
-        pytest.raises(AlreadyRunningError, match=rf"make start is already running \(pid {os.getpid()}\).*`kill "),
-        exclusive(lock),
-    ):
-        pass
-    with exclusive(lock):
-        assert lock.read_text() == str(os.getpid())
 
 
 def test_command_that_does_not_start_is_named() -> None:
@@ -203,7 +217,7 @@ def test_ctrl_c_during_imports_prints_nothing() -> None:
     with running(command, cwd=ROOT) as child:
         child.wait_for(r"\| +pydantic_core")
         child.signal(signal.SIGINT)
-        assert child.wait() == -signal.SIGINT
+        assert child.wait() == 0
         assert list(child.lines())[-1:]  # read to the end of the output
     assert "Traceback" not in child.output
 
