@@ -229,7 +229,7 @@ def test_every_field_of_the_contract_is_accepted(harness: Harness, body: dict[st
         ({"prompt": "x", "size": "0x1024"}, "size", "; use WIDTHxHEIGHT"),
         ({"prompt": "x", "size": "1024x1024\n"}, "size", r'size: "1024x1024\n"; use WIDTHxHEIGHT'),
         ({"prompt": "x", "size": "\u0661024x1024"}, "size", "; use WIDTHxHEIGHT"),  # an Arabic-Indic digit
-        ({"prompt": "x", "size": "x" * 200_000}, "size", f'size: "{"x" * 39}…; use auto'),
+        ({"prompt": "x", "size": "x" * 200_000}, "size", f'size: "{"x" * 39}…; use WIDTHxHEIGHT'),
         ({"prompt": "x", "size": 1024}, "size", "size: 1024 is a number; use WIDTHxHEIGHT"),
         ({"prompt": "x", "quality": ""}, "quality", 'quality: ""; use text of 1 to 64 characters.'),
         ({"prompt": "x", "output_compression": 101}, "output_compression", "output_compression: 101; use 0 to 100."),
