@@ -191,21 +191,22 @@ class Monitors:
         return {"Retry-After": str(min(_LONGEST_RETRY_AFTER, seconds))}
 
     def _status_message(self, generation: Generation) -> str | None:
-        if generation.status.is_terminal or generation.calling:
+        if generation.status.is_terminal or generation.claim:  # ended, or a worker is at it
             return None
         model = generation.request.model or ""
         if model not in self._models:
             return (
-                f"The settings of the app do not name the model '{model}'. The generation continues when they do, "
-                "until its deadline (timeoutSeconds)."
+                f"The app has no model '{model}' now. The generation waits for it until {_time(generation.deadline)}."
             )
         now = self._clock()
         if generation.operation_location is None and (throttle := self._throttle(model)) and throttle.until > now:
-            return f"Throttled by the image service: {throttle.reason}; next try {_clock_time(throttle.until)}."
+            return f"Throttled by the image service: {throttle.reason}; {_next_try(generation, throttle.until)}."
+        if generation.queued:
+            return "Waits in the queue for a worker."
         if generation.fault:
-            next_try = _clock_time(generation.due) if generation.due > now else "soon"
-            return f"The last try failed: {generation.fault.removesuffix('.')}; next try {next_try}."
-        return "Waits in the queue for a worker." if generation.queued else None
+            next_try = _next_try(generation, generation.due) if generation.due > now else "next try soon"
+            return f"The last problem: {generation.fault.removesuffix('.')}; {next_try}."
+        return None
 
     def _throttle(self, model: str) -> Throttle | None:
         try:
@@ -239,7 +240,14 @@ class Monitors:
             return None
 
 
-def _clock_time(moment: datetime) -> str:
+def _next_try(generation: Generation, earliest: datetime) -> str:
+    moment = max(earliest, generation.due if not generation.queued else earliest)
+    if moment >= generation.deadline:
+        return f"no try before the deadline at {_time(generation.deadline)}"
+    return f"next try {_time(moment)}"
+
+
+def _time(moment: datetime) -> str:
     return f"{moment:%H:%M:%S}Z"
 
 

@@ -37,19 +37,22 @@ def status_message(generation: Generation, throttles: FakeThrottles | None = Non
     [
         (new(queued=True), "Waits in the queue for a worker."),
         (new(), None),
-        (new(calling=True, fault="status 503"), None),  # a call runs
+        (new(calling=True, claim="c", fault="status 503"), None),  # a call runs
+        (running(copy_attempts=1, claim="c", fault="status 503"), None),  # a copy runs
+        (new(queued=True, fault="status 503", due=NOON + seconds(600)), "Waits in the queue for a worker."),
+        (
+            running(fault="status 503", due=NOON + seconds(3_600)),
+            "The last problem: status 503; no try before the deadline at 13:00:00Z.",
+        ),
         (running(), None),
         (
             running(fault="status 503", due=NOON + seconds(67)),
-            "The last try failed: status 503; next try 12:01:07Z.",
+            "The last problem: status 503; next try 12:01:07Z.",
         ),
-        (new(fault="Storage is full.", due=NOON), "The last try failed: Storage is full; next try soon."),
+        (new(fault="Storage is full.", due=NOON), "The last problem: Storage is full; next try soon."),
         (
             new(model="removed"),
-            (
-                "The settings of the app do not name the model 'removed'. The generation continues when they do, until "
-                "its deadline (timeoutSeconds)."
-            ),
+            "The app has no model 'removed' now. The generation waits for it until 13:00:00Z.",
         ),
         (running(status=Status.SUCCEEDED, images=(stored(),), fault="status 503"), None),
     ],
@@ -63,6 +66,11 @@ def test_status_message_of_a_throttled_model() -> None:
     message = "Throttled by the image service: insufficient_quota; next try 12:01:07Z."
     assert status_message(new(queued=True), throttles) == message
     assert status_message(new(fault="status 429"), throttles) == message
+    later = new(due=NOON + seconds(90))  # with jitter
+    assert status_message(later, throttles) == message.replace("12:01:07", "12:01:30")
+    beyond = FakeThrottles(throttle(3_600, "insufficient_quota"))
+    expected = "Throttled by the image service: insufficient_quota; no try before the deadline at 13:00:00Z."
+    assert status_message(new(), beyond) == expected
     assert status_message(running(), throttles) is None  # its operation runs already
     assert status_message(new(), FakeThrottles(throttle(0))) is None  # ended
 
