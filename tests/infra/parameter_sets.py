@@ -73,7 +73,7 @@ _SEVERAL_MODELS: Final[dict[str, Any]] = {
     ],
     "imageDeployments": [
         {"name": "gpt-image-2", "api": "images"},
-        {"name": "FLUX.2-pro", "api": "flux", "endpoint": "https://it's.example.com"},
+        {"name": "FLUX.2-pro", "api": "flux", "endpoint": "https://example.com/it's"},
     ],
 }
 
