@@ -26,7 +26,7 @@ _CODECS: Final = {
 def codec_of(charset: str) -> str | None:
     """The codec of Python; None for any other charset.
 
-    A list, because Python knows codecs such as ``zip``, ``punycode`` and ``unicode_escape`` too. They take long, or give
-    a text that no file can hold.
+    A list, because Python knows codecs such as ``zip``, ``punycode`` and ``unicode_escape`` too. They take long, or
+    give a text that no file can hold.
     """
     return _CODECS.get(re.sub(r"[^a-z0-9]", "", charset.lower()))

@@ -104,7 +104,7 @@ class Unavailable(_WithoutEffect):
     @property
     def cause(self) -> str:
         """What the record, the log and the caller read, after "The last try failed:"."""
-        cause = re.sub(r"^status (?=\d+$)", "the image service answered ", self.reason)
+        cause = re.sub(r"^status (?=\d)", "the image service answered ", self.reason)
         return f"{cause} ({self.code})" if self.code else cause
 
 

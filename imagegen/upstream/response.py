@@ -136,7 +136,7 @@ class UpstreamResponse:
         code = valid_code(self._error_fields.get("code")) or ""
         if _TRANSPORT_WORDS.search(f"{code} {self._error_fields.get('type')}"):
             return False
-        return any(letter.isalpha() for letter in code) or self._error_fields.get("type") in _OWN_TYPES
+        return any(letter.isalpha() for letter in code) or str(self._error_fields.get("type")) in _OWN_TYPES
 
     def configuration_error(self, not_found: NotFoundCauses) -> GenerationError | None:
         """The error with a hint for the operator, on status 401, 403 or 404; None on any other status."""

@@ -19,9 +19,7 @@ POLICY_SENTENCE: Final = re.compile(
 """The start of an error of API Management's quota and rate limit policies."""
 _UNITS: Final = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0}
 # A unit of one letter has no blank before it, as in 1m12.5s: "5 h ago" is no time to wait.
-_UNIT: Final = (
-    r"(?:\s?(?:milliseconds?|ms|days?|hours?|hrs?|minutes?|mins?|seconds?|secs?|s)(?![a-z])|[dhm](?![a-z]))"
-)
+_UNIT: Final = r"(?:\s?(?:milliseconds?|ms|days?|hours?|hrs?|minutes?|mins?|seconds?|secs?|s)(?![a-z])|[dhm](?![a-z]))"
 _AMOUNT: Final = r"(?:[0-9]{1,3}(?:,[0-9]{3}){1,3}|[0-9]{1,9}(?:\.[0-9]{1,9})?)"
 _PART: Final = re.compile(rf"({_AMOUNT})({_UNIT})", re.IGNORECASE)
 _WORDS: Final = re.compile(

@@ -56,7 +56,9 @@ def test_time_in_a_sentence(text: str, seconds: float | None) -> None:
     assert wait_in_words(text) == seconds
 
 
-@pytest.mark.parametrize("part", ["retry after 1,111,111", "wait 1m", "1,111 seconds and ", "try again in 9" + "9" * 20])
+@pytest.mark.parametrize(
+    "part", ["retry after 1,111,111", "wait 1m", "1,111 seconds and ", "try again in 9" + "9" * 20]
+)
 def test_long_text_is_read_in_linear_time(part: str) -> None:
     began = time.process_time()
     wait_in_words(part * (2**20 // len(part)))
