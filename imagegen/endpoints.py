@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from pydantic import BeforeValidator
 
 from imagegen.pasted import refuse_blanks, refuse_paste_error
-from imagegen.urls import check_transport
+from imagegen.urls import AZURE_HOSTS, check_transport
 
 
 class ImageApi(StrEnum):
@@ -29,13 +29,6 @@ API_VERSION: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?|preview|latest|v1"
 MODEL_PATH: Final = r"[a-z0-9][a-z0-9.-]*"
 LONGEST_NAME: Final = 128
 """Characters of a deployment."""
-_AZURE_HOSTS: Final = (
-    ".openai.azure.com",
-    ".cognitiveservices.azure.com",
-    ".api.cognitive.microsoft.com",
-    ".services.ai.azure.com",
-    ".models.ai.azure.com",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +121,7 @@ def _version(query: str) -> str | None:
 
 
 def _without_route(parts: SplitResult, path: str, version: str | None) -> Endpoint:
-    is_azure = (parts.hostname or "").endswith(_AZURE_HOSTS)
+    is_azure = (parts.hostname or "").endswith(AZURE_HOSTS)
     origin = f"{parts.scheme}://{parts.netloc}"
     for route in _ROUTES:
         found = re.search(f"{route.pattern}$", path, re.IGNORECASE)

@@ -9,6 +9,14 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
 
+AZURE_HOSTS: Final = (
+    ".openai.azure.com",
+    ".cognitiveservices.azure.com",
+    ".api.cognitive.microsoft.com",
+    ".services.ai.azure.com",
+    ".models.ai.azure.com",
+)
+"""Ends of the hosts of Azure's image services."""
 _FORBIDDEN: Final = {
     " ": "a blank",
     "\\": "a backslash",

@@ -97,7 +97,7 @@ def operation_gone(generation: Generation, now: datetime) -> Generation:
 
 def unavailable(generation: Generation, outcome: Unavailable, now: datetime, *, jitter: float) -> Generation:
     """Retry later: the service did nothing."""
-    later = _retry_later(generation, outcome.code or outcome.reason, outcome.retry_after, now, jitter)
+    later = _retry_later(generation, outcome.cause, outcome.retry_after, now, jitter)
     return later.changed(missing_polls=0, missing_since=None)
 
 

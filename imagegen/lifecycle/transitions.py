@@ -268,9 +268,7 @@ def transition(  # noqa: C901 - the table: one case for each pair
         case _, Unavailable():
             return Step(changes.unavailable(generation, outcome, now, jitter=jitter), Rest())
         case State.WAITING | State.CALLING, Throttled():
-            throttle = Throttle(
-                backoff.pause_until(outcome.retry_after, generation.faults, now), outcome.code or outcome.reason
-            )
+            throttle = Throttle(backoff.pause_until(outcome.retry_after, generation.faults, now), outcome.cause)
             waiting = changes.paused(generation, throttle, now, jitter=jitter)
             # The record first: a record with `calling` and no call would count as a lost call.
             return Step(waiting.changed(faults=generation.faults + 1), Pause(throttle))

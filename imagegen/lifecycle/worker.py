@@ -232,7 +232,7 @@ class Worker:
                     "upstream.unavailable",
                     level=logging.WARNING,
                     id=generation.id,
-                    reason="status 404" if isinstance(outcome, Missing) else outcome.code or outcome.reason,
+                    reason="status 404" if isinstance(outcome, Missing) else outcome.cause,
                     faults=generation.faults,
                     seconds=round((resumes - self._ports.clock()).total_seconds()),
                 )

@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import urlsplit
 
-from imagegen.deployments import Deployment, ImageApi
+from imagegen.deployments import Deployment
 from imagegen.upstream.protocol import CheckProblem
 from imagegen.upstream.response import NoResponseError, UpstreamResponse
 from imagegen.upstream.session import UpstreamSession
+from imagegen.urls import AZURE_HOSTS
 
 _NO_OPERATION: Final = "00000000-0000-0000-0000-000000000000"
-_AZURE_HOSTS: Final = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
-_ROUTE_CODES: Final = frozenset({"http404", "404"})
-"""Error codes of a 404 that comes from a router. The asynchronous API itself says ``notFound``."""
 
 
 def check_model_list(session: UpstreamSession, deployment: Deployment) -> CheckProblem | None:
@@ -22,19 +20,14 @@ def check_model_list(session: UpstreamSession, deployment: Deployment) -> CheckP
     response = _send(session, deployment, f"{deployment.endpoint}{route}", generation_id="health")
     if isinstance(response, CheckProblem):
         return response
-    if response.status != 404 and _is_of_an_api(response):
+    if _is_json(response):
         return None
-    answer = f"the '{deployment.api}' API: the service answered {_described(response)} for its list of models ({route})"
-    if response.status == 404 and _has_wrong_path(deployment):
-        return CheckProblem(
-            f"{answer}. Every Azure endpoint has this list, so the path of the endpoint in the settings is wrong. "
-            "Remove the path."
-        )
-    return CheckProblem(
-        f"{answer}. The host answers, but this does not show that the route for images exists. A gateway without the "
-        "list is no problem. If generations fail with upstreamNotFound or upstreamAnswerInvalid, correct the endpoint "
-        "in the settings.",
-        certain=False,
+    return _problem(
+        deployment,
+        response,
+        f"its list of models ({route})",
+        "A gateway without the list is no problem. If generations fail with upstreamNotFound or upstreamAnswerInvalid, "
+        "correct the endpoint in the settings.",
     )
 
 
@@ -44,15 +37,32 @@ def check_operations(session: UpstreamSession, deployment: Deployment) -> CheckP
     response = _send(session, deployment, url, generation_id=_NO_OPERATION)
     if isinstance(response, CheckProblem):
         return response
-    if response.error.code not in _ROUTE_CODES if response.status == 404 else _is_of_an_api(response):
+    # The API's own code. A router's 404 may have the code "NotFound".
+    if _is_json(response) or (response.status == 404 and response.error.code == "notFound"):
         return None
-    return CheckProblem(
-        f"the '{deployment.api}' API: the service answered {_described(response)} for an operation "
-        "(/openai/operations/images/{id}), but not with an error of this API. The host answers, but this does not show "
-        "that the route exists. A gateway with other routes for operations is no problem. If generations fail with "
-        "upstreamNotFound, correct the endpoint, the API or its version in the settings.",
-        certain=False,
+    return _problem(
+        deployment,
+        response,
+        "an operation (/openai/operations/images/{id})",
+        "A gateway with other routes for operations is no problem. If generations fail with upstreamNotFound, correct "
+        "the endpoint, the API or its version in the settings.",
     )
+
+
+def _problem(deployment: Deployment, response: UpstreamResponse, asked_for: str, advice: str) -> CheckProblem:
+    """What an answer shows that is not the right one, and not a wrong credential or a failure of the service."""
+    answer = f"the '{deployment.api}' API: the service answered {_described(response)} for {asked_for}"
+    if response.status == 429:
+        return CheckProblem(
+            f"{answer}. The service is there, but throttles. Generations wait until it accepts calls.", certain=False
+        )
+    if response.status == 404 and _has_wrong_path(deployment):
+        return CheckProblem(
+            f"{answer}. An Azure host has no path except /api/projects/NAME, so the path of the endpoint in the "
+            "settings is wrong. Remove the path."
+        )
+    message = f"{answer}. The host answers, but this does not show that the route for images exists. {advice}"
+    return CheckProblem(message, certain=False)
 
 
 def _send(
@@ -67,14 +77,13 @@ def _send(
     return CheckProblem(problem) if problem else response
 
 
-def _is_of_an_api(response: UpstreamResponse) -> bool:
-    """False for a redirect, for a route that does not exist, and for a web page with status 200."""
-    if response.status == 200:
-        try:
-            response.json()
-        except NoResponseError:
-            return False
-    return response.status < 300 or (response.status >= 400 and response.status not in (405, 410))
+def _is_json(response: UpstreamResponse) -> bool:
+    """Whether the answer is 200 with JSON, not with a web page."""
+    try:
+        response.json()
+    except NoResponseError:
+        return False
+    return response.status == 200
 
 
 def _described(response: UpstreamResponse) -> str:
@@ -84,6 +93,5 @@ def _described(response: UpstreamResponse) -> str:
 def _has_wrong_path(deployment: Deployment) -> bool:
     """Whether an Azure host has a base path that Azure does not have. Its projects have ``/api/projects/{name}``."""
     parts = urlsplit(deployment.endpoint)
-    is_azure = (parts.hostname or "").endswith(_AZURE_HOSTS)
-    has_path = bool(parts.path.strip("/")) and not parts.path.startswith("/api/projects/")
-    return deployment.api is ImageApi.IMAGES and is_azure and has_path
+    is_azure = (parts.hostname or "").endswith(AZURE_HOSTS)
+    return is_azure and bool(parts.path.strip("/")) and not parts.path.startswith("/api/projects/")

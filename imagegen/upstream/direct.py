@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import codecs
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -144,33 +145,35 @@ class DirectUpstream:
         room = self._disk.reserve(size)
         if room is None:
             return Unavailable("no room for the response on the temporary disk", _NO_ROOM_SECONDS)
-        outcome = self._generate(generation, room)
-        if not isinstance(outcome, Answered):
-            room.release()
-        return outcome
+        with ExitStack() as stack:
+            stack.enter_context(room)
+            spool = stack.enter_context(SpooledTemporaryFile(max_size=_BUFFER))
+            outcome = self._generate(generation, spool, room)
+            if isinstance(outcome, Answered):
+                stack.pop_all()  # `_images` closes them after the last image
+            return outcome
 
-    def _generate(self, generation: Generation, room: Reservation) -> Answered | Ended | Throttled | Unavailable | Lost:
-        spool = SpooledTemporaryFile(max_size=_BUFFER)  # noqa: SIM115 - closed after the last image
+    def _generate(
+        self, generation: Generation, spool: SpooledTemporaryFile[bytes], room: Reservation
+    ) -> Answered | Ended | Throttled | Unavailable | Lost:
         try:
             response = self._call(generation, spool)
             if response.status == 200:
                 return _answered(spool, response, room)
-            outcome = _outcome(response, self._api.not_found)
+            return _outcome(response, self._api.not_found)
         except NotSentError as error:
-            outcome = Unavailable(str(error))
+            return Unavailable(str(error))
         except ResponseTooLongError as error:
             # Not retried: the call was billed, and the next response would be as long.
             message = f"The image service sent {error}. Ask for a smaller image, or raise MAX_IMAGE_BYTES."
-            outcome = Ended(Status.FAILED, GenerationError(code="imageTooLarge", message=message))
+            return Ended(Status.FAILED, GenerationError(code="imageTooLarge", message=message))
         except UndecodableError:
-            outcome = _unusable("200 with an encoding that its headers do not state")
+            return _unusable("200 with an encoding that its headers do not state")
         except (TemporaryFileError, OSError) as error:
             reason = error if isinstance(error, TemporaryFileError) else f"a temporary file failed ({error.strerror})"
-            outcome = Ended(Status.FAILED, GenerationError(code="internalError", message=f"{reason}."))
+            return Ended(Status.FAILED, GenerationError(code="internalError", message=f"{reason}."))
         except NoResponseError as error:
-            outcome = Lost(str(error))
-        spool.close()
-        return outcome
+            return Lost(str(error))
 
     def _call(self, generation: Generation, spool: SpooledTemporaryFile[bytes]) -> UpstreamResponse:
         return self._session.send(
@@ -207,13 +210,11 @@ def _answered(
             if prefix.startswith("usage.") and isinstance(value, int) and not isinstance(value, bool):
                 usage[prefix.removeprefix("usage.")] = value
     except ijson.IncompleteJSONError:
-        spool.close()
         # ijson raises this error for any other text, too.
         if may_be_cut:
             return Lost("status 200 with a body that breaks off")
         return _incomprehensible(response)
     except (ijson.JSONError, ValueError, RecursionError):
-        spool.close()
         return _incomprehensible(response)
     if count == 0:
         spool.close()
@@ -299,8 +300,8 @@ def _outcome(response: UpstreamResponse, not_found: NotFoundCauses) -> Ended | T
     retry_after = response.retry_after(now)
     # With the error object of the API, a 500 is the service's own failure, and a 503 its overload: it made no image.
     # Without it, they come from a gateway, which answers the same when it lost the service's response. A gateway that
-    # names a time to wait did not pass the request on.
-    by_service = response.states_error or (status == 503 and retry_after is not None)
+    # sends Retry-After did not pass the request on. The words "try again in 30 seconds" do not say so.
+    by_service = response.states_own_failure or (status == 503 and response.retry_after_header(now) is not None)
     if status in _DID_NOTHING or (status in (500, 503) and by_service):
         return Unavailable(f"status {status}", retry_after, response.code)
     if status in (408, 499) or (status >= 500 and status not in _UNSUPPORTED):

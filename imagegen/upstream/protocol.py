@@ -6,6 +6,7 @@ what follows.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -86,14 +87,25 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
-class Unavailable:
-    """The service gave no usable answer (network, 5xx). Nothing is decided: try again."""
+class _WithoutEffect:
+    """The call did nothing, and may be repeated."""
 
     reason: str
     retry_after: float | None = None
     """Seconds; None if the service gave no time."""
     code: str | None = None
-    """The service's code, such as ``insufficient_quota``: 1 to 100 of ``A-Za-z0-9_.-``; None if `reason` says all."""
+    """The service's code, such as ``insufficient_quota``: 1 to 100 of ``A-Za-z0-9_.-``; None if it stated none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable(_WithoutEffect):
+    """The service gave no usable answer (network, 5xx). Nothing is decided: try again."""
+
+    @property
+    def cause(self) -> str:
+        """What the record, the log and the caller read, after "The last try failed:"."""
+        cause = re.sub(r"^status (?=\d)", "the image service answered ", self.reason)
+        return f"{cause} ({self.code})" if self.code else cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +117,13 @@ class Missing:
 
 
 @dataclass(frozen=True, slots=True)
-class Throttled:
+class Throttled(_WithoutEffect):
     """A quota of the deployment is used up: all instances pause their calls of it."""
 
-    reason: str
-    retry_after: float | None = None
-    """Seconds; None if the service gave no time."""
-    code: str | None = None
-    """The service's code, such as ``insufficient_quota``: 1 to 100 of ``A-Za-z0-9_.-``; None if `reason` says all."""
+    @property
+    def cause(self) -> str:
+        """What the record, the log and the caller read, after "Throttled by the image service:"."""
+        return self.code or self.reason
 
 
 @dataclass(frozen=True, slots=True)

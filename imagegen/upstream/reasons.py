@@ -10,6 +10,8 @@ from typing import Final, cast
 
 from pydantic_core import from_json
 
+from imagegen.charsets import codec_of
+
 _MOST_BYTES: Final = 1 << 16
 """Bytes of a page or a text that are read."""
 _MOST_PARTS: Final = 10
@@ -17,6 +19,8 @@ _DEEPEST: Final = 6
 _CHARSET: Final = re.compile(r"charset=[\"']?([\w.-]{1,40})", re.IGNORECASE | re.ASCII)
 _TAG_NAME: Final = re.compile(r"[A-Za-z]+")
 _HIDDEN: Final = frozenset({"script", "style", "noscript", "template", "svg"})
+_LONG_REFERENCE: Final = re.compile(r"&#(?:[0-9]{8,}|x[0-9a-f]{8,});?", re.IGNORECASE | re.ASCII)
+"""No character has so many digits, and `unescape` raises ValueError for more than 4,300."""
 _NOT_TEXT: Final = re.compile(r"[\x00-\x08\x0e-\x1f\ufffd]")
 
 _FIELDS: Final = (
@@ -90,7 +94,8 @@ def _texts_of_object(fields: dict[str, object], depth: int) -> Iterator[str]:
         if (text := "; ".join(dict.fromkeys(texts))) and text not in found:
             found.append(text)
     if found:
-        yield ": ".join(part for part in (_place(by_name.get("loc")), *found) if part)
+        # A title may end with a dot: "One or more validation errors occurred.".
+        yield ": ".join(part for part in (_place(by_name.get("loc")), *found) if part).replace(".: ", ": ")
 
 
 def _texts_by_field(problems: dict[str, object], depth: int) -> Iterator[str]:
@@ -111,10 +116,8 @@ def _line(text: str) -> str:
 
 def _decoded(body: bytes, content_type: str) -> str:
     stated = _CHARSET.search(content_type)
-    try:
-        return body.decode(stated[1] if stated else "utf-8-sig", errors="replace")
-    except (LookupError, ValueError):  # no such encoding, or not one of text
-        return body.decode("utf-8-sig", errors="replace")
+    codec = codec_of(stated[1]) if stated else None
+    return body.decode(codec or "utf-8", errors="replace").removeprefix("\ufeff")
 
 
 def _text_of_markup(page: str) -> str:
@@ -122,7 +125,7 @@ def _text_of_markup(page: str) -> str:
     # Not html.parser: it takes quadratic time for some broken pages, and a gateway's page may be hostile.
     parts: list[str] = []
     skipped_to = ""
-    for chunk in f">{page}".split("<"):
+    for chunk in f">{_LONG_REFERENCE.sub('', page)}".split("<"):
         tag, _, text = chunk.partition(">")
         if skipped_to == "-->" or tag.startswith("!--"):
             text = chunk.partition("-->")[2]

@@ -11,6 +11,7 @@ from imagegen.upstream.not_found import NotFoundCauses
 from imagegen.upstream.protocol import Throttled
 from imagegen.upstream.response import UpstreamResponse, inner_error
 from imagegen.upstream.service_errors import NO_REASON
+from imagegen.upstream.waits import POLICY_SENTENCE
 
 _BLOCKED_SECONDS: Final = 300.0
 """Pause after the service has blocked the whole resource temporarily."""
@@ -28,26 +29,29 @@ _QUOTA_CODES: Final = frozenset(
     }
 )
 """In lower case, without underscores and hyphens."""
-_QUOTA_WORDS: Final = re.compile(
-    r"quota will be replenished|out of (?:call volume|bandwidth) quota|rate limit (?:is|was) exceeded", re.IGNORECASE
-)
-"""Sentences of API Management, whose quota policy answers 403."""
+_REFUSAL_CODES: Final = re.compile(r"permission|policy|filter|auth|denied|moderation", re.IGNORECASE)
+"""Codes of a refusal, whatever time to wait the answer has."""
+_BLOCKED: Final = re.compile(r"(?:this|your|the) resource (?:is|has been) temporarily blocked", re.IGNORECASE)
+"""The start of the service's own sentence. Elsewhere, a text may quote the prompt."""
 
 
 def throttle_of(response: UpstreamResponse, now: datetime) -> Throttled | None:
     """The throttle that this answer states; None if it states none. A throttled request was not billed."""
-    status, error, code = response.status, response.error, response.code
-    retry_after = response.retry_after(now)
+    status = response.status
+    if status not in (400, 402, 403, 429):
+        return None
+    error, code, retry_after = response.error, response.code, response.retry_after(now)
     if status == 429:
         return Throttled("status 429", retry_after, code)
-    if status not in (400, 402, 403) or error.code == "contentFilter":
+    if error.code == "contentFilter":
         return None
-    if status == 403 and "temporarily blocked" in error.message.lower():
+    if status == 403 and _BLOCKED.match(error.message):
         # The service blocks the whole resource, and every call would extend the block.
         return Throttled("temporarily blocked", max(_BLOCKED_SECONDS, retry_after or 0), code)
     states_quota = re.sub(r"[_-]", "", code or "").lower() in _QUOTA_CODES
-    # A missing role or a network rule names no time: only a quota does.
-    by_gateway = status == 403 and (retry_after is not None or _QUOTA_WORDS.search(error.message))
+    # A missing role or a network rule has no such header: only a quota does.
+    states_time = response.retry_after_header(now) is not None or POLICY_SENTENCE.match(error.message)
+    by_gateway = status == 403 and states_time and not _REFUSAL_CODES.search(code or "")
     # A wait of 0 would repeat the request at once: then the pause grows with each throttle.
     return Throttled(f"status {status}", retry_after or None, code) if states_quota or by_gateway else None
 

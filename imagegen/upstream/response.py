@@ -11,12 +11,16 @@ from imagegen.generation import GenerationError
 from imagegen.upstream.masking import Mask, mask_secrets
 from imagegen.upstream.not_found import NotFoundCauses, asked
 from imagegen.upstream.reasons import is_markup, parse_json, reason_in, reason_of
-from imagegen.upstream.service_errors import LONGEST_REASON, read_error, valid_code
+from imagegen.upstream.service_errors import LONGEST_REASON, NO_REASON, read_error, valid_code
 from imagegen.upstream.waits import wait_in_headers, wait_in_words
 
 if TYPE_CHECKING:
     from requests import Response
 
+_OWN_TYPES: Final = frozenset({"server_error", "overloaded_error"})
+"""Types of the errors of OpenAI and Foundry that mean: the service failed itself."""
+_TRANSPORT_WORDS: Final = re.compile(r"connect|time-?d?[_-]?out|gateway|upstream|backend|proxy", re.IGNORECASE)
+"""Words in the code of a gateway or client library that lost the service's response."""
 _MEDIA_TYPE: Final = re.compile(r"[a-z0-9.+-]{1,60}/[a-z0-9.+-]{1,60}")
 _KEY_OR_ROLE: Final = (
     "Check the key of the deployment (AZURE_OPENAI_API_KEY, or apiKeySetting in IMAGE_DEPLOYMENTS); without a key, the "
@@ -88,7 +92,13 @@ class UpstreamResponse:
     @cached_property
     def error(self) -> GenerationError:
         """The error in the body, whatever form the body has. One without an error code gives ``http{status}``."""
-        stated, default_code = self._error_fields, f"http{self.status}"
+        try:
+            return self._read_error(f"http{self.status}")
+        except Exception:  # noqa: BLE001 - the status says what happened; without an outcome, the call would be repeated
+            return GenerationError(code=f"http{self.status}", message=NO_REASON)
+
+    def _read_error(self, default_code: str) -> GenerationError:
+        stated = self._error_fields
         if not reason_of(stated):
             # A gateway's own form, or an error object without a text.
             reason = self.mask(reason_in(self._body, self.headers.get("content-type", "")))[:LONGEST_REASON]
@@ -117,15 +127,16 @@ class UpstreamResponse:
         return cast("dict[str, Any]", stated) if isinstance(stated, dict) else {}
 
     @property
-    def states_error(self) -> bool:
-        """Whether the body has the error object of the API. The bodies of gateways do not.
+    def states_own_failure(self) -> bool:
+        """Whether the body has the error object of the API, with a code or type of the service itself.
 
-        A gateway may wrap its own error with the status as its code, so such a code does not count. OpenAI sends
-        ``code: null`` with a ``type``.
+        A gateway may wrap its own error in such an object, with a status as its code, or a code such as
+        ``api_connection_error``. OpenAI sends ``code: null`` with a ``type``.
         """
-        fields = self._error_fields
-        code, kind = fields.get("code"), fields.get("type")
-        return bool(code and str(code) != str(self.status)) or (isinstance(kind, str) and bool(kind))
+        code = valid_code(self._error_fields.get("code")) or ""
+        if _TRANSPORT_WORDS.search(f"{code} {self._error_fields.get('type')}"):
+            return False
+        return any(letter.isalpha() for letter in code) or str(self._error_fields.get("type")) in _OWN_TYPES
 
     def configuration_error(self, not_found: NotFoundCauses) -> GenerationError | None:
         """The error with a hint for the operator, on status 401, 403 or 404; None on any other status."""
@@ -146,9 +157,13 @@ class UpstreamResponse:
             return f"the service answered {self.status}. {_CONFIGURATION_ERRORS[self.status][1]}"
         return f"the service answered {self.status}" if self.status >= 500 else None
 
+    def retry_after_header(self, now: datetime) -> float | None:
+        """Seconds to wait, from a header; None without one. A text may come from anywhere, also from the prompt."""
+        return wait_in_headers(self.headers, now)
+
     def retry_after(self, now: datetime) -> float | None:
         """Seconds to wait, from a header or from the text of an error; None if neither states a time."""
-        stated = wait_in_headers(self.headers, now)
+        stated = self.retry_after_header(now)
         # The words of a page are for people: "Try again in 30 seconds" may be on the page of any outage.
         is_page = is_markup(self._body, self.headers.get("content-type", ""))
         return wait_in_words(self.error.message) if stated is None and self.status >= 400 and not is_page else stated

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from math import isfinite
 from typing import Any, Final, cast
 
 from imagegen.generation import GenerationError
@@ -32,9 +33,9 @@ _FILTER_RESULTS: Final = ("content_filter_results", "content_filter_result", "pr
 
 
 def valid_code(stated: object, mask: Mask = mask_secrets) -> str | None:
-    """The code as text, if it is one: the app sends it as a header."""
+    """The code as text, if it is one: the app sends it as a header. LiteLLM writes ``"None"`` for no code."""
     code = mask(str(stated)) if isinstance(stated, str | int) and not isinstance(stated, bool) else ""
-    return code if _CODE.fullmatch(code) else None
+    return code if _CODE.fullmatch(code) and code.lower() not in ("none", "null") else None
 
 
 def read_error(stated: object, *, default_code: str = "upstreamFailure", mask: Mask = mask_secrets) -> GenerationError:
@@ -99,4 +100,5 @@ def _is_small(value: object, depth: int = 12) -> bool:
     if isinstance(value, list):
         parts = cast("list[object]", value)
         return depth > 0 and len(parts) <= 50 and all(_is_small(part, depth - 1) for part in parts)
-    return not isinstance(value, str) or len(value) <= 2_000
+    # JSON has no infinity, but 1e999 gives one.
+    return len(value) <= 2_000 if isinstance(value, str) else not isinstance(value, float) or isfinite(value)

@@ -11,27 +11,12 @@ from typing import Any, Final
 
 from pydantic_core import from_json
 
+from imagegen.charsets import codec_of
 from imagegen.errors import FieldProblem, RequestError
 from imagegen.web.http import HttpError, Request
 
 EXAMPLE: Final = '{"prompt": "a lighthouse in fog"}'
 """A valid body of both APIs."""
-_CODECS: Final = {
-    "utf8": "utf-8",
-    "usascii": "utf-8",
-    "ascii": "utf-8",
-    "utf16": "utf-16",
-    "utf16le": "utf-16-le",
-    "utf16be": "utf-16-be",
-    "utf32": "utf-32",
-    "utf32le": "utf-32-le",
-    "utf32be": "utf-32-be",
-    "iso88591": "latin-1",
-    "latin1": "latin-1",
-    "windows1252": "cp1252",
-    "cp1252": "cp1252",
-}
-"""By ``charset`` in lower case and without punctuation. A list, because Python knows codecs such as ``zip`` too."""
 _AROUND: Final = 10
 """Characters before and after the place of an error."""
 _HINTS: Final = (
@@ -111,7 +96,7 @@ def _declared(request: Request) -> tuple[str, str | None]:
     charset = collapse_rfc2231_value(header.get_param("charset") or "").strip().lower()
     if not charset:
         return "utf-8", None
-    codec = _CODECS.get(re.sub(r"[^a-z0-9]", "", charset))
+    codec = codec_of(charset)
     if codec is None:
         message = f"The charset '{_printable(charset[:40])}' is not supported. Send UTF-8, with charset=utf-8 or none."
         raise HttpError(415, "unsupportedMediaType", message)

@@ -70,7 +70,9 @@ def test_fault_is_logged_with_the_time_to_the_retry(app: FakeApp, caplog: pytest
     app.write_record(running(faults=1))
     app.polled.poll_outcome = Unavailable("status 503")
     app.tick()
-    assert lines(caplog) == [f"WARNING upstream.unavailable id={ID} reason='status 503' faults=2 seconds=2"]
+    assert lines(caplog) == [
+        f"WARNING upstream.unavailable id={ID} reason='the image service answered 503' faults=2 seconds=2"
+    ]
 
 
 def test_throttle_is_logged_with_the_length_of_the_pause(app: FakeApp, caplog: pytest.LogCaptureFixture) -> None:

@@ -464,7 +464,17 @@ def test_status_counts_when_its_body_is_broken(
         (Lost, 500, GATEWAY_ERROR),
         (Lost, 500, {"error": "Internal Server Error"}),
         (Lost, 500, {"error": {}}),
-        (Lost, 500, {"error": {"code": "500", "message": "Backend timed out"}}),  # a proxy that wraps its own error
+        # A proxy that wraps its own error.
+        (Lost, 500, {"error": {"code": "500", "message": "Backend timed out"}}),
+        (Lost, 500, {"error": {"code": 500, "type": "None", "param": "None", "message": "litellm.APIConnectionError"}}),
+        (Lost, 500, {"error": {"code": "502", "message": "x"}}),
+        (Lost, 500, {"error": {"code": "None", "type": None, "message": "x"}}),
+        (Lost, 500, {"error": {"code": None, "type": "api_connection_error", "message": "x"}}),
+        (Lost, 500, {"error": {"code": None, "type": ["server_error"], "message": "x"}}),
+        (Lost, 500, {"error": {"code": "api_connection_error", "type": "server_error", "message": "x"}}),
+        (Lost, 503, {"error": {"code": "UpstreamTimeout", "message": "x"}}),
+        (Lost, 503, {"error": {"code": "timed_out", "message": "x"}}),
+        (Lost, 503, {"message": "Try again in 5 seconds."}),
         (Unavailable, 500, {"error": {"message": "x", "type": "server_error", "param": None, "code": None}}),
         (Ended, 501, b""),
         (Lost, 502, OWN_ERROR),
@@ -619,6 +629,28 @@ def test_small_image_limit_needs_less_room(server: ScriptedServer) -> None:
     assert isinstance(generate(server, http(200, WHOLE), most=6_000, disk=DiskRoom(lambda: 17_000)), Unavailable)
 
 
+def test_unexpected_error_leaves_no_file_and_no_reservation(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spools: list[SpooledTemporaryFile[bytes]] = []
+
+    def opened(**options: Any) -> SpooledTemporaryFile[bytes]:
+        spools.append(SpooledTemporaryFile(**options))  # noqa: SIM115 - the upstream closes it
+        return spools[-1]
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("unexpected")
+
+    monkeypatch.setattr(direct, "SpooledTemporaryFile", opened)
+    monkeypatch.setattr(direct, "throttle_of", fails)
+    room = DiskRoom(lambda: 800_000_000)
+    for _ in range(20):
+        with pytest.raises(RuntimeError, match="unexpected"):
+            generate(server, http(503), most=64 * 2**20, disk=room)
+    assert [spool.closed for spool in spools] == [True] * 20
+    assert room.reserve(639_000_000)
+
+
 @dataclass
 class Disk:
     """The disk of a Flex instance, which the answers in flight fill."""
@@ -748,8 +780,6 @@ def test_log_holds_no_prompt_key_or_image(
     ("reply", "problem"),
     [
         (http(200, {"data": []}), None),
-        (http(400), None),  # the route exists, and wants an api-version
-        (http(429), None),
         (http(401), "the service answered 401. Check the key"),
         (http(403), "the service answered 403. Check the role of the app's identity"),
         (http(500), "the service answered 500"),
@@ -779,6 +809,10 @@ def test_health_check_is_free_and_names_the_problem(server: ScriptedServer, repl
         (http(302, location="https://login.example.com"), "302"),
         (http(200, b"<html>", content_type="text/html"), "200 with text/html"),
         (http(405), "405"),
+        (http(400), "400"),
+        (http(402), "402"),
+        (http(407), "407"),
+        (http(201, b"{}"), "201"),
     ],
 )
 def test_health_check_notices_a_missing_route(server: ScriptedServer, path: str, reply: Reply, stated: str) -> None:
@@ -795,21 +829,32 @@ def test_health_check_notices_a_missing_route(server: ScriptedServer, path: str,
     [
         ("http://a.openai.azure.com/openai/images", True),  # Azure has no such path, and has the list of models
         ("http://a.services.ai.azure.com/v1", True),
+        ("http://a.api.cognitive.microsoft.com/v1", True),
         ("http://a.openai.azure.com", False),
         ("http://a.services.ai.azure.com/api/projects/p", False),
         ("http://a.azure-api.net/images", False),  # a gateway
         ("http://openai.azure.com.example.com/images", False),
     ],
 )
+@pytest.mark.parametrize("api", [ImageApi.IMAGES, ImageApi.FLUX, ImageApi.MAI])
 def test_unknown_path_of_an_azure_host_is_wrong(
-    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, endpoint: str, certain: bool
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, endpoint: str, certain: bool, api: ImageApi
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", server.url)
     server.answers(http(404))
-    found = upstream(endpoint).check()
+    found = upstream(endpoint, api=api).check()
     assert found
     assert found.certain is certain
     assert found.message.endswith("Remove the path." if certain else "correct the endpoint in the settings.")
+
+
+def test_health_check_says_that_the_service_throttles(server: ScriptedServer) -> None:
+    server.answers(http(429))
+    found = upstream(server.url).check()
+    assert found
+    assert not found.certain
+    assert "answered 429 for its list of models" in found.message
+    assert "The service is there, but throttles." in found.message
 
 
 def test_calls_run_in_parallel() -> None:

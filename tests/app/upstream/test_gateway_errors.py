@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import html
+import json
 import random
 import string
 import time
@@ -10,14 +12,17 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from imagegen.deployments import ImageApi
 from imagegen.generation import GenerationError, Status
-from imagegen.upstream.masking import mask_secrets
+from imagegen.lifecycle.changes import failed
+from imagegen.upstream.masking import mask_secrets, masking
 from imagegen.upstream.protocol import Ended, ImageRefused, Lost, Produced, Throttled, Unavailable
 from imagegen.upstream.reasons import reason_in
+from imagegen.upstream.service_errors import read_error
 from tests.app.generations import NOON, running
 from tests.app.upstream import test_direct, test_operations
 from tests.app.upstream.test_direct import KEY, generate, images
@@ -63,8 +68,8 @@ PAGE = (
             "size: Input should be 'auto'; n: too large"),  # FastAPI
         ({"type": "about:blank", "title": "Bad Request", "status": 400, "detail": "size is wrong"},
             "Bad Request: size is wrong"),  # RFC 9457
-        ({"title": "Invalid.", "errors": {"Prompt": ["is too long", "is odd"]}},
-            "Invalid.: Prompt: is too long; Prompt: is odd"),  # ASP.NET
+        ({"title": "One or more errors occurred.", "errors": {"Prompt": ["is too long", "is odd"]}},
+            "One or more errors occurred: Prompt: is too long; Prompt: is odd"),  # ASP.NET
         ({"errors": [{"message": "one"}, "two"]}, "one; two"),
         ({"error": "prompt is bad"}, "prompt is bad"),
         ({"error": {"message": "prompt is bad"}}, "prompt is bad"),
@@ -108,6 +113,57 @@ def test_declared_charset_is_used(server: ScriptedServer, call: Call) -> None:
     assert inner_message(ended(call(server, reply))) == "Zugriff für Gäste gesperrt"
     unknown = http(403, "für".encode(), content_type='text/plain; charset="klingon"')
     assert inner_message(ended(call(server, unknown))) == "für"
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("charset", "body"),
+    [
+        ("utf-7", b"half +2AA- of a pair"),
+        ("unicode_escape", rb"half \ud800 of a pair"),
+        ("raw_unicode_escape", rb"half \ud800 of a pair"),
+    ],
+)
+def test_text_in_an_unlisted_charset_fits_into_a_record(
+    server: ScriptedServer, call: Call, charset: str, body: bytes
+) -> None:
+    error = ended(call(server, http(403, body, content_type=f"text/plain; charset={charset}")))
+    json.dumps(failed(running(), error, NOON).to_json(), ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize("text", ["half \ud800 of a pair", "\udfff"])
+def test_lone_surrogates_are_replaced(text: str) -> None:
+    stated = {"code": text, "message": text, "innererror": {text: [text]}}
+    for error in (read_error(stated), read_error(text), read_error({"detail": text}, mask=masking("a key"))):
+        error.model_dump_json()
+        assert "?" in error.message
+
+
+@BOTH
+def test_infinite_number_is_not_recorded(server: ScriptedServer, call: Call) -> None:
+    body = b'{"error": {"code": "x", "message": "m", "innererror": {"a": 1e999}}}'
+    assert "inf" not in repr(ended(call(server, http(405, body))))
+
+
+PAGE_WITH_A_HUGE_NUMBER = b"<html>Sorry &#" + b"9" * 5_000 + b"; &#x" + b"f" * 5_000 + b"; &#65;sk IT</html>"
+
+
+@BOTH
+def test_page_with_a_huge_character_number(server: ScriptedServer, call: Call) -> None:
+    assert inner_message(ended(call(server, http(403, PAGE_WITH_A_HUGE_NUMBER)))) == "Sorry Ask IT"
+    assert call(server, http(429, PAGE_WITH_A_HUGE_NUMBER)) == Throttled("status 429")
+    expected = Unavailable("status 503", 7.0)
+    assert call(server, http(503, PAGE_WITH_A_HUGE_NUMBER, retry_after="7")) == expected
+
+
+@BOTH
+def test_unreadable_reason_is_no_reason(server: ScriptedServer, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> str:
+        raise RuntimeError("a body that the tests do not know")
+
+    monkeypatch.setattr("imagegen.upstream.response.reason_in", fails)
+    assert inner_message(ended(call(server, http(403, b"x")))) == "The image service gave no reason."
+    assert call(server, http(429, b"x", retry_after="7")) == Throttled("status 429", 7.0)
 
 
 @BOTH
@@ -196,8 +252,52 @@ def test_secret_is_masked_in_the_errors_of_an_operation(server: ScriptedServer) 
 
 
 @pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Authorization: Basic dXNlcjpwYXNz", "Authorization: Basic ***"),
+        ("Authorization: ApiKey abcDEF-ghi_JKL", "Authorization: ApiKey ***"),
+        ("{'Authorization': ['SharedKey abcDEF-ghi_JKL']}", "{'Authorization': ['SharedKey ***']}"),
+        ("Authorization=abcDEF-ghi_JKL", "Authorization=***"),
+        ("{'Ocp-Apim-Subscription-Key': ['0f8fad5b-d9cb']}", "{'Ocp-Apim-Subscription-Key': ['***']}"),
+        (r'{\"x-api-key\":\"abc123defgh\"}', r'{\"x-api-key\":\"***"}'),
+        ("?se=1&sig%3Dabcdef", "?se=1&sig%3D***"),
+        ("%3Fse%3D1%26sig%3Dabcdef", "%3Fse%3D1%26sig%3D***"),
+        ("refresh_token: aBcDxF123456", "refresh_token: ***"),
+        ("api_token=xyz", "api_token=***"),
+        ("secretAccessKey=def123", "secretAccessKey=***"),
+        ("Uid=a;Pwd=Geheim1;x=1", "Uid=a;Pwd=***;x=1"),
+        (f"key_{OLD_MODEL_KEY}_x", "key_***_x"),
+    ],
+)  # fmt: skip
+def test_common_forms_of_secrets_are_masked(text: str, expected: str) -> None:
+    assert mask_secrets(text) == expected
+
+
+@pytest.mark.parametrize("form", ["{}", "%{:02X}", "%{:02x}", "&#{};", "&#x{:x};", "\\u{:04x}", "\\u{:04X}"])
+def test_escaped_key_of_the_deployment_is_masked(form: str) -> None:
+    escaped = "".join(one if one.isalnum() else form.format(one if form == "{}" else ord(one)) for one in "a+b/c&d'e")
+    assert masking("a+b/c&d'e")(f"wrong key {escaped}.") == "wrong key ***."
+
+
+def test_key_escaped_by_libraries_is_masked() -> None:
+    key = """a+b/c&d"e'f<g"""
+    for escaped in (quote(key), quote(key, safe=""), html.escape(key), json.dumps(key)[1:-1], r"a+b\/c&d\"e'f<g"):
+        assert masking(key)(f"wrong key ({escaped})") == "wrong key (***)"
+
+
+@pytest.mark.parametrize(
+    "part", ["key", "-key", "authorization: ", "key: a", "a1", "a-", '\\"', "eyJ.", "bearer a", "%3D"]
+)
+def test_hostile_text_is_masked_in_linear_time(part: str) -> None:
+    began = time.process_time()
+    masking("a+b/c&d")(part * (2**20 // len(part)))
+    assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize(
     "text",
     [
+        "Authorization: header is missing",
         "Access denied due to invalid subscription key or wrong API endpoint.",
         "The api-key: required header is missing",
         "error code=404, token limit: 4000, max_tokens=4000",
@@ -230,7 +330,8 @@ QUOTA = "Out of call volume quota. Quota will be replenished in 00:12:34."
         (http(403, retry_after="26"), Throttled("status 403", 26.0)),
         (http(403, retry_after="0"), Throttled("status 403")),  # not at once: the pause grows
         (http(403, retry_after_ms="1500"), Throttled("status 403", 1.5)),
-        (http(403, {"message": "Slow down. Try again in 15 seconds."}), Throttled("status 403", 15.0)),
+        (http(403, {"error": {"code": "insufficient_quota", "message": "Try again in 60 minutes."}}),
+            Throttled("status 403", 60.0, "insufficient_quota")),
         (http(403, {"error": {"code": "insufficient_quota", "message": "x"}}),
             Throttled("status 403", code="insufficient_quota")),
         (http(403, {"error": {"message": "This resource is temporarily blocked."}}),
@@ -241,8 +342,8 @@ QUOTA = "Out of call volume quota. Quota will be replenished in 00:12:34."
             Throttled("status 429", 15.0)),
         (http(429, {"error": {"code": "429", "message": "… pricing tier. Please retry after 26 seconds. See x."}}),
             Throttled("status 429", 26.0)),
-        (http(429, {"error": {"code": "rate_limit_exceeded", "message": "Please try again in 1m12.5s. Visit x"}}),
-            Throttled("status 429", 72.5, "rate_limit_exceeded")),
+        (http(429, {"error": {"code": "rate_limit_exceeded", "message": "Please try again in 12.5s. Visit x"}}),
+            Throttled("status 429", 12.5, "rate_limit_exceeded")),
         (http(429, {"error": {"code": "RateLimitReached", "message": "Please retry after 1 minute."}}),
             Throttled("status 429", 60.0, "RateLimitReached")),
         (http(429, {"message": "try again in 500ms"}), Throttled("status 429", 0.5)),
@@ -286,12 +387,21 @@ def test_throttle_with_a_date(server: ScriptedServer, call: Call, status: int) -
         # A page for people: its "try again" says nothing about a quota.
         (http(403, b"<p>Blocked. Try again in 5 minutes.", content_type="text/html"), "upstreamForbidden"),
         (http(403, retry_after="soon"), "upstreamForbidden"),
+        # A text may quote the prompt.
+        (http(403, {"message": "Slow down. Try again in 15 seconds."}), "upstreamForbidden"),
+        (http(403, {"message": "Prompt 'a sign: try again in 60 minutes' violates the policy"}), "upstreamForbidden"),
+        (http(403, {"message": f"Prompt '{QUOTA}' violates the policy"}), "upstreamForbidden"),
+        (http(403, {"message": "Prompt 'this resource is temporarily blocked' violates the policy"}),
+            "upstreamForbidden"),
+        (http(403, {"error": {"code": "PermissionDenied", "message": "x"}}, retry_after="20"), "upstreamForbidden"),
+        (http(403, {"error": {"code": "policy_violation", "message": QUOTA}}), "upstreamForbidden"),
+        (http(403, {"error": {"code": "content_filter", "message": "x"}}, retry_after="20"), "contentFilter"),
         (http(401, retry_after="20"), "upstreamUnauthorized"),
         (http(404, retry_after="20"), "upstreamNotFound"),
         (http(400, {"message": "try again in 5 seconds"}, retry_after="5"), "invalidPayload"),
         (http(402), "http402"),
     ],
-)
+)  # fmt: skip
 def test_refusal_without_a_quota_ends_at_once(server: ScriptedServer, call: Call, reply: bytes, code: str) -> None:
     assert ended(call(server, reply)).code == code
     assert len(server.seen) == 1
@@ -303,10 +413,11 @@ def test_refusal_without_a_quota_ends_at_once(server: ScriptedServer, call: Call
         ({"x_ms_retry_after_ms": "2500"}, b"", Unavailable("status 503", 2.5)),
         ({"retry_after_ms": "2500"}, b"", Unavailable("status 503", 2.5)),
         ({"retry_after": "Sun, 06 Nov 1994 08:49:37 GMT"}, b"", Unavailable("status 503", 0.0)),
-        ({}, {"message": "Overloaded. Please retry after 26 seconds."}, Unavailable("status 503", 26.0)),
         ({}, {"error": {"code": "ServerBusy", "message": "x"}}, Unavailable("status 503", None, "ServerBusy")),
+        ({}, {"error": {"code": "ServerBusy", "message": "Please retry after 26 seconds."}},
+            Unavailable("status 503", 26.0, "ServerBusy")),
     ],
-)
+)  # fmt: skip
 @BOTH
 def test_busy_service_with_a_time_is_unavailable(
     server: ScriptedServer, call: Call, headers: dict[str, str], body: object, expected: Unavailable
@@ -314,9 +425,16 @@ def test_busy_service_with_a_time_is_unavailable(
     assert call(server, http(503, body, **headers)) == expected
 
 
-def test_outage_page_of_a_gateway_is_a_lost_call(server: ScriptedServer) -> None:
-    page = b"<html><body>Service unavailable. Please try again in 30 seconds.</body></html>"
-    assert generate(server, http(503, page, content_type="text/html")) == Lost("status 503")
+OUTAGE = "Service unavailable. Please try again in 30 seconds."
+
+
+@pytest.mark.parametrize("body", [f"<html>{OUTAGE}</html>".encode(), OUTAGE.encode(), {"message": OUTAGE}])
+def test_outage_in_words_is_a_lost_call(server: ScriptedServer, body: object) -> None:
+    assert generate(server, http(503, body)) == Lost("status 503")
+
+
+def test_busy_gateway_in_words_delays_the_submit(server: ScriptedServer) -> None:
+    assert submit(server, http(503, {"message": OUTAGE})) == Unavailable("status 503", 30.0)
 
 
 @pytest.mark.parametrize(
@@ -334,7 +452,7 @@ def test_throttled_poll_waits_as_stated(server: ScriptedServer, reply: bytes, ex
 
 
 @BOTH
-@pytest.mark.parametrize("code", ["a b", "x\r\ny", "\u00fc", "x" * 101, {"a": 1}, KEY, True, 429])
+@pytest.mark.parametrize("code", ["a b", "x\r\ny", "\u00fc", "x" * 101, {"a": 1}, KEY, True, 429, "None", "null", ""])
 def test_code_of_a_throttle_is_safe(server: ScriptedServer, call: Call, code: object) -> None:
     assert call(server, http(429, {"error": {"code": code}})) == Throttled("status 429")
 

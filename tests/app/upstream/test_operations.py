@@ -578,6 +578,12 @@ def test_health_check_is_free_and_names_the_problem(server: ScriptedServer, repl
         (http(302, location="https://login.example.com"), "302"),
         (http(200, b"<html>", content_type="text/html"), "200 with text/html"),
         (http(405), "405"),
+        (http(404, {"error": {"code": "NotFound", "message": "No route"}}), "404"),  # a router
+        (http(404, {"error": {"code": "ResourceNotFound"}}), "404"),
+        (http(400), "400"),
+        (http(402), "402"),
+        (http(407), "407"),
+        (http(429), "429"),
     ],
 )
 def test_health_check_notices_a_missing_route(server: ScriptedServer, reply: Reply, stated: str) -> None:
