@@ -218,7 +218,7 @@ def _validate(given: Mapping[str, str]) -> tuple[Settings, list[tuple[str, str]]
     invalid_names = {str(one["loc"][0]) for one in found}
     valid = {name: value for name, value in given.items() if name not in invalid_names}
     settings = Settings.model_validate({"POLL_SCHEDULE": ANY_SCHEDULE, **valid})
-    return settings, [(_place(one), _sentence(one)) for one in found]
+    return settings, [(_where(one), _sentence(one)) for one in found]
 
 
 _SENTENCES: Final = {
@@ -242,7 +242,7 @@ _SENTENCES: Final = {
 _FIELDS: Final = {str(field.alias): field for field in DeploymentEntry.model_fields.values()}
 
 
-def _place(error: ErrorDetails) -> str:
+def _where(error: ErrorDetails) -> str:
     """The setting and the field. An unknown field may have any name, also a key that was pasted there."""
     parts = [str(part) for part in error["loc"]]
     if error["type"] == "extra_forbidden" and not is_plain_name(parts[-1]):
