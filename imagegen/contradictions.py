@@ -22,6 +22,11 @@ class Place:
 
 
 SETTINGS: Final = Place()
+_PART: Final = r"(?:[a-z]{1,19}|[0-9]{1,8}|[a-z0-9]{1,6})"
+_PLAIN_NAME: Final = re.compile(
+    rf"(?!sk-)(?=.{{1,64}}$)(?:[\w.-]{{1,19}}|{_PART}(?:[-_.]{_PART})*)", re.ASCII | re.IGNORECASE
+)
+"""Short, or of parts that are a word, a number or as short as ``v2``. A UUID and a key have longer mixed parts."""
 
 
 def contradictions(endpoint: Endpoint | None, api: ImageApi, version: str | None, place: Place) -> Iterator[str]:
@@ -55,12 +60,16 @@ def other_deployment(endpoint: Endpoint | None, deployment: str | None, place: P
     stated = endpoint.deployment if endpoint else None
     if stated and deployment and stated.lower() != deployment.lower():
         yield (
-            f"{place.endpoint}: has the deployment {shown(stated)}, but {place.deployment} is {shown(deployment)}. "
+            f"{place.endpoint}: has the deployment {named(stated)}, but {place.deployment} is {named(deployment)}. "
             "Correct one of them, or remove the route from the endpoint."
         )
 
 
-def shown(name: str) -> str:
-    """A name for a message. What looks like a key, pasted into the wrong place, is not quoted."""
-    is_name = re.fullmatch(r"[\w.-]{1,64}", name) and not re.search(r"[A-Za-z0-9]{24}", name)
-    return f"'{name}'" if is_name else f"a text of {len(name)} characters"
+def is_plain_name(text: str) -> bool:
+    """Whether a message can quote the text. False for what looks like a key that was pasted into the wrong place."""
+    return _PLAIN_NAME.fullmatch(text) is not None
+
+
+def named(text: str) -> str:
+    """A name for a message; its length if it looks like a key."""
+    return f"'{text}'" if is_plain_name(text) else f"a text of {len(text)} characters"

@@ -9,7 +9,7 @@ from typing import Annotated, Final, Protocol
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
 from pydantic.alias_generators import to_camel
 
-from imagegen.contradictions import SETTINGS, Place, contradictions, other_deployment, shown
+from imagegen.contradictions import SETTINGS, Place, contradictions, named, other_deployment
 from imagegen.endpoints import API_VERSION, DEFAULT_VERSIONS, LONGEST_NAME, MODEL_PATH, Endpoint, EndpointUrl, ImageApi
 from imagegen.pasted import refuse_blanks, refuse_paste_error
 from imagegen.urls import origin_of
@@ -152,11 +152,10 @@ def resolve(settings: DeploymentSettings, environment: Mapping[str, str]) -> tup
 
 def _resolve_single(settings: DeploymentSettings) -> tuple[tuple[Deployment, ...], list[str]]:
     """The deployment of the ``AZURE_OPENAI_*`` settings."""
-    problems = list(other_deployment(settings.endpoint, settings.deployment, SETTINGS))
-    if settings.endpoint is None:
+    endpoint, name = settings.endpoint, _single_name(settings)
+    problems = list(other_deployment(endpoint, settings.deployment, SETTINGS))
+    if endpoint is None:
         problems.append("AZURE_OPENAI_ENDPOINT: is missing. Set it to the URL of the image service.")
-    stated = settings.endpoint.deployment if settings.endpoint else None
-    name = settings.deployment or stated or (ImageApi.OPERATIONS.value if settings.api is ImageApi.OPERATIONS else None)
     if name is None:
         problems.append(
             "AZURE_OPENAI_DEPLOYMENT: is missing. Set it to the name of the deployment. Only the API 'operations' "
@@ -166,12 +165,12 @@ def _resolve_single(settings: DeploymentSettings) -> tuple[tuple[Deployment, ...
         problems.append(
             f"AZURE_OPENAI_DEPLOYMENT: has {len(name)} characters; the limit is {LONGEST_NAME}. Use a shorter name."
         )
-    elif settings.endpoint:
+    elif endpoint:
         # The endpoint is this deployment's own, so what it states counts.
-        fields = {"name": name, "api": settings.api, "endpoint": settings.endpoint}
+        fields = {"name": name, "api": settings.api, "endpoint": endpoint, "deployment": name}
         entry = DeploymentEntry.model_validate(fields)
         problems += _other_model_path(entry, SETTINGS)
-        deployment = _deployment(entry, settings, settings.endpoint, settings.api_key)
+        deployment = _deployment(entry, settings, endpoint, settings.api_key)
         if settings.api is not ImageApi.FLUX or deployment.model_path:
             return (deployment,), problems
         problems.append(
@@ -181,19 +180,24 @@ def _resolve_single(settings: DeploymentSettings) -> tuple[tuple[Deployment, ...
     return (), problems
 
 
+def _single_name(settings: DeploymentSettings) -> str | None:
+    stated = settings.endpoint.deployment if settings.endpoint else None
+    default = ImageApi.OPERATIONS.value if settings.api is ImageApi.OPERATIONS else None
+    return settings.deployment or stated or default
+
+
 def _other_model_path(entry: DeploymentEntry, place: Place) -> Iterator[str]:
     stated = entry.endpoint.model_path if entry.endpoint else None
-    deployment = entry.deployment or entry.name
-    given, field = entry.model_path, place.model_path
-    if given is None:
-        given, field = (
-            _flux_path(deployment),
-            place.deployment if entry.deployment or place is SETTINGS else "the name",
-        )
+    if entry.model_path:
+        given, field = entry.model_path, f"{place.model_path} is"
+    elif entry.deployment:
+        given, field = _flux_path(entry.deployment), f"{place.deployment} belongs to the model path"
+    else:
+        given, field = _flux_path(entry.name), "the name belongs to the model path"
     if entry.api is ImageApi.FLUX and stated and given and stated != given:
         yield (
-            f"{place.endpoint}: has the model path {shown(stated)}, but {field} means {shown(given)}. Correct one of "
-            "them, or remove the route from the endpoint."
+            f"{place.endpoint}: has the model path {named(stated)}, but {field} {named(given)}. Correct one of them, "
+            "or remove the route from the endpoint."
         )
 
 
@@ -217,6 +221,7 @@ def _deployment(
     """The entry with its defaults."""
     own = entry.endpoint or endpoint.without_statements
     deployment = entry.deployment or own.deployment or entry.name
+    model_path = entry.model_path or own.model_path or _flux_path(deployment)
     return Deployment(
         name=entry.name,
         api=entry.api,
@@ -225,9 +230,7 @@ def _deployment(
         api_version=_version(entry, settings),
         api_key=key,
         scope=settings.scope,
-        model_path=(entry.model_path or own.model_path or _flux_path(deployment))
-        if entry.api is ImageApi.FLUX
-        else None,
+        model_path=model_path if entry.api is ImageApi.FLUX else None,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
@@ -57,7 +57,7 @@ class _Route:
     pattern: str
     apis: AbstractSet[ImageApi] = frozenset(ImageApi)
     has_version: bool = True
-    """False: an ``api-version`` of this route is not one of an API that the app calls."""
+    """False: an ``api-version`` of this route is not one of an API that the app calls, so it is taken off too."""
     on_azure_only: bool = False
     """A gateway may have a base path of this name."""
 
@@ -91,7 +91,7 @@ def parse_endpoint(url: str) -> Endpoint:
     parts = urlsplit(url)
     if parts.fragment:
         raise ValueError("has a fragment (#). Remove it.")
-    version = _version(parts.query)
+    version = _stated_version(parts.query)
     path = re.sub("/{2,}", "/", parts.path).rstrip("/")
     endpoint = _without_route(parts, path, version)
     # The rest may have another route only if its path is one that no API has.
@@ -101,10 +101,10 @@ def parse_endpoint(url: str) -> Endpoint:
         raise ValueError(
             f"has the v1 route and the api-version '{version}', which exclude each other. Remove one of them."
         )
-    return replace(endpoint, api_version=version)
+    return endpoint
 
 
-def _version(query: str) -> str | None:
+def _stated_version(query: str) -> str | None:
     """The ``api-version``, if the query has nothing else."""
     match [(name.lower(), value.lower()) for name, value in parse_qsl(query, keep_blank_values=True)]:
         case [] if not query:
@@ -127,20 +127,18 @@ def _without_route(parts: SplitResult, path: str, version: str | None) -> Endpoi
         found = re.search(f"{route.pattern}$", path, re.IGNORECASE)
         if found is None or (route.on_azure_only and not is_azure):
             continue
-        if version and not route.has_version:
-            raise ValueError(
-                f"has an api-version of the route '{found[0].lower()}', which the app does not call. Remove it."
-            )
+        removed = f"?api-version={version}" if version and not route.has_version else ""
         stated = found.groupdict()
         return Endpoint(
             base=f"{origin}{path[: found.start()]}",
-            route=_template(found),
+            route=f"{_template(found)}{removed}",
             apis=route.apis,
             deployment=_deployment(stated.get("deployment")),
             model_path=_model_path(stated.get("model_path")),
+            api_version=version if route.has_version else None,
             is_v1=stated.get("v1") is not None,
         )
-    return Endpoint(base=f"{origin}{path}")
+    return Endpoint(base=f"{origin}{path}", api_version=version)
 
 
 def _template(found: re.Match[str]) -> str:
@@ -168,11 +166,14 @@ def _deployment(quoted: str | None) -> str | None:
 
 def _model_path(stated: str | None) -> str | None:
     if stated and not re.fullmatch(MODEL_PATH, stated, re.IGNORECASE):
-        raise ValueError("has a model path that is not a part of a route. Remove the route from the endpoint.")
+        raise ValueError("has a model path with characters that it cannot have. Remove the route from the endpoint.")
     return stated.lower() if stated else None
 
 
 def _parsed(value: object) -> object:
+    # pydantic would make an Endpoint of a dict, without the checks.
+    if not isinstance(value, str | Endpoint):
+        raise ValueError("is not text. Put it in quotes.")  # noqa: TRY004 - pydantic does not catch a TypeError
     return parse_endpoint(value) if isinstance(value, str) else value
 
 

@@ -10,7 +10,7 @@ _BRACKETS: Final = {"<": ">", "{": "}", "(": ")", "[": "]"}
 _KEY_VAULT: Final = "@Microsoft.KeyVault("
 
 _WORD: Final = (
-    r"your[-_ ]?(?:own[-_ ]?)?(?:azure[-_ ]?)?(?:openai[-_ ]?|foundry[-_ ]?|ai[-_ ]?)?"
+    r"your[-_ ](?:own[-_ ]?)?(?:azure[-_ ]?)?(?:openai[-_ ]?|foundry[-_ ]?|ai[-_ ]?)?"
     r"(?:resource|endpoint|deployment|model|key|secret|account|storage|container|host|domain|gateway|app|project|"
     r"region|value|name|id|api|service)(?:[-_ ]?(?:name|url|key|id|here))*"
     r"|(?:change|replace)[-_]?(?:me|this)|x{3,}|todo|\.{3}|\u2026"
@@ -35,9 +35,10 @@ def refuse_paste_error(text: str, *, is_free: bool = False) -> None:
     """
     refuse_reference(text)
     refuse_quotes(text)
+    if not all(one.isprintable() or one.isspace() for one in text):
+        raise ValueError("contains a control character. Remove it.")
     if _BRACKETS.get(text[0]) == text[-1] or (not is_free and re.search(r"[<>{}]", text)):
-        kind = "angle brackets" if re.search("[<>]", text) else "brackets"
-        raise ValueError(f"has {kind}, as a placeholder has. Replace them, and the text inside, by your value.")
+        raise ValueError("looks like a placeholder. Write your value instead, without the brackets.")
     if _VARIABLE.fullmatch(text):
         raise ValueError("is the name of a variable that was not replaced. Write the value itself.")
     found = _PLACEHOLDER.fullmatch(text) if is_free else _PLACEHOLDER.search(text) or _PLACEHOLDER_HOST.search(text)

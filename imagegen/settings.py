@@ -18,6 +18,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from imagegen.contradictions import is_plain_name, named
 from imagegen.deployments import (
     ApiName,
     ApiVersion,
@@ -38,7 +39,7 @@ from imagegen.setting_types import (
     Origins,
     Schedule,
     Scope,
-    Whole,
+    WholeNumber,
     Word,
 )
 from imagegen.urls import BaseUrl
@@ -52,8 +53,9 @@ DEFAULT_SCOPE = "https://cognitiveservices.azure.com/.default"
 class SettingsError(Exception):
     """One or more settings are missing or wrong.
 
-    The message names each, says what to do and has an example. It quotes no value, except API names, API versions and
-    deployment names that contradict each other.
+    The message names each, says what to do and has an example. It quotes no value, except those that cannot be secret:
+    API names, API versions, routes and placeholders that the app knows, and the names of deployments, model paths and
+    unknown fields, unless they look like a key.
     """
 
 
@@ -83,7 +85,7 @@ class Settings(BaseModel):
     api_key: SecretStr | None = Field(
         None,
         alias="AZURE_OPENAI_API_KEY",
-        examples=["@Microsoft.KeyVault(SecretUri=https://my-vault.vault.azure.net/secrets/image-key)"],
+        examples=["00000000aaaaaaaa00000000aaaaaaaa"],
     )
     scope: Scope = Field(DEFAULT_SCOPE, alias="AZURE_OPENAI_SCOPE", examples=[DEFAULT_SCOPE])
     api: ApiName = Field(ImageApi.IMAGES, alias="AZURE_OPENAI_API", examples=["images"])
@@ -105,14 +107,18 @@ class Settings(BaseModel):
         "generations", alias="GENERATIONS_CONTAINER", examples=["image-generations"]
     )
     images_container: ContainerName = Field("images", alias="IMAGES_CONTAINER", examples=["generated-images"])
-    generation_timeout_seconds: Whole = Field(
+    generation_timeout_seconds: WholeNumber = Field(
         3_600, alias="GENERATION_TIMEOUT_SECONDS", ge=30, le=86_400, examples=["3600"]
     )
-    sas_lifetime_seconds: Whole = Field(3_600, alias="SAS_LIFETIME_SECONDS", ge=60, le=6 * 86_400, examples=["3600"])
-    max_image_bytes: Whole = Field(64 * 2**20, alias="MAX_IMAGE_BYTES", ge=2**10, le=2**30, examples=["67108864"])
-    max_due_per_instance: Whole = Field(200, alias="MAX_DUE_PER_INSTANCE", ge=1, le=10_000, examples=["200"])
-    max_active_generations: Whole = Field(1_000, alias="MAX_ACTIVE_GENERATIONS", ge=1, le=100_000, examples=["1000"])
-    retention_days: Whole = Field(30, alias="RETENTION_DAYS", ge=1, le=3_650, examples=["30"])
+    sas_lifetime_seconds: WholeNumber = Field(
+        3_600, alias="SAS_LIFETIME_SECONDS", ge=60, le=6 * 86_400, examples=["3600"]
+    )
+    max_image_bytes: WholeNumber = Field(64 * 2**20, alias="MAX_IMAGE_BYTES", ge=2**10, le=2**30, examples=["67108864"])
+    max_due_per_instance: WholeNumber = Field(200, alias="MAX_DUE_PER_INSTANCE", ge=1, le=10_000, examples=["200"])
+    max_active_generations: WholeNumber = Field(
+        1_000, alias="MAX_ACTIVE_GENERATIONS", ge=1, le=100_000, examples=["1000"]
+    )
+    retention_days: WholeNumber = Field(30, alias="RETENTION_DAYS", ge=1, le=3_650, examples=["30"])
     public_base_url: BaseUrl | None = Field(None, alias="PUBLIC_BASE_URL", examples=["https://images.example.com/api"])
     compat_api_keys: Keys = Field((), alias="COMPAT_API_KEYS", examples=["first-long-key,second-long-key"])
     telemetry: bool = Field(False, alias="PYTHON_APPLICATIONINSIGHTS_ENABLE_TELEMETRY", examples=["true"])
@@ -212,7 +218,7 @@ def _validate(given: Mapping[str, str]) -> tuple[Settings, list[tuple[str, str]]
     invalid_names = {str(one["loc"][0]) for one in found}
     valid = {name: value for name, value in given.items() if name not in invalid_names}
     settings = Settings.model_validate({"POLL_SCHEDULE": ANY_SCHEDULE, **valid})
-    return settings, [(".".join(map(str, one["loc"])), _sentence(one)) for one in found]
+    return settings, [(_where(one), _sentence(one)) for one in found]
 
 
 _SENTENCES: Final = {
@@ -234,6 +240,14 @@ _SENTENCES: Final = {
     "extra_forbidden": "is not a field of a deployment. Use {fields}.",
 }
 _FIELDS: Final = {str(field.alias): field for field in DeploymentEntry.model_fields.values()}
+
+
+def _where(error: ErrorDetails) -> str:
+    """The setting and the field. An unknown field may have any name, also a key that was pasted there."""
+    parts = [str(part) for part in error["loc"]]
+    if error["type"] == "extra_forbidden" and not is_plain_name(parts[-1]):
+        parts[-1] = f"({named(parts[-1])})"
+    return ".".join(parts)
 
 
 def _sentence(error: ErrorDetails) -> str:

@@ -63,10 +63,14 @@ def exclusive(lock: Path, *, patience: float = _END_SECONDS) -> Generator[Lock]:
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
+        ended_in_order = False
         try:
             yield Lock(file.fileno(), was_killed)
+            ended_in_order = True
         finally:
-            file.truncate(0)
+            # A start that fails leaves the mark of the kill before it: its developer has not read the note yet.
+            if ended_in_order or not was_killed:
+                file.truncate(0)
 
 
 _RUNNING = (

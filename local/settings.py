@@ -43,7 +43,7 @@ class LocalSettings:
     values: Mapping[str, str]
     """The values of the file; environment variables override them."""
     from_shell: frozenset[str] = frozenset()
-    """Names to which the environment gives a value."""
+    """Settings that the environment sets."""
 
     @property
     def wants_azurite(self) -> bool:
@@ -112,9 +112,11 @@ def read(root: Path, environ: Mapping[str, str]) -> LocalSettings:
     overridden = {name: environ[name] for name in (*values, *_OF_APP) if name in environ}
     from_shell = frozenset(name for name, value in overridden.items() if value)
     settings = LocalSettings(path, values | overridden, from_shell)
-    if path.name == EXAMPLE and not settings.is_local_endpoint:
-        # The key and the API of the example belong to the emulator, not to the service of the environment.
-        kept = {name: value for name, value in settings.values.items() if name not in {_API, API_KEY} - set(overridden)}
+    if path.name == EXAMPLE and not settings.wants_emulator:
+        # The API and the key of the example belong to the emulator. A server on this machine may have its key: it is no
+        # secret, and without one the app would sign in with Entra ID.
+        of_emulator = {_API} if settings.is_local_endpoint else {_API, API_KEY}
+        kept = {name: value for name, value in settings.values.items() if name not in of_emulator - set(overridden)}
         return LocalSettings(path, kept, settings.from_shell)
     return settings
 

@@ -18,7 +18,7 @@ from local.azurite import ACCOUNT, ACCOUNT_KEY, Azurite, AzuriteError, azurite
 from local.data_folder import AlreadyRunningError, Lock, PortError, Ports, check_asked, exclusive, is_free, port_of
 from local.host.__main__ import GRACE
 from local.processes import Child, ChildError
-from local.recovery import recover
+from local.recovery import Unfinished, recover
 from local.settings import API_KEY, EMULATOR_PORT, ENDPOINT, STORAGE, LocalSettings, SettingsError
 from local.signals import stop_on_sigterm
 from local.stack import EVERY_MODEL, FUNCTION_KEY, KEY, ROOT, Stack, emulator, functions_host
@@ -43,7 +43,13 @@ class Command:
     def read(cls, environ: Mapping[str, str]) -> Command:
         """Raise SettingsError for an invalid value."""
         port = local_settings.port(environ, PORT) if environ.get("PORT") else None
-        data = ROOT / Path(environ.get("DATA") or _DATA).expanduser()
+        text = environ.get("DATA") or _DATA
+        try:
+            data = ROOT / Path(text).expanduser()
+        except RuntimeError:
+            raise SettingsError(
+                f"DATA={text} names a user that does not exist. Name a folder, such as DATA=.local-2."
+            ) from None
         if data.exists() and not data.is_dir():
             raise SettingsError(f"DATA={data} is a file. Name a folder, such as DATA=.local-2.")
         return cls(data, port, FUNCTION_KEY if local_settings.keys(environ) else None)
@@ -73,7 +79,7 @@ def developer_stack(settings: LocalSettings, command: Command) -> Generator[Runn
     PortError
         The port that PORT= asks for is in use. Nothing has been started.
     """
-    env = _environment(settings)
+    env = environment(settings)
     checked = local_settings.check({**os.environ, **env})
     with contextlib.ExitStack() as stack:
         lock = stack.enter_context(exclusive(command.data / "azurite.lock"))
@@ -85,7 +91,8 @@ def developer_stack(settings: LocalSettings, command: Command) -> Generator[Runn
         if settings.wants_azurite:
             storage = stack.enter_context(_azurite(command.data, ports, lock))
             env[STORAGE] = storage.connection_string
-            notes += _unfinished(recover(storage.connection_string, checked.generations_container), lock)
+            found = recover(storage.connection_string, checked.generations_container)
+            notes += unfinished_notes(found, was_killed=lock.was_killed, repeats=checked.repeat_lost_calls)
         if settings.wants_emulator:
             state = str(command.data / "emulator.sqlite")
             port = ports.choose("emulator", EMULATOR_PORT, moved=_EMULATOR_MOVED)
@@ -96,8 +103,8 @@ def developer_stack(settings: LocalSettings, command: Command) -> Generator[Runn
         base_url, host = stack.enter_context(functions_host(env, port=port, function_key=command.function_key))
         if command.port is None:
             ports.remember(app=port_of(base_url))
-        found = Stack(base_url, emulator_url, storage, host, emulator_child, command.function_key)
-        yield Running(found, settings, command.data, (*notes, *ports.notes, *_about_endpoint(settings)))
+        running = Stack(base_url, emulator_url, storage, host, emulator_child, command.function_key)
+        yield Running(running, settings, command.data, (*notes, *ports.notes, *_about_endpoint(settings)))
 
 
 _EMULATOR_MOVED = (
@@ -107,7 +114,7 @@ _APP_MOVED = "A Location from the last run names the old port. To use it, end th
 _BLOBS_MOVED = "Image links from the last run name the old port: GET the generation again for new ones."
 
 
-def _environment(settings: LocalSettings) -> dict[str, str]:
+def environment(settings: LocalSettings) -> dict[str, str]:
     """Return the environment of the app, with the usual addresses of what is not started yet."""
     env = dict(settings.values)
     if settings.wants_azurite:
@@ -131,11 +138,28 @@ def _azurite(data: Path, ports: Ports, lock: Lock) -> Generator[Azurite]:
         yield storage
 
 
-def _unfinished(count: int, lock: Lock) -> list[str]:
-    goes_on = f"{count} generation{' goes' if count == 1 else 's go'} on."
-    if lock.was_killed:
-        return [f"The last run was killed. Nothing is lost: {goes_on}"]
-    return [f"From the last run, {goes_on}"] if count else []
+def unfinished_notes(found: Unfinished, *, was_killed: bool, repeats: bool) -> list[str]:
+    """A line about the generations of the last run, and one about its cut calls.
+
+    Parameters
+    ----------
+    repeats
+        REPEAT_LOST_CALLS.
+    """
+    failing = 0 if repeats else found.cut_calls
+    going = found.generations - failing
+    beginning = "From the last run, "
+    if was_killed:
+        beginning = "The last run was killed. " if failing else "The last run was killed. Nothing is lost: "
+    notes: list[str] = []
+    if going:
+        notes.append(f"{beginning}{going} generation{' goes' if going == 1 else 's go'} on.")
+    if found.cut_calls:
+        calls = "1 call was cut: it" if found.cut_calls == 1 else f"{found.cut_calls} calls were cut: they"
+        repeated = f"{'is' if found.cut_calls == 1 else 'are'} repeated and may be billed again."
+        failed = f"{'fails' if found.cut_calls == 1 else 'fail'} with outcomeUnknown (REPEAT_LOST_CALLS=false)."
+        notes.append(f"{calls} {repeated if repeats else failed}")
+    return notes
 
 
 def _about_endpoint(settings: LocalSettings) -> list[str]:

@@ -46,7 +46,7 @@ def field_problem(found: Mapping[str, Any], schema: Mapping[str, Any]) -> FieldP
         The JSON schema of the request model.
     """
     path = [str(part) for part in found["loc"]]
-    name = ".".join(part for part in path if part != "[key]")
+    name = shown_name(".".join(part for part in path if part != "[key]"))
     value = found["input"]
     fields = list(schema["properties"])
     sentence = SENTENCES.get(found["type"], _OTHER)
@@ -61,9 +61,9 @@ def field_problem(found: Mapping[str, Any], schema: Mapping[str, Any]) -> FieldP
         length=f"{len(value):,}" if isinstance(value, Sized) else "",
         accepts=_accepts(_schema_at(schema, path)),
         fields=", ".join(fields),
-        guess=_guess(name[:_LONGEST_NAME], fields),
+        guess=_guess(name, fields),
     )
-    return FieldProblem(name[:_LONGEST_NAME], f"the key {message}" if path[-1:] == ["[key]"] else message)
+    return FieldProblem(name, f"the key {message}" if path[-1:] == ["[key]"] else message)
 
 
 def shown(value: object) -> str:
@@ -72,7 +72,17 @@ def shown(value: object) -> str:
     if isinstance(value, list | dict):
         return "[…]" if isinstance(value, list) else "{…}"
     text = json.dumps(value[: _LONGEST_VALUE + 1] if isinstance(value, str) else value, ensure_ascii=False)
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
+    return one_line(text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…")
+
+
+def shown_name(name: str) -> str:
+    """The name of a field, shortened."""
+    return one_line(name[:_LONGEST_NAME])[:_LONGEST_NAME]
+
+
+def one_line(text: str) -> str:
+    """The text with its control characters visible, so that it stays on one line."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def kind_of(value: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from email.message import Message
@@ -13,6 +14,7 @@ from pydantic_core import from_json
 
 from imagegen.charsets import codec_of
 from imagegen.errors import FieldProblem, RequestError
+from imagegen.web.field_problems import one_line, shown_name
 from imagegen.web.http import HttpError, Request
 
 EXAMPLE: Final = '{"prompt": "a lighthouse in fog"}'
@@ -45,7 +47,7 @@ def read_json(request: Request) -> Any:
     RequestError
         400; 415 for an unknown charset.
     """
-    text = _decoded(request)
+    text = _decoded(request) if request.body.strip() else ""
     if not text.strip():
         raise RequestError("invalidJson", f"The body is empty. Send a JSON object such as {EXAMPLE}.")
     try:
@@ -53,16 +55,25 @@ def read_json(request: Request) -> Any:
         body = from_json(text, allow_inf_nan=False)
     except ValueError as error:
         raise RequestError("invalidJson", _syntax_problem(text, str(error))) from None
-    # The same text again, which is safe by now: from_json keeps the last value of a repeated key without a word.
-    json.loads(text, object_pairs_hook=_refuse_repeated_keys, parse_int=str, parse_float=str)
+    # Both parsers are needed. from_json keeps the last value of a repeated key, and makes an infinity of 1e999, without
+    # an error. json.loads accepts half a surrogate pair, and has no limit for the depth.
+    json.loads(text, object_pairs_hook=_refuse_repeated_keys, parse_int=str, parse_float=_refuse_infinity)
     return body
+
+
+def _refuse_infinity(number: str) -> None:
+    if math.isinf(float(number)):
+        message = f"The number {number[:40]} is too large for JSON. Send a smaller one, or text in quotes."
+        raise RequestError("invalidJson", message)
 
 
 def _refuse_repeated_keys(pairs: Sequence[tuple[str, Any]]) -> None:
     seen: set[str] = set()
     repeated = {key: None for key, _ in pairs if key in seen or seen.add(key)}
     if repeated:
-        problems = [FieldProblem(key[:100], "occurs twice in one object. Send it once.") for key in [*repeated][:20]]
+        problems = [
+            FieldProblem(shown_name(key), "occurs twice in one object. Send it once.") for key in [*repeated][:20]
+        ]
         raise RequestError.for_fields(problems)
 
 
@@ -79,14 +90,15 @@ def _decoded(request: Request) -> str:
     try:
         return request.body.decode(codec)
     except UnicodeDecodeError as error:
-        near = _printable(request.body[max(0, error.start - _AROUND) : error.start].decode(codec, "replace"))
+        near = one_line(request.body[max(0, error.start - _AROUND) : error.start].decode(codec, "replace"))
         place = f"byte {error.start + 1}, after `{near}`" if near else "byte 1"
         name = codec.upper().removesuffix("-SIG")
-        message = (
-            f"The body is not valid {name} at {place}. Send UTF-8, or name the encoding in the Content-Type, such as "
-            "charset=windows-1252."
+        hint = (
+            "Correct the bytes there, or the charset in the Content-Type."
+            if charset
+            else "Send UTF-8, or name the encoding in the Content-Type, such as charset=windows-1252."
         )
-        raise RequestError("invalidJson", message) from None
+        raise RequestError("invalidJson", f"The body is not valid {name} at {place}. {hint}") from None
 
 
 def _declared(request: Request) -> tuple[str, str | None]:
@@ -98,7 +110,7 @@ def _declared(request: Request) -> tuple[str, str | None]:
         return "utf-8", None
     codec = codec_of(charset)
     if codec is None:
-        message = f"The charset '{_printable(charset[:40])}' is not supported. Send UTF-8, with charset=utf-8 or none."
+        message = f"The charset '{one_line(charset[:40])}' is not supported. Send UTF-8, with charset=utf-8 or none."
         raise HttpError(415, "unsupportedMediaType", message)
     return codec, charset
 
@@ -123,20 +135,28 @@ def _syntax_problem(text: str, reason: str) -> str:
     """
     if "recursion limit" in reason:
         return "The body has too many levels of { or [. Send a flat JSON object."
-    try:
-        json.loads(text, parse_int=str)
-    except json.JSONDecodeError as error:
+    if error := _python_error(text):
         position, hint = error.pos, _hint(error.msg, text, error.pos)
     else:
-        # json.loads accepts more than JSON.
         position = _position(text, reason)
         surrogate = "hex escape" in reason or "surrogate" in reason
         half = "Write both halves of the \\u escape."
         hint = half if surrogate else "Use a number that JSON has: no NaN, no Infinity, not thousands of digits."
     before = text[:position]
     line, column = before.count("\n") + 1, position - before.rfind("\n")
-    around = _printable(text[max(0, position - _AROUND) : position + _AROUND])
+    around = one_line(text[max(0, position - _AROUND) : position + _AROUND])
     return f"The body is not valid JSON at line {line}, column {column}, near `{around}`. {hint}"
+
+
+def _python_error(text: str) -> json.JSONDecodeError | None:
+    """The error of json.loads. None: it accepts more than JSON, and may even go on into nesting that is too deep."""
+    try:
+        json.loads(text, parse_int=str)
+    except json.JSONDecodeError as error:
+        return error
+    except RecursionError:
+        pass
+    return None
 
 
 def _position(text: str, reason: str) -> int:
@@ -160,8 +180,3 @@ def _hint(problem: str, text: str, position: int) -> str:
         return f"Send a JSON object such as {EXAMPLE}."
     place = "\n".join((problem, text[:position].rstrip()[-1:], text[position:].strip()))
     return next(hint for pattern, hint in _HINTS if re.match(pattern, place))
-
-
-def _printable(text: str) -> str:
-    """The text with its control characters visible, so that it stays on one line."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)

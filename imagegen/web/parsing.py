@@ -10,7 +10,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 
 from imagegen.errors import FieldProblem, RequestError
-from imagegen.web.field_problems import field_problem, kind_of, shown
+from imagegen.web.field_problems import field_problem, kind_of, shown, shown_name
 from imagegen.web.http import LONGEST_BODY, HttpError, Request
 from imagegen.web.json_body import EXAMPLE, read_json
 
@@ -79,7 +79,7 @@ def check_query(query: Mapping[str, str], known: Collection[str] = ()) -> None:
     if unknown:
         hint = f"Use only {', '.join(known)}." if known else "Send it in the JSON body, or leave it out."
         message = f"is not a query parameter of this route. {hint}"
-        raise RequestError.for_fields([FieldProblem(name[:100], message) for name in unknown[:_MOST_PROBLEMS]])
+        raise RequestError.for_fields([FieldProblem(shown_name(name), message) for name in unknown[:_MOST_PROBLEMS]])
 
 
 @cache

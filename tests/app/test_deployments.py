@@ -176,6 +176,9 @@ FIELDS = "name, api, endpoint, deployment, apiVersion, apiKeySetting, modelPath"
         ([WHOLE | {"api": "s3cret"}], ".0.api: is not a known value. Use 'operations', 'images', 'flux' or 'mai'."),
         ([WHOLE, WHOLE | {"name": "b", "endpoint": "s3cret"}], ".1.endpoint: is not an http or https URL. "),
         ([WHOLE | {"endpoint": "http://s3cret.example.com"}], ".0.endpoint: uses http, which is "),
+        ([WHOLE | {"endpoint": {"base": "http://s3cret.example.com"}}], ".0.endpoint: is not text. Put it in quotes."),
+        ([WHOLE | {"endpoint": 5}], ".0.endpoint: is not text. Put it in quotes."),
+        ([WHOLE | {"endpoint": ["https://s3cret.example.com"]}], ".0.endpoint: is not text. Put it in quotes."),
         ([WHOLE | {"endpoint": "https://u:s3cret@a.example.com"}], ".0.endpoint: contains a user or "),
         ([WHOLE | {"deployment": ""}], ".0.deployment: is empty. "),
         ([WHOLE | {"apiVersion": "s3cret"}], ".0.apiVersion: is not an API version. "),
@@ -183,13 +186,22 @@ FIELDS = "name, api, endpoint, deployment, apiVersion, apiKeySetting, modelPath"
         ([WHOLE | {"apiVersion": "2025-04-01-previews3cret"}], ".0.apiVersion: is not an API version. "),
         ([WHOLE | {"modelPath": "../s3cret"}], ".0.modelPath: is not a part of a route. "),
         ([WHOLE | {"modelPath": "flux?s3cret"}], ".0.modelPath: is not a part of a route. "),
+        # Control characters, which no editor shows.
+        ([WHOLE | {"name": "a\u0000s3cret"}], ".0.name: contains a control character. Remove it."),
+        ([WHOLE | {"deployment": "a\u200bs3cret"}], ".0.deployment: contains a control character. Remove it."),
+        # A key as the name of a field.
+        ([WHOLE | {"s3cret" * 4: 1}], f".0.(a text of 24 characters): is not a field of a deployment. Use {FIELDS}."),
+        ([WHOLE | {"s3cret\n": 1}], f".0.(a text of 7 characters): is not a field of a deployment. Use {FIELDS}."),
         # A typo in a field name must not be ignored. Keys have settings of their own.
         ([WHOLE | {"apiKey": "s3cret"}], f".0.apiKey: is not a field of a deployment. Use {FIELDS}."),
         ([WHOLE | {"api_version": "s3cret"}], ".0.api_version: is not a field of a deployment. Use apiVersion."),
         ([WHOLE | {"apiversion": "s3cret"}], ".0.apiversion: is not a field of a deployment. Use apiVersion."),
         ([WHOLE | {"api-key-setting": "x"}], ".0.api-key-setting: is not a field of a deployment. Use apiKeySetting."),
         ([WHOLE | {"Endpoint": "x"}], ".0.Endpoint: is not a field of a deployment. Use endpoint."),
-        ([WHOLE | {"name": "<s3cret>"}], ".0.name: has angle brackets, as a placeholder has. "),
+        (
+            [WHOLE | {"name": "<s3cret>"}],
+            ".0.name: looks like a placeholder. Write your value instead, without the brackets.",
+        ),
         ([WHOLE | {"deployment": "'s3cret'"}], ".0.deployment: has quotes (') around its value. Remove them."),
         ([WHOLE | {"deployment": "s3cret two"}], ".0.deployment: contains a blank or a line break. Remove it."),
         ([WHOLE | {"endpoint": "https://YOUR-RESOURCE.openai.azure.com"}], ".0.endpoint: has the placeholder "),

@@ -136,6 +136,8 @@ def test_pasted_route_is_taken_off(
     [
         (f"{HOST}/models", HOST),  # the base of Azure AI model inference
         (f"{HOST}/models/", HOST),
+        (f"{HOST}/models?api-version=2024-05-01-preview", HOST),  # which is no version of an image API
+        (f"{HOST}/models/images/generations?api-version=2024-05-01-preview", HOST),
         ("https://gw.example.com/models", "https://gw.example.com/models"),  # a gateway's own path
         ("https://gw.example.com/images", "https://gw.example.com/images"),
         ("https://gw.example.com/mai", "https://gw.example.com/mai"),
@@ -150,6 +152,7 @@ def test_pasted_route_is_taken_off(
 def test_base_path_stays(pasted: str, base: str, api: str) -> None:
     [deployment] = read_settings(settings(pasted, api)).deployments
     assert deployment.endpoint == base
+    assert deployment.api_version in (None, "preview")  # the default
 
 
 def test_deployment_of_the_url_fills_a_missing_name() -> None:
@@ -212,7 +215,7 @@ def test_main_key_goes_to_a_pasted_route_of_its_origin() -> None:
         # Another deployment
         ("images", "/openai/deployments/d1/images/generations", "", "d2", ("'d1'", "is 'd2'")),
         ("images", f"/openai/deployments/d1?api-version={DATED}", "", "d2", ("'d1'", "is 'd2'")),
-        ("flux", FLUX, "", "FLUX.2-flex", ("'flux-2-pro'", "'flux-2-flex'")),
+        ("flux", FLUX, "", "FLUX.2-flex", ("'flux-2-pro'", "belongs to the model path 'flux-2-flex'")),
         # Another version
         ("images", f"/openai?api-version={DATED}", "2024-10-21", "d", (f"'{DATED}'", "is '2024-10-21'")),
         ("images", f"{V1_ROUTE}?api-version=preview", "latest", "d", ("'preview'", "is 'latest'")),
@@ -226,7 +229,9 @@ def test_main_key_goes_to_a_pasted_route_of_its_origin() -> None:
         ("images", "/openai/v1/responses", "", "d", ("'/responses'",)),
         ("images", "/v1/images/generations", "", "d", ("'/images/generations'",)),
         ("images", "/models/chat/completions?api-version=2024-05-01-preview", "", "d", ("'/chat/completions'",)),
-        ("images", "/models?api-version=2024-05-01-preview", "", "d", ("'/models'", "api-version")),
+        ("images", "/openai/deployments/%00x", "", "d", ("a deployment in its route", "a control character")),
+        ("images", "/openai/deployments/a%7F", "", "d", ("a deployment in its route", "a control character")),
+        ("flux", "/providers/blackforestlabs/v1/a%20b", "", "d", ("a model path with characters that it cannot have",)),
     ],
 )
 @pytest.mark.parametrize("form", [settings, entry])
@@ -240,6 +245,35 @@ def test_contradiction_is_refused_with_both_values(
     assert re.fullmatch(rf"{place}: has .+\. .+\. Example: {example}\S+|{place}: ends with .+\. Example: .+", found)
     assert [name for name in names if name not in found] == []
     assert HOST not in found
+
+
+@pytest.mark.parametrize("form", [settings, entry])
+@pytest.mark.parametrize(
+    ("name", "is_quoted"),
+    [
+        ("gpt-image-2", True),
+        ("FLUX.1-Kontext-pro", True),
+        ("dall-e-3-standard-swedencentral", True),
+        ("gpt-image-1.5-2025-12-16-production", True),
+        ("sk-proj-abcdEFGH1234_xyz789-QQQ", False),  # pragma: allowlist secret
+        ("sk-short", False),
+        ("7b0e1c52-93ad-4f0e-8a57-6f1d2c9be034", False),
+        ("0123456789abcdef" * 2, False),
+        ("abcdEFGH1234_xyz789-QQQ", False),  # pragma: allowlist secret
+        ("kJhGfDsAqWeRtYuIoPzXcVbNm", False),  # pragma: allowlist secret
+    ],
+)
+def test_name_that_looks_like_a_key_is_not_quoted(form: type[object], name: str, *, is_quoted: bool) -> None:
+    make = settings if form is settings else entry
+    for environment in (
+        make(f"{HOST}/openai/deployments/D1", "images", deployment=name),
+        make(f"{HOST}/openai/deployments/{name}", "images", deployment="D1"),
+    ):
+        found = problem(environment)
+        assert "'D1'" in found
+        assert (f"'{name}'" in found) is is_quoted
+        assert (name in found) is is_quoted
+        assert (f"a text of {len(name)} characters" in found) is not is_quoted
 
 
 def test_main_endpoint_is_checked_with_a_list_too() -> None:
@@ -294,6 +328,11 @@ def test_shortened_endpoint_is_logged_once(caplog: pytest.LogCaptureFixture) -> 
             "settings.endpoint_shortened setting=IMAGE_DEPLOYMENTS.0.endpoint route=/openai/deployments/{deployment} "
             f"api_version={DATED}"
         ),
+    ]
+    caplog.clear()
+    read_settings(settings(f"{HOST}/models?api-version=2024-05-01-preview", "images"))
+    assert [record.getMessage() for record in caplog.records] == [
+        "settings.endpoint_shortened setting=AZURE_OPENAI_ENDPOINT route='/models?api-version=2024-05-01-preview'"
     ]
     caplog.clear()
     read_settings(settings(HOST, "images"))

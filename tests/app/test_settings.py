@@ -281,6 +281,7 @@ def test_valid_value_is_normalized(name: str, value: str, field: str, expected: 
 
 
 NAMES = sorted(str(field.alias) for field in Settings.model_fields.values() if field.alias)
+BRACKETS = "looks like a placeholder. Write your value instead, without the brackets"
 SECRETS = ("AZURE_OPENAI_API_KEY", "COMPAT_API_KEYS")
 
 
@@ -305,8 +306,8 @@ def test_every_setting_names_what_was_pasted_with_it(name: str, value: str, what
 @pytest.mark.parametrize(
     ("value", "what"),
     [
-        ("<s3cret>", "has angle brackets, as a placeholder has"),
-        ("{s3cret}", "has brackets, as a placeholder has"),
+        ("<s3cret>", BRACKETS),
+        ("{s3cret}", BRACKETS),
         ("your-key", "has the placeholder 'your-key'"),
         ("YOUR_RESOURCE_NAME", "has the placeholder 'YOUR_RESOURCE_NAME'"),
         ("changeme", "has the placeholder 'changeme'"),
@@ -331,7 +332,7 @@ def test_every_setting_refuses_nonsense_with_an_example(name: str, value: str) -
     assert "s3cret" not in problem
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "AZURE_OPENAI_API_KEY"])  # Azure resolves that one
+@pytest.mark.parametrize("name", NAMES)
 def test_example_of_a_setting_is_accepted(name: str) -> None:
     with pytest.raises(SettingsError) as caught:
         read_settings(NEEDED | {name: '"'})
@@ -346,10 +347,10 @@ def test_example_of_a_setting_is_accepted(name: str) -> None:
         ("https://your-resource-name.openai.azure.com/", "has the placeholder 'your-resource-name'"),
         ("https://NAME.openai.azure.com", "has the placeholder 'NAME'"),
         ("https://RES.services.ai.azure.com/openai/v1/", "has the placeholder 'RES'"),
-        ("https://<name>.openai.azure.com", "has angle brackets, as a placeholder has"),
-        ("<your-endpoint>", "has angle brackets, as a placeholder has"),
-        ("https://{name}.openai.azure.com", "has brackets, as a placeholder has"),
-        ("https://images.example.com/openai/deployments/{deployment-id}", "has brackets, as a placeholder has"),
+        ("https://<name>.openai.azure.com", BRACKETS),
+        ("<your-endpoint>", BRACKETS),
+        ("https://{name}.openai.azure.com", BRACKETS),
+        ("https://images.example.com/openai/deployments/{deployment-id}", BRACKETS),
         ("https://images .example.com", "contains a blank"),
         ("https://images.example.com,", "has a host with characters that no host name has"),
         ("images.example.com", "is not an http or https URL. Use one that starts with https://"),
@@ -360,7 +361,9 @@ def test_endpoint_with_a_placeholder_is_named(endpoint: str, what: str) -> None:
     assert problem.startswith(f"AZURE_OPENAI_ENDPOINT: {what}.")
 
 
-@pytest.mark.parametrize("host", ["your-surgery", "yourkeys", "name", "renames", "photodome", "resource"])
+@pytest.mark.parametrize(
+    "host", ["your-surgery", "yourkeys", "yourproject", "yourresource", "name", "renames", "photodome", "resource"]
+)
 def test_name_like_a_placeholder_is_accepted(host: str) -> None:
     endpoint = f"https://{host}.openai.azure.com"
     assert read_settings(NEEDED | {"AZURE_OPENAI_ENDPOINT": endpoint}).deployments[0].endpoint == endpoint

@@ -60,6 +60,25 @@ def test_lock_waits_for_processes_of_a_killed_run(tmp_path: Path) -> None:
         assert held.was_killed
 
 
+def test_start_that_fails_keeps_the_note_of_a_kill(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    killed_holder(lock, "0")
+    for _ in range(2):
+        with pytest.raises(PortError):
+            fail_to_start(lock, was_killed=True)
+    with exclusive(lock) as held:
+        assert held.was_killed
+    for _ in range(2):  # a failed start is no kill
+        with pytest.raises(PortError):
+            fail_to_start(lock, was_killed=False)
+
+
+def fail_to_start(lock: Path, *, was_killed: bool) -> None:
+    with exclusive(lock) as held:
+        assert held.was_killed is was_killed
+        raise PortError
+
+
 def test_process_that_remains_is_named(tmp_path: Path) -> None:
     pid = killed_holder(tmp_path / "lock", "3")
     with (

@@ -11,9 +11,10 @@ import pytest
 
 from local.azurite import ACCOUNT_KEY
 from local.processes import ChildError, running, start
-from local.settings import EXAMPLE, LocalSettings, SettingsError, keys, port, read
+from local.recovery import Unfinished
+from local.settings import EXAMPLE, LocalSettings, SettingsError, check, keys, port, read
 from local.stack import FUNCTION_KEY, ROOT, Stack, functions_host
-from local.start import Running, greeting
+from local.start import Command, Running, environment, greeting, unfinished_notes
 
 
 def settings(**values: str) -> LocalSettings:
@@ -89,8 +90,18 @@ def test_endpoint_of_the_environment_is_never_replaced(tmp_path: Path, endpoint:
     found = read(tmp_path, {"AZURE_OPENAI_ENDPOINT": endpoint})
     assert found.wants_emulator is False
     assert found.endpoint_port == port
-    # A real service must not get the key and the API of the emulator.
-    assert ("AZURE_OPENAI_API_KEY" in found.values) == ("AZURE_OPENAI_API" in found.values) == (port is not None)
+    # The API of the example says nothing about another service. A real one must not get the key of the emulator.
+    assert "AZURE_OPENAI_API" not in found.values
+    assert ("AZURE_OPENAI_API_KEY" in found.values) == (port is not None)
+
+
+@pytest.mark.parametrize("path", ["", "/openai/v1", "/openai/deployments/d/images/generations"])
+def test_own_server_needs_no_other_setting(tmp_path: Path, path: str) -> None:
+    (tmp_path / EXAMPLE).write_text((ROOT / EXAMPLE).read_text())
+    found = read(tmp_path, {"AZURE_OPENAI_ENDPOINT": f"http://127.0.0.1:9000{path}"})
+    settings = check(environment(found))
+    assert {deployment.endpoint for deployment in settings.deployments} == {"http://127.0.0.1:9000"}
+    assert len(settings.deployments) > 1
 
 
 def test_example_does_not_replace_the_environment(tmp_path: Path) -> None:
@@ -156,6 +167,55 @@ def test_greeting_has_the_function_key(key: str | None, words: str) -> None:
     assert "\nA note.\n" in text
     assert f"Function key    {words}" in text
     assert (f"-H 'x-functions-key: {FUNCTION_KEY}'" in text) is (key is not None)
+
+
+GO_ON = "The last run was killed. Nothing is lost: {} on."
+
+
+@pytest.mark.parametrize(
+    ("found", "was_killed", "repeats", "expected"),
+    [
+        (Unfinished(0, 0), True, True, []),
+        (Unfinished(0, 0), False, True, []),
+        (Unfinished(1, 0), False, True, ["From the last run, 1 generation goes on."]),
+        (Unfinished(2, 0), True, False, [GO_ON.format("2 generations go")]),
+        (
+            Unfinished(2, 1),
+            True,
+            True,
+            [GO_ON.format("2 generations go"), "1 call was cut: it is repeated and may be billed again."],
+        ),
+        (
+            Unfinished(3, 2),
+            False,
+            True,
+            ["From the last run, 3 generations go on.", "2 calls were cut: they are repeated and may be billed again."],
+        ),
+        (
+            Unfinished(3, 2),
+            True,
+            False,
+            [
+                "The last run was killed. 1 generation goes on.",
+                "2 calls were cut: they fail with outcomeUnknown (REPEAT_LOST_CALLS=false).",
+            ],
+        ),
+        (
+            Unfinished(1, 1),
+            True,
+            False,
+            ["1 call was cut: it fails with outcomeUnknown (REPEAT_LOST_CALLS=false)."],
+        ),
+    ],
+)
+def test_note_says_what_a_run_left(found: Unfinished, *, was_killed: bool, repeats: bool, expected: list[str]) -> None:
+    assert unfinished_notes(found, was_killed=was_killed, repeats=repeats) == expected
+
+
+@pytest.mark.parametrize("data", ["~nouser/x", "~nouser"])
+def test_folder_of_an_unknown_user_is_named(data: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^DATA={data} names a user that does not exist\. Name a folder, such as"):
+        Command.read({"DATA": data})
 
 
 def test_command_that_does_not_start_is_named() -> None:

@@ -74,6 +74,7 @@ def test_every_model_goes_on_after_a_kill(tmp_path: Path) -> None:
     with started(data) as (second, _):
         note = f"The last run was killed. Nothing is lost: {len(MODELS)} generations go on."
         assert note in second.output
+        assert f"{len(MODELS) - 1} calls were cut: they are repeated and may be billed again." in second.output
         for answer in answers:
             assert result(answer.headers["Location"]).json()["status"] == "succeeded"
 
@@ -101,6 +102,7 @@ def test_own_server_of_the_environment_is_used(tmp_path: Path, server: ScriptedS
         assert f"make start is already running (pid {child.pid}) with the data in {data}." in refused(data)
         port = base.rpartition(":")[2].partition("/")[0]
         assert f"PORT={port} cannot be used: Address already in use." in refused(tmp_path / "other", PORT=port)
+        assert "DATA=~nouser/x names a user that does not exist." in refused(data, DATA="~nouser/x")
 
         os.kill(azurite_of(child), signal.SIGKILL)
         assert child.wait() == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -13,7 +12,7 @@ from imagegen.errors import RequestError
 from imagegen.generation import StartRequest
 from imagegen.web.field_problems import SENTENCES, field_problem
 from imagegen.web.legacy import LegacyStartRequest
-from imagegen.web.parsing import validate
+from imagegen.web.parsing import check_query, validate
 
 MODELS = (StartRequest, LegacyStartRequest)
 
@@ -56,11 +55,27 @@ NO_CONSTRAINT = {
     "model_construct",
 }
 
-WRONG: tuple[Any, ...] = (
+VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 1.5, 10**30, float("inf"), "", " ", "\n", "x", "1", "x" * 40_000, "\u0661"),
     *([], [1], {}, {"k": 1}, {"k": None}, {"": ""}, {"k" * 65: ""}, {"k": "v" * 513}, {"k": {}}),
     {str(number): "" for number in range(17)},
 )
+ANY_TEXT = (None, " ", "\n", "x", "1", "\u0661")
+RIGHT: Mapping[str, tuple[Any, ...]] = {
+    "prompt": ("x", "1", "\u0661"),
+    "n": (None,),
+    "size": (None,),
+    "quality": ANY_TEXT,
+    "output_format": ANY_TEXT,
+    "output_compression": (None, 0),
+    "background": ANY_TEXT,
+    "style": ANY_TEXT,
+    "model": ANY_TEXT,
+    "user": ANY_TEXT,
+    "metadata": (None, {}),
+    "timeoutSeconds": (None,),
+}
+"""The values of `VALUES` that a field accepts."""
 WORDS = ("should", "Input", "valid ", "String", "dictionary", "greater", "pydantic", "openapi.json")
 """Of pydantic, and of the fallback of our own table."""
 
@@ -99,11 +114,14 @@ def test_table_has_no_error_that_no_model_can_raise() -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("value", WRONG, ids=lambda value: repr(value)[:20])
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: repr(value)[:20])
 def test_every_message_is_in_our_own_words(model: type[BaseModel], value: object) -> None:
     for name in (str(found.alias) for found in model.model_fields.values()):
         error = refusal({"prompt": "x", name: value}, model)
-        if error is None:  # a right value for this field
+        # By their text, because False == 0 and True == 1.
+        is_right = repr(value) in map(repr, RIGHT[name])
+        assert (error is None) is is_right, (name, error)
+        if error is None:
             continue
         assert error.code == "invalidPayload"
         assert error.message.startswith(name)
@@ -126,14 +144,27 @@ def error_types(body: dict[str, Any], model: type[BaseModel]) -> list[str]:
     return [one["type"] for one in raised.value.errors()]
 
 
+@pytest.mark.parametrize("raw", ["\x85", "\u2028", "\x7f", "\u202e", "\n"])
+def test_name_and_value_stay_on_one_line(raw: str) -> None:
+    error = refusal({"prompt": "x", f"a{raw}b": 1, "size": f"1{raw}2"}, StartRequest)
+    assert error
+    assert error.message.isprintable()
+    name = f"a{raw.encode('unicode_escape').decode()}b"
+    assert name in [problem.field for problem in error.problems]
+    with pytest.raises(RequestError) as refused:
+        check_query({f"a{raw}b": "1"})
+    assert [problem.field for problem in refused.value.problems] == [name]
+
+
 def test_unknown_error_type_does_not_raise() -> None:
     found = {"type": "a_new_type", "loc": ("n",), "input": 0, "msg": "Input should be"}
     problem = field_problem(found, StartRequest.model_json_schema())
     assert (problem.field, problem.message) == ("n", "0; use 1 to 10.")
 
 
-def test_most_problems_have_the_size_of_an_answer() -> None:
-    body = json.loads(json.dumps({"prompt": "x"} | {f"{'f' * 500}{number}": 1 for number in range(500)}))
+@pytest.mark.parametrize("letter", ["f", "\U000e0001"])
+def test_most_problems_have_the_size_of_an_answer(letter: str) -> None:
+    body = {"prompt": "x"} | {f"{letter * 500}{number}": 1 for number in range(500)}
     with pytest.raises(RequestError) as refused:
         validate(body, StartRequest)
     assert len(refused.value.problems) == 20

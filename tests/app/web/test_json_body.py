@@ -89,9 +89,27 @@ def test_invalid_utf_8_shows_its_place() -> None:
     assert refusal(b"\xef\xbb\xbf\xff").message.startswith("The body is not valid UTF-8 at byte")
 
 
-@pytest.mark.parametrize("body", ["", " \r\n\t", "\ufeff"])
-def test_empty_body_is_named_with_an_example(body: str) -> None:
-    assert refusal(body).message == f"The body is empty. Send a JSON object such as {EXAMPLE}."
+@pytest.mark.parametrize(
+    ("charset", "body", "place"),
+    [
+        ("windows-1252", b'{"prompt": "\x81"}', 'WINDOWS-1252 at byte 13, after `prompt": "`'),
+        ("utf-16", TEXT.encode("utf-16")[:-1], "UTF-16 at byte 69, after"),  # cut
+        ("utf-8", TEXT.encode("latin-1"), "UTF-8 at byte"),
+    ],
+)
+def test_hint_does_not_advise_the_declared_charset(charset: str, body: bytes, place: str) -> None:
+    message = refusal(body, f"application/json; charset={charset}").message
+    assert message.startswith(f"The body is not valid {place}")
+    assert message.endswith(". Correct the bytes there, or the charset in the Content-Type.")
+
+
+@pytest.mark.parametrize("charset", ["", "; charset=utf-8", "; charset=utf-16", "; charset=utf-32"])
+@pytest.mark.parametrize("body", ["", " \r\n\t"])
+def test_empty_body_is_named_with_an_example(body: str, charset: str) -> None:
+    message = f"The body is empty. Send a JSON object such as {EXAMPLE}."
+    assert refusal(body, f"application/json{charset}").message == message
+    assert refusal(body.encode("utf-16"), "application/json; charset=utf-16").message == message
+    assert refusal(body.encode("utf-8-sig")).message == message
 
 
 @pytest.mark.parametrize(
@@ -117,6 +135,9 @@ def test_empty_body_is_named_with_an_example(body: str) -> None:
         ('{"prompt": "\u00e4", "n": NaN}', (1, 22), "no NaN"),
         ('{"n": ' + "9" * 5_000 + "}", (1, 4_308), "thousands of digits"),
         ('{"prompt":\n"\\ud83d"}', (2, 8), "both halves"),
+        # Deeper than json.loads can go, after the place of the error.
+        ('{"a": NaN, "b": ' + "[" * 100_000, (1, 7), "no NaN"),
+        ('{"a": "\\ud800", "b": ' + "[" * 100_000, (1, 14), "both halves"),
     ],
 )
 def test_json_error_shows_its_place_and_a_hint(body: str, place: tuple[int, int], hint: str) -> None:
@@ -153,6 +174,20 @@ def test_repeated_key_is_named(body: str, name: str) -> None:
     assert error.code == "invalidPayload"
     assert [problem.field for problem in error.problems] == [name]
     assert error.message == f"{name}: occurs twice in one object. Send it once."
+
+
+@pytest.mark.parametrize("key", ["a\x85b", "a\u2028b", "a\x7fb", "a\u202eb"])
+def test_repeated_key_stays_on_one_line(key: str) -> None:
+    [problem] = refusal(f'{{"{key}": 1, "{key}": 2}}').problems
+    assert problem.field == key.encode("unicode_escape").decode()
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e400", "9" * 400 + ".0"])
+def test_number_that_is_too_large_is_named(number: str) -> None:
+    error = refusal(f'{{"prompt": {number}}}')
+    assert error.code == "invalidJson"
+    assert error.message == f"The number {number[:40]} is too large for JSON. Send a smaller one, or text in quotes."
+    assert read('{"n": 1e308, "m": 1e-999}') == {"n": 1e308, "m": 0.0}
 
 
 def test_answer_to_many_repeated_keys_is_short() -> None:
