@@ -17,8 +17,8 @@ _CODECS: Final = {
     "utf32be": "utf-32-be",
     "iso88591": "latin-1",
     "latin1": "latin-1",
-    "windows1252": "cp1252",
-    "cp1252": "cp1252",
+    "windows1252": "windows-1252",
+    "cp1252": "windows-1252",
 }
 """By ``charset`` in lower case and without punctuation."""
 
