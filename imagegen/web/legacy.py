@@ -14,6 +14,7 @@ from urllib.parse import quote
 from pydantic import Field
 
 from imagegen.deployments import ImageApi
+from imagegen.endpoints import is_api_version
 from imagegen.generation import (
     FailedImage,
     Generation,
@@ -138,14 +139,14 @@ class LegacyRoutes:
     def _authorize(self, request: Request) -> str:
         """Check api-key and api-version. Returns the api-version."""
         keys = self._settings.compat_api_keys
-        version = request.query.get("api-version", "")
+        version = next((value for name, value in request.query.items() if name.lower() == "api-version"), "")
         # Both have the code of Azure's answer for a resource that does not exist, or not in this api-version.
         if not keys:
             message = (
                 "The retired API is off in this app. Use POST /generations, or let the operator set COMPAT_API_KEYS."
             )
             raise HttpError(404, "404", message)
-        if not _VERSION.fullmatch(version):
+        if not (_VERSION.fullmatch(version) and is_api_version(version)):
             found = shown(version) if version else "is missing"
             message = f"api-version: {found}; use 2023-MM-DD-preview, such as 2023-06-01-preview, or POST /generations."
             raise HttpError(404, "404", message)
