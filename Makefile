@@ -10,10 +10,12 @@ PIP_TOOLS := .venv-pip-tools/.installed
 WORKERS ?= 4
 
 # Take the prompt as typed: make would expand the $ in "costs $5" as a variable.
-ifdef PROMPT
+# Export it only if it is set: an empty one is not the default.
+ifneq ($(origin PROMPT),undefined)
 override PROMPT := $(value PROMPT)
+export PROMPT
 endif
-export PROMPT N SIZE MODEL PORT KEYS DATA BICEP REQUIRE_BICEP
+export N SIZE MODEL PORT KEYS DATA BICEP REQUIRE_BICEP
 
 .PHONY: help demo start test chaos infra lint format requirements clean install
 .DEFAULT_GOAL := help

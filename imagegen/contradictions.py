@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from imagegen.endpoints import DEFAULT_VERSIONS, Endpoint, ImageApi
+from imagegen.pasted import named
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +22,6 @@ class Place:
 
 
 SETTINGS: Final = Place()
-_PART: Final = r"(?:[a-z]{1,19}|[0-9]{1,8}|[a-z0-9]{1,6})"
-_PLAIN_NAME: Final = re.compile(
-    rf"(?!sk-)(?=.{{1,64}}$)(?:[\w.-]{{1,19}}|{_PART}(?:[-_.]{_PART})*)", re.ASCII | re.IGNORECASE
-)
-"""Short, or of parts that are a word, a number or as short as ``v2``. A UUID and a key have longer mixed parts."""
 
 
 def contradictions(endpoint: Endpoint | None, api: ImageApi, version: str | None, place: Place) -> Iterator[str]:
@@ -63,13 +58,3 @@ def other_deployment(endpoint: Endpoint | None, deployment: str | None, place: P
             f"{place.endpoint}: has the deployment {named(stated)}, but {place.deployment} is {named(deployment)}. "
             "Correct one of them, or remove the route from the endpoint."
         )
-
-
-def is_plain_name(text: str) -> bool:
-    """Whether a message can quote the text. False for what looks like a key that was pasted into the wrong place."""
-    return _PLAIN_NAME.fullmatch(text) is not None
-
-
-def named(text: str) -> str:
-    """A name for a message; its length if it looks like a key."""
-    return f"'{text}'" if is_plain_name(text) else f"a text of {len(text)} characters"

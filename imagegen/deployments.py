@@ -9,9 +9,17 @@ from typing import Annotated, Final, Protocol
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
 from pydantic.alias_generators import to_camel
 
-from imagegen.contradictions import SETTINGS, Place, contradictions, named, other_deployment
-from imagegen.endpoints import API_VERSION, DEFAULT_VERSIONS, LONGEST_NAME, MODEL_PATH, Endpoint, EndpointUrl, ImageApi
-from imagegen.pasted import refuse_blanks, refuse_paste_error
+from imagegen.contradictions import SETTINGS, Place, contradictions, other_deployment
+from imagegen.endpoints import (
+    DEFAULT_VERSIONS,
+    LONGEST_NAME,
+    MODEL_PATH,
+    Endpoint,
+    EndpointUrl,
+    ImageApi,
+    is_api_version,
+)
+from imagegen.pasted import named, refuse_blanks, refuse_other_than_ascii, refuse_paste_error, refuse_wrong_key
 from imagegen.urls import origin_of
 
 
@@ -49,13 +57,17 @@ def lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
+def _api_version(text: str) -> str:
+    if not is_api_version(text):
+        raise ValueError("is not an API version. Use a date with or without -preview, or v1, preview or latest.")
+    return text
+
+
 ApiName = Annotated[ImageApi, BeforeValidator(lower)]
 ApiVersion = Annotated[
     str,
     BeforeValidator(lower),
-    AfterValidator(
-        matching(API_VERSION, "is not an API version. Use a date with or without -preview, or v1, preview or latest.")
-    ),
+    AfterValidator(_api_version),
 ]
 _ModelPath = Annotated[
     str,
@@ -126,8 +138,7 @@ def resolve(settings: DeploymentSettings, environment: Mapping[str, str]) -> tup
     for number, entry in enumerate(entries):
         place = f"IMAGE_DEPLOYMENTS.{number}"
         key = _key(entry, settings, environment)
-        if entry.api_key_setting and key is None:
-            problems.append(f"{place}.apiKeySetting: names a setting that is missing. Add it, or correct the name.")
+        problems += _own_key_problem(entry, key, place)
         if entry.name in {other.name for other in entries[:number]}:
             problems.append(f"{place}.name: is also the name of another entry. Use each name once.")
         endpoint = entry.endpoint or settings.endpoint
@@ -142,6 +153,9 @@ def resolve(settings: DeploymentSettings, environment: Mapping[str, str]) -> tup
         problems += _other_model_path(entry, _place(number))
         deployment = _deployment(entry, settings, endpoint, key)
         found.append(deployment)
+        problems += _name_problem(deployment.deployment, f"{place}.{_source_of_name(entry)}")
+        if entry.model_path and entry.api is not ImageApi.FLUX:
+            problems.append(f"{place}.modelPath: belongs to the API 'flux', but the api is '{entry.api}'. Remove it.")
         if entry.api is ImageApi.FLUX and deployment.model_path is None:
             problems.append(
                 f"{place}.modelPath: is missing, and the deployment is not named after a FLUX model. Set it to one of "
@@ -170,6 +184,7 @@ def _resolve_single(settings: DeploymentSettings) -> tuple[tuple[Deployment, ...
         fields = {"name": name, "api": settings.api, "endpoint": endpoint, "deployment": name}
         entry = DeploymentEntry.model_validate(fields)
         problems += _other_model_path(entry, SETTINGS)
+        problems += _name_problem(name, SETTINGS.deployment if settings.deployment else SETTINGS.endpoint)
         deployment = _deployment(entry, settings, endpoint, settings.api_key)
         if settings.api is not ImageApi.FLUX or deployment.model_path:
             return (deployment,), problems
@@ -184,6 +199,20 @@ def _single_name(settings: DeploymentSettings) -> str | None:
     stated = settings.endpoint.deployment if settings.endpoint else None
     default = ImageApi.OPERATIONS.value if settings.api is ImageApi.OPERATIONS else None
     return settings.deployment or stated or default
+
+
+def _source_of_name(entry: DeploymentEntry) -> str:
+    """The field that has the name of the deployment at the service."""
+    if entry.deployment:
+        return "deployment"
+    return "endpoint" if entry.endpoint and entry.endpoint.deployment else "name"
+
+
+def _name_problem(deployment: str, place: str) -> Iterator[str]:
+    try:
+        refuse_other_than_ascii(deployment)
+    except ValueError as error:
+        yield f"{place}: has a name of a deployment that {error}"
 
 
 def _other_model_path(entry: DeploymentEntry, place: Place) -> Iterator[str]:
@@ -206,6 +235,18 @@ def _key(entry: DeploymentEntry, settings: DeploymentSettings, environment: Mapp
         return None if _is_foreign(entry, settings) else settings.api_key
     value = environment.get(entry.api_key_setting)
     return SecretStr(value) if value else None
+
+
+def _own_key_problem(entry: DeploymentEntry, key: SecretStr | None, place: str) -> Iterator[str]:
+    if entry.api_key_setting is None:
+        return
+    if key is None:
+        yield f"{place}.apiKeySetting: names a setting that is missing. Add it, or correct the name."
+        return
+    try:
+        refuse_wrong_key(key.get_secret_value())
+    except ValueError as error:
+        yield f"{place}.apiKeySetting: names a setting whose value {error}"
 
 
 def _is_foreign(entry: DeploymentEntry, settings: DeploymentSettings) -> bool:

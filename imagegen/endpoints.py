@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from datetime import date
 from enum import StrEnum
 from typing import Annotated, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from pydantic import BeforeValidator
 
-from imagegen.pasted import refuse_blanks, refuse_paste_error
+from imagegen.pasted import is_plain_name, refuse_blanks, refuse_paste_error
 from imagegen.urls import AZURE_HOSTS, check_transport
 
 
@@ -25,7 +26,7 @@ class ImageApi(StrEnum):
 
 
 DEFAULT_VERSIONS: Final = {ImageApi.OPERATIONS: "2023-06-01-preview", ImageApi.FLUX: "preview"}
-API_VERSION: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?|preview|latest|v1"
+_API_VERSION: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?|preview|latest|v1"
 MODEL_PATH: Final = r"[a-z0-9][a-z0-9.-]*"
 LONGEST_NAME: Final = 128
 """Characters of a deployment."""
@@ -62,6 +63,7 @@ class _Route:
     """A gateway may have a base path of this name."""
 
 
+_PORTAL: Final = r"([\w-]+\.)?portal\.azure\.(com|us|cn)|o?ai\.azure\.(com|us)"
 _IMAGES: Final = frozenset({ImageApi.IMAGES})
 _OPERATIONS: Final = frozenset({ImageApi.OPERATIONS})
 _ROUTES: Final = (
@@ -89,6 +91,7 @@ def parse_endpoint(url: str) -> Endpoint:
     """
     check_transport(url)
     parts = urlsplit(url)
+    _check_host(parts.hostname or "")
     if parts.fragment:
         raise ValueError("has a fragment (#). Remove it.")
     version = _stated_version(parts.query)
@@ -97,6 +100,11 @@ def parse_endpoint(url: str) -> Endpoint:
     # The rest may have another route only if its path is one that no API has.
     if other := re.search(rf"({_OTHER_ROUTE})$", path, re.IGNORECASE) if endpoint.route is None else None:
         raise ValueError(f"ends with the route '{other[0].lower()}', which the app does not call. Remove the route.")
+    if _is_azure(parts) and (rest := urlsplit(endpoint.base).path) and not re.fullmatch(r"/api/projects/[^/]+", rest):
+        raise ValueError(
+            f"has the path {_shown_path(rest)}, which is not one of an image API. Remove it: an Azure host has no path "
+            "except /api/projects/NAME."
+        )
     if endpoint.is_v1 and version and version[0].isdigit():
         raise ValueError(
             f"has the v1 route and the api-version '{version}', which exclude each other. Remove one of them."
@@ -104,28 +112,59 @@ def parse_endpoint(url: str) -> Endpoint:
     return endpoint
 
 
+def is_api_version(text: str) -> bool:
+    """Whether an API can have this version, in lower case: a date of the calendar, or a name."""
+    if not re.fullmatch(_API_VERSION, text):
+        return False
+    try:
+        return not text[0].isdigit() or bool(date.fromisoformat(text[:10]))
+    except ValueError:
+        return False
+
+
+def _check_host(host: str) -> None:
+    if re.fullmatch(_PORTAL, host):
+        raise ValueError("is the address of the portal. Copy the endpoint from Keys and Endpoint.")
+    if host == "api.openai.com":
+        raise ValueError(
+            "is the API of OpenAI, which is another service. Use the endpoint of an Azure resource, or of a gateway."
+        )
+
+
+def _is_azure(parts: SplitResult) -> bool:
+    return (parts.hostname or "").endswith(AZURE_HOSTS)
+
+
+def _shown_path(path: str) -> str:
+    """The path, without the parts that look like a key."""
+    return "/".join(part if not part or is_plain_name(part) else "..." for part in path.split("/"))
+
+
 def _stated_version(query: str) -> str | None:
     """The ``api-version``, if the query has nothing else."""
-    match [(name.lower(), value.lower()) for name, value in parse_qsl(query, keep_blank_values=True)]:
-        case [] if not query:
-            return None
-        case [("api-version", value)] if re.fullmatch(API_VERSION, value):
-            return value
-        case [("api-version", _)]:
-            raise ValueError("has an api-version in its query that is not an API version. Correct or remove it.")
-        case _:
-            raise ValueError(
-                "has a query. Remove it: only api-version is accepted there. A key belongs in AZURE_OPENAI_API_KEY, or "
-                "in the setting that apiKeySetting names."
-            )
+    pairs = parse_qsl(query, keep_blank_values=True)
+    if other := next(((name, value) for name, value in pairs if name.lower() != "api-version"), None):
+        name, value = other
+        # Without a value, the name may be a key.
+        found = f"'{name}'" if value and is_plain_name(name) else "a parameter"
+        raise ValueError(
+            f"has {found} in its query. Remove it: only api-version is accepted there. A key belongs in "
+            "AZURE_OPENAI_API_KEY, or in the setting that apiKeySetting names."
+        )
+    versions = {value.lower() for _, value in pairs}
+    if len(versions) > 1:
+        raise ValueError("has more than one api-version in its query. Remove all but one.")
+    version = versions.pop() if versions else None
+    if version is not None and not is_api_version(version):
+        raise ValueError("has an api-version in its query that is not an API version. Correct or remove it.")
+    return version
 
 
 def _without_route(parts: SplitResult, path: str, version: str | None) -> Endpoint:
-    is_azure = (parts.hostname or "").endswith(AZURE_HOSTS)
     origin = f"{parts.scheme}://{parts.netloc}"
     for route in _ROUTES:
         found = re.search(f"{route.pattern}$", path, re.IGNORECASE)
-        if found is None or (route.on_azure_only and not is_azure):
+        if found is None or (route.on_azure_only and not _is_azure(parts)):
             continue
         removed = f"?api-version={version}" if version and not route.has_version else ""
         stated = found.groupdict()

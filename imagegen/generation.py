@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -110,9 +111,15 @@ class FailedImage(JsonModel):
     error: GenerationError
 
 
+_INVISIBLE = frozenset({"Zs", "Zl", "Zp", "Cc", "Cf"})
+"""Categories of Unicode: white space, control and format characters."""
+
+
 def _not_blank(text: str) -> str:
-    if not text.strip():
+    if all(unicodedata.category(one) in _INVISIBLE for one in text):
         raise PydanticCustomError("blank", "only white space")
+    if "\0" in text:
+        raise PydanticCustomError("nul", "a NUL")
     return text
 
 

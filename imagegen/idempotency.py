@@ -49,14 +49,28 @@ def _parse(header: str, text: str) -> IdempotencyKey:
     if quoted := _QUOTED.fullmatch(text):
         text = re.sub(r"\\(.)", r"\1", quoted[1])
     elif not _BARE.fullmatch(text):
-        size = f"{len(text):,} characters" if text else "is empty"
-        raise _invalid(header, f"{size}; use 1 to 255 printable ASCII characters, quoted or bare")
+        raise _invalid(header, f"{_problem(text)}; use 1 to 255 printable ASCII characters, quoted or bare")
     if header == "operation-id":
         try:
             text = str(UUID(text))
         except ValueError:
             raise _invalid(header, "is not a UUID; use one such as f508bcf2-e651-4b4b-85a7-58ad77981ffa") from None
     return IdempotencyKey(header, text)
+
+
+def _problem(text: str) -> str:
+    """What is wrong with a key that is neither quoted nor bare."""
+    if text in ("", '""'):
+        return "is empty"
+    if not text.isascii():
+        return "contains a character outside ASCII"
+    if not text.isprintable():
+        return "contains a control character"
+    if text.startswith('"') and (len(text) == 1 or not text.endswith('"')):
+        return "has an opening quote without a closing one"
+    if len(text.strip('"')) > 255:
+        return f"{len(text):,} characters"
+    return r'has a " or \ inside its quotes without a \ in front'
 
 
 def _invalid(header: str, message: str) -> RequestError:

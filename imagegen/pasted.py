@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Final
 
 _QUOTES: Final = frozenset("\"'`\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb")
@@ -17,7 +18,17 @@ _WORD: Final = (
 )
 _PLACEHOLDER: Final = re.compile(rf"(?<![a-z0-9])(?:{_WORD})(?![a-z0-9])", re.IGNORECASE)
 _PLACEHOLDER_HOST: Final = re.compile(r"(?<=//)(?:NAME|RES|RESOURCE|RESOURCE[-_]NAME|ACCOUNT)(?=\.)")
+_HEADER: Final = re.compile(
+    r"(?:authorization|(?:x-)?api-key|ocp-apim-subscription-key|x-functions-key)\s*[:=]\s*(?:bearer\s+)?|bearer\s+",
+    re.IGNORECASE,
+)
 _VARIABLE: Final = re.compile(r"%\w+%|\$\w+|\$\{.*\}|\$\(.*\)")
+
+_PART: Final = r"(?:[a-z]{1,19}|[0-9]{1,8}|[a-z0-9]{1,6})"
+_PLAIN_NAME: Final = re.compile(
+    rf"(?!sk-)(?=.{{1,64}}$)(?:[\w.-]{{1,19}}|{_PART}(?:[-_.]{_PART})*)", re.ASCII | re.IGNORECASE
+)
+"""Short, or of parts that are a word, a number or as short as ``v2``. A UUID and a key have longer mixed parts."""
 
 
 def refuse_paste_error(text: str, *, is_free: bool = False) -> None:
@@ -35,8 +46,8 @@ def refuse_paste_error(text: str, *, is_free: bool = False) -> None:
     """
     refuse_reference(text)
     refuse_quotes(text)
-    if not all(one.isprintable() or one.isspace() for one in text):
-        raise ValueError("contains a control character. Remove it.")
+    if hidden := next((one for one in text if not (one.isprintable() or one.isspace())), None):
+        raise ValueError(f"contains the invisible character {named_character(hidden)}. Remove it.")
     if _BRACKETS.get(text[0]) == text[-1] or (not is_free and re.search(r"[<>{}]", text)):
         raise ValueError("looks like a placeholder. Write your value instead, without the brackets.")
     if _VARIABLE.fullmatch(text):
@@ -63,6 +74,50 @@ def refuse_quotes(text: str) -> None:
 
 def refuse_blanks(text: str) -> str:
     """Refuse white space inside a value."""
-    if re.search(r"\s", text):
-        raise ValueError("contains a blank or a line break. Remove it.")
+    if found := re.search(r"\s", text):
+        blank = "a blank or a line break" if found[0].isascii() else f"the blank {named_character(found[0])}"
+        raise ValueError(f"contains {blank}. Remove it.")
     return text
+
+
+def refuse_wrong_key(text: str) -> None:
+    """Refuse a key that cannot be meant, or that no header can carry."""
+    refuse_paste_error(text, is_free=True)
+    refuse_key_error(text)
+    refuse_blanks(text)
+
+
+def refuse_key_error(text: str) -> None:
+    """Refuse a key that no header can carry, or that has the name of its header in front."""
+    if header := _HEADER.match(text):
+        raise ValueError(f"has more than the key. Remove '{header[0]}' in front.")
+    if found := re.search(r"[^ -~]", text):
+        raise ValueError(
+            f"contains the character {named_character(found[0])}, which no key has. Copy the key again, without "
+            "formatting."
+        )
+
+
+def refuse_other_than_ascii(text: str) -> None:
+    """Refuse a dash or a letter that looks like the one of a name, and is another one."""
+    if found := re.search(r"[^\x00-\x7f]", text):
+        raise ValueError(
+            f"contains the character {named_character(found[0])}. Use ASCII letters, digits, dots, hyphens and "
+            "underscores."
+        )
+
+
+def named_character(character: str) -> str:
+    """The code point and the name, because an editor may not show the character."""
+    name = unicodedata.name(character, "")
+    return f"U+{ord(character):04X}{f' ({name.lower()})' if name else ''}"
+
+
+def is_plain_name(text: str) -> bool:
+    """Whether a message can quote the text. False for what looks like a key that was pasted into the wrong place."""
+    return _PLAIN_NAME.fullmatch(text) is not None
+
+
+def named(text: str) -> str:
+    """A name for a message; its length if it looks like a key."""
+    return f"'{text}'" if is_plain_name(text) else f"a text of {len(text)} characters"

@@ -8,11 +8,12 @@ from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 from cronsim import CronSim, CronSimError
-from pydantic import AfterValidator, BeforeValidator, Json, SecretStr
+from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationInfo
 
 from imagegen.deployments import DeploymentEntry, matching
-from imagegen.pasted import refuse_blanks
-from imagegen.urls import origin_of
+from imagegen.json_text import JsonTextError, NumberTooLargeError, RepeatedKeysError, parse_json
+from imagegen.pasted import named, refuse_blanks, refuse_key_error
+from imagegen.urls import base_url_of, is_loopback, is_nearby, origin_of
 
 ANY_SCHEDULE: Final = "0 * * * * *"
 _USE_SIX_FIELDS: Final = "Use NCRONTAB with six fields, seconds first."
@@ -40,6 +41,28 @@ def _list(text: object) -> object:
     return [part.strip() for part in text.split(",") if part.strip()] if isinstance(text, str) else text
 
 
+def _keys(text: object) -> object:
+    keys = _list(text)
+    if keys == []:
+        raise ValueError("has commas only. Write a key, or remove the setting.")
+    return keys
+
+
+def _key(key: SecretStr) -> SecretStr:
+    refuse_key_error(key.get_secret_value())
+    return key
+
+
+def _public_url(url: str, info: ValidationInfo) -> str:
+    """The URL has the token of a generation in its query, so http must not leave the private network of a developer."""
+    hostname = info.data.get("website_hostname")  # Azure sets it
+    is_local = hostname is None or is_loopback(hostname.partition(":")[0])
+    base = base_url_of(url, http_for=is_nearby if is_local else is_loopback)
+    if not urlsplit(base).path:
+        raise ValueError("has no path, and the routes of the app start with /api. Add /api.")
+    return base
+
+
 def _origin(text: str) -> str:
     origin = origin_of(text)
     if urlsplit(text).path.strip("/"):
@@ -62,12 +85,28 @@ def _digits(text: object) -> object:
     return text
 
 
-def _entries(text: object) -> object:
-    if isinstance(text, str) and text.startswith("{"):
+def _entries(given: object) -> object:
+    if not isinstance(given, str):
+        return given
+    text = given.removeprefix("\ufeff").lstrip()  # the byte order mark of a file
+    if text.startswith("{"):
         raise ValueError("is one JSON object, not a list. Put it in square brackets.")
-    if isinstance(text, str) and re.search(r"[\[{,:]\s*['`\u2018\u2019\u201c\u201d]", text):
+    if re.search(r"[\[{,:]\s*['`\u2018\u2019\u201c\u201d]", text):
         raise ValueError('has quotes that JSON does not know. Use double quotes (").')
-    return text
+    return _parsed(text)
+
+
+def _parsed(text: str) -> object:
+    """The JSON. No message quotes it: a key may have been pasted there."""
+    try:
+        return parse_json(text)
+    except RepeatedKeysError as error:
+        raise ValueError(f"has the field {named(error.keys[0])} twice in one object. Write it once.") from None
+    except NumberTooLargeError:
+        raise ValueError("has a number that is too large. Use a smaller one.") from None
+    except JsonTextError as error:
+        place = f" (line {error.line} column {error.column})" if error.position is not None else ""
+        raise ValueError(f"is not valid JSON{place}. {error.hint}") from None
 
 
 def _not_empty(entries: tuple[DeploymentEntry, ...]) -> tuple[DeploymentEntry, ...]:
@@ -92,10 +131,9 @@ Scope = Annotated[
 ]
 Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_list)]
 Hosts = Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], BeforeValidator(_list)]
-Keys = Annotated[tuple[SecretStr, ...], BeforeValidator(_list)]
+Keys = Annotated[tuple[Annotated[SecretStr, AfterValidator(_key)], ...], BeforeValidator(_keys)]
+PublicUrl = Annotated[str, AfterValidator(_public_url)]
 WholeNumber = Annotated[int, BeforeValidator(_digits)]
 Word = Annotated[str, AfterValidator(refuse_blanks)]
 Schedule = Annotated[str, AfterValidator(_schedule)]
-DeploymentEntries = Annotated[
-    Json[Annotated[tuple[DeploymentEntry, ...], AfterValidator(_not_empty)]], BeforeValidator(_entries)
-]
+DeploymentEntries = Annotated[tuple[DeploymentEntry, ...], AfterValidator(_not_empty), BeforeValidator(_entries)]

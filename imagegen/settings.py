@@ -18,7 +18,6 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from imagegen.contradictions import is_plain_name, named
 from imagegen.deployments import (
     ApiName,
     ApiVersion,
@@ -29,7 +28,7 @@ from imagegen.deployments import (
 )
 from imagegen.endpoints import Endpoint, EndpointUrl
 from imagegen.events import log_event
-from imagegen.pasted import refuse_blanks, refuse_paste_error, refuse_quotes, refuse_reference
+from imagegen.pasted import is_plain_name, named, refuse_paste_error, refuse_quotes, refuse_reference, refuse_wrong_key
 from imagegen.setting_types import (
     ANY_SCHEDULE,
     ContainerName,
@@ -37,6 +36,7 @@ from imagegen.setting_types import (
     Hosts,
     Keys,
     Origins,
+    PublicUrl,
     Schedule,
     Scope,
     WholeNumber,
@@ -119,11 +119,13 @@ class Settings(BaseModel):
         1_000, alias="MAX_ACTIVE_GENERATIONS", ge=1, le=100_000, examples=["1000"]
     )
     retention_days: WholeNumber = Field(30, alias="RETENTION_DAYS", ge=1, le=3_650, examples=["30"])
-    public_base_url: BaseUrl | None = Field(None, alias="PUBLIC_BASE_URL", examples=["https://images.example.com/api"])
+    website_hostname: Word | None = Field(None, alias="WEBSITE_HOSTNAME", examples=["me.azurewebsites.net"])
+    public_base_url: PublicUrl | None = Field(
+        None, alias="PUBLIC_BASE_URL", examples=["https://images.example.com/api"]
+    )
     compat_api_keys: Keys = Field((), alias="COMPAT_API_KEYS", examples=["first-long-key,second-long-key"])
     telemetry: bool = Field(False, alias="PYTHON_APPLICATIONINSIGHTS_ENABLE_TELEMETRY", examples=["true"])
     """The Python worker reads this setting too, and configures OpenTelemetry for it."""
-    website_hostname: Word | None = Field(None, alias="WEBSITE_HOSTNAME", examples=["me.azurewebsites.net"])
 
     deployments: tuple[Deployment, ...] = Field((), init=False)
     """Resolved from the settings above. The first is the default."""
@@ -139,8 +141,7 @@ class Settings(BaseModel):
                 case "compat_api_keys":
                     refuse_paste_error(value, is_free=True)
                 case "api_key":
-                    refuse_paste_error(value, is_free=True)
-                    refuse_blanks(value)
+                    refuse_wrong_key(value)
                 case _:
                     refuse_paste_error(value)
         return value
@@ -234,7 +235,6 @@ _SENTENCES: Final = {
     "string_type": "is not text. Put it in quotes.",
     "string_too_short": "is empty. Set it, or leave it out.",
     "string_too_long": "has too many characters. Use {max_length} or fewer.",
-    "json_invalid": "is not valid JSON ({place}). Correct it.",
     "tuple_type": "is not a JSON list. Use a list of objects.",
     "model_type": "is not a JSON object. Use an object with the fields of a deployment.",
     "extra_forbidden": "is not a field of a deployment. Use {fields}.",
@@ -253,9 +253,8 @@ def _where(error: ErrorDetails) -> str:
 def _sentence(error: ErrorDetails) -> str:
     """A problem that pydantic found, in words for an operator."""
     context = error.get("ctx", {})
-    place = str(context.get("error", "")).partition(" at ")[2]
     text = _SENTENCES.get(error["type"], "has an invalid value. Correct it.")
-    return text.format_map({**context, "fields": _meant_fields(str(error["loc"][-1])), "place": place})
+    return text.format_map({**context, "fields": _meant_fields(str(error["loc"][-1]))})
 
 
 def _meant_fields(name: str) -> str:

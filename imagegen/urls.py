@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Annotated, Final
 from urllib.parse import urlsplit
@@ -60,28 +61,52 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def check_transport(url: str) -> None:
+def is_nearby(host: str) -> bool:
+    """Whether this host is the machine itself, or on its private network."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return is_loopback(host) or re.fullmatch(r"[\w-]+\.local|host\.(docker|containers)\.internal", host) is not None
+    return address.is_private and not address.is_unspecified
+
+
+def check_transport(url: str, *, http_for: Callable[[str], bool] = is_loopback) -> None:
     """Check that a URL is valid, and that a key does not leave this machine in plain text.
+
+    Parameters
+    ----------
+    http_for
+        Whether http is accepted for a host.
 
     Raises
     ------
     ValueError
         The message does not quote the URL.
     """
+    if re.search(r"[,;|\s]\s*https?://", url, re.IGNORECASE):
+        raise ValueError("has two URLs. Use one.")
     origin_of(url)
     parts = urlsplit(url)
     if not re.fullmatch(r"[\w.:-]+", parts.hostname or ""):
         raise ValueError("has a host with characters that no host name has. Correct it.")
-    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-        raise ValueError("uses http, which is accepted only for this machine (localhost). Use https.")
+    if parts.scheme == "http" and not http_for(parts.hostname or ""):
+        nearby = " and its private network" if http_for is is_nearby else ""
+        raise ValueError(f"uses http, which is accepted only for this machine (localhost){nearby}. Use https.")
 
 
-def _base_url(url: str) -> str:
-    check_transport(url)
+def base_url_of(url: str, *, http_for: Callable[[str], bool] = is_loopback) -> str:
+    """Check a URL without a query, and take the slash at its end off.
+
+    Raises
+    ------
+    ValueError
+        The message does not quote the URL.
+    """
+    check_transport(url, http_for=http_for)
     parts = urlsplit(url)
     if parts.query or parts.fragment:
         raise ValueError("has a query or a fragment. Use the scheme and host, and the path if there is one.")
     return url.rstrip("/")
 
 
-BaseUrl = Annotated[str, AfterValidator(_base_url)]
+BaseUrl = Annotated[str, AfterValidator(base_url_of)]

@@ -22,6 +22,10 @@ class AlreadyRunningError(Exception):
     """Another process uses the folder. The message says what to do."""
 
 
+class FolderError(Exception):
+    """The folder cannot be used. The message is one line."""
+
+
 class PortError(Exception):
     """A port that was asked for cannot be used. The message is one line."""
 
@@ -46,9 +50,18 @@ def exclusive(lock: Path, *, patience: float = _END_SECONDS) -> Generator[Lock]:
     ------
     AlreadyRunningError
         Another process holds the lock.
+    FolderError
+        The folder cannot be made, or does not accept a file.
     """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a+", encoding="utf-8") as file:
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        opened = lock.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise FolderError(
+            f"The folder {lock.parent} cannot be used for the data: {error.strerror}. Name another one, such as "
+            "DATA=.local-2."
+        ) from None
+    with opened as file:
         deadline = time.monotonic() + patience
         while not _locked(file.fileno()):
             file.seek(0)
@@ -123,14 +136,18 @@ class Ports:
             note = (
                 f"Port {port} ({service}) is in use by another program, so a free port is used. {moved if last else ''}"
             )
-            self.notes.append(note.rstrip())
+            self._note(note.rstrip())
             return 0
         if port != usual:
             note = (
                 f"Port {port} ({service}) as in the last run. To return to port {usual}, stop and delete {self.file}."
             )
-            self.notes.append(note)
+            self._note(note)
         return port
+
+    def _note(self, note: str) -> None:
+        if note not in self.notes:  # a second try chooses again
+            self.notes.append(note)
 
     def remember(self, **ports: int) -> None:
         """Write the ports of new services. A port stays, also if one run had to use another.

@@ -117,6 +117,8 @@ def _download(monitor: dict[str, Any]) -> list[Path]:
 
 
 def _body(arguments: argparse.Namespace) -> dict[str, Any]:
+    if not arguments.prompt.strip():
+        raise DemoError("PROMPT is blank: write a prompt, or leave PROMPT out")
     body = {"prompt": arguments.prompt, "n": _number(arguments.n), "size": arguments.size, "model": arguments.model}
     return {name: value for name, value in body.items() if value is not None}
 
@@ -133,7 +135,7 @@ def _number(text: str | None) -> int | None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     # The defaults come from the environment, so that make does not have to quote the prompt for a shell.
-    parser.add_argument("--prompt", default=os.environ.get("PROMPT") or DEFAULT_PROMPT)
+    parser.add_argument("--prompt", default=os.environ.get("PROMPT", DEFAULT_PROMPT))
     parser.add_argument("--n", default=os.environ.get("N") or None)
     parser.add_argument("--model", default=os.environ.get("MODEL") or DEFAULT_MODEL)
     parser.add_argument("--size", default=os.environ.get("SIZE") or None)

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import threading
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from azure.core.exceptions import AzureError
 
+from imagegen.deployments import Deployment
 from imagegen.errors import StorageUnavailableError
 from local import settings as local_settings
 from local.azurite import ACCOUNT, ACCOUNT_KEY, Azurite, AzuriteError, azurite
-from local.data_folder import AlreadyRunningError, Lock, PortError, Ports, check_asked, exclusive, is_free, port_of
+from local.data_folder import (
+    AlreadyRunningError,
+    FolderError,
+    Lock,
+    PortError,
+    Ports,
+    check_asked,
+    exclusive,
+    is_free,
+    port_of,
+)
 from local.host.__main__ import GRACE
 from local.processes import Child, ChildError
 from local.recovery import Unfinished, recover
@@ -62,6 +74,8 @@ class Running:
     stack: Stack
     settings: LocalSettings
     data: Path
+    default: Deployment
+    """What a request without `model` uses."""
     notes: Sequence[str] = ()
     """A line each."""
 
@@ -89,22 +103,17 @@ def developer_stack(settings: LocalSettings, command: Command) -> Generator[Runn
         notes: list[str] = []
         storage = emulator_url = emulator_child = None
         if settings.wants_azurite:
-            storage = stack.enter_context(_azurite(command.data, ports, lock))
+            storage = _on_free_ports(lambda: stack.enter_context(_azurite(command.data, ports, lock)))
             env[STORAGE] = storage.connection_string
             found = recover(storage.connection_string, checked.generations_container)
             notes += unfinished_notes(found, was_killed=lock.was_killed, repeats=checked.repeat_lost_calls)
         if settings.wants_emulator:
-            state = str(command.data / "emulator.sqlite")
-            port = ports.choose("emulator", EMULATOR_PORT, moved=_EMULATOR_MOVED)
-            emulator_url, emulator_child = stack.enter_context(emulator("--state", state, port=port))
-            ports.remember(emulator=port_of(emulator_url))
+            emulator_url, emulator_child = _on_free_ports(lambda: stack.enter_context(_emulator(command.data, ports)))
             env[ENDPOINT] = emulator_url
-        port = ports.choose("app", PORT, moved=_APP_MOVED) if command.port is None else command.port
-        base_url, host = stack.enter_context(functions_host(env, port=port, function_key=command.function_key))
-        if command.port is None:
-            ports.remember(app=port_of(base_url))
+        base_url, host = _on_free_ports(lambda: stack.enter_context(_host(env, command, ports)))
         running = Stack(base_url, emulator_url, storage, host, emulator_child, command.function_key)
-        yield Running(running, settings, command.data, (*notes, *ports.notes, *_about_endpoint(settings)))
+        default = checked.deployments[0]
+        yield Running(running, settings, command.data, default, (*notes, *ports.notes, *_about_endpoint(settings)))
 
 
 _EMULATOR_MOVED = (
@@ -136,6 +145,33 @@ def _azurite(data: Path, ports: Ports, lock: Lock) -> Generator[Azurite]:
     ) as storage:
         ports.remember(blobs=port_of(storage.blob_endpoint), queues=port_of(storage.queue_endpoint))
         yield storage
+
+
+@contextlib.contextmanager
+def _emulator(data: Path, ports: Ports) -> Generator[tuple[str, Child]]:
+    port = ports.choose("emulator", EMULATOR_PORT, moved=_EMULATOR_MOVED)
+    with emulator("--state", str(data / "emulator.sqlite"), port=port) as (url, child):
+        ports.remember(emulator=port_of(url))
+        yield url, child
+
+
+@contextlib.contextmanager
+def _host(env: Mapping[str, str], command: Command, ports: Ports) -> Generator[tuple[str, Child]]:
+    port = ports.choose("app", PORT, moved=_APP_MOVED) if command.port is None else command.port
+    with functions_host(env, port=port, function_key=command.function_key) as (url, child):
+        if command.port is None:
+            ports.remember(app=port_of(url))
+        yield url, child
+
+
+def _on_free_ports[Started](start: Callable[[], Started]) -> Started:
+    """Start once more if another process used a port after it was chosen: the second start chooses again."""
+    try:
+        return start()
+    except (AzuriteError, ChildError) as error:
+        if not any(words in str(error) for words in ("EADDRINUSE", os.strerror(errno.EADDRINUSE))):
+            raise
+    return start()
 
 
 def unfinished_notes(found: Unfinished, *, was_killed: bool, repeats: bool) -> list[str]:
@@ -177,6 +213,7 @@ _ERRORS = (
     AzureError,
     AzuriteError,
     ChildError,
+    FolderError,
     OSError,
     PortError,
     SettingsError,
@@ -236,6 +273,7 @@ def greeting(running: Running) -> str:
         images=stack.emulator_url or f"{settings.endpoint} ({ENDPOINT} of {settings.place_of(ENDPOINT)}; no emulator)",
         storage=stack.storage.blob_endpoint if stack.storage else f"{STORAGE} of {settings.place_of(STORAGE)}",
         data=running.data,
+        model=f"{running.default.name} (API '{running.default.api}'); all models: {stack.base_url}/models",
         key=f"{stack.function_key} (for development, not a secret)" if stack.function_key else _NO_KEY,
         header=f" -H 'x-functions-key: {stack.function_key}'" if stack.function_key else "",
         notes="".join(f"{note}\n" for note in running.notes) + ("\n" if running.notes else ""),
@@ -253,6 +291,7 @@ _NO_KEY = "not required; with KEYS=1 it is, as in Azure"
 _GREETING = r"""
 The app         {base}/health (opens in a browser)
 The image APIs  {images}
+Default model   {model}
 Blob Storage    {storage}
 Settings        {settings}
 Data            {data}

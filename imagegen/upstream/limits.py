@@ -41,17 +41,23 @@ class SizeRule:
             parts.append(f"at most {self.most_pixels:,} pixels in all")
         return f"WIDTHxHEIGHT with {', '.join(parts)}"
 
-    def has(self, width: int, height: int) -> bool:
-        """Whether the model makes this size."""
+    def problems(self, width: int, height: int) -> list[str]:
+        """The broken limits. None if the model makes this size."""
         short, long = sorted((width, height))
-        return (
-            self.shortest <= short
-            and long <= self.longest
-            and width % self.step == height % self.step == 0
-            and (self.most_ratio is None or long <= self.most_ratio * short)
-            and self.fewest_pixels <= width * height
-            and (self.most_pixels is None or width * height <= self.most_pixels)
-        )
+        pixels = width * height
+        broken = {
+            f"has a side of {short:,} pixels; at least {self.shortest:,} are needed": short < self.shortest,
+            f"has a side of {long:,} pixels; at most {self.longest:,} are accepted": long > self.longest,
+            f"has a side that is no multiple of {self.step}": bool(width % self.step or height % self.step),
+            f"has a long side of more than {self.most_ratio} times the short one": (
+                self.most_ratio is not None and long > self.most_ratio * short
+            ),
+            f"has {pixels:,} pixels; at least {self.fewest_pixels:,} are needed": pixels < self.fewest_pixels,
+            f"has {pixels:,} pixels; at most {self.most_pixels or 0:,} are accepted": (
+                self.most_pixels is not None and pixels > self.most_pixels
+            ),
+        }
+        return [problem for problem, is_broken in broken.items() if is_broken]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,8 +108,9 @@ class Limits:
         for name, values in self.accepted.items():
             if values is not None and getattr(request, name) not in (None, *values):
                 yield FieldProblem(name, f"'{model}' accepts {', '.join(values)}. Use one of these.")
-        if not self._has_size(request.size):
-            yield FieldProblem("size", f"{request.size}; '{model}' accepts {self.size_words}. Use one of these.")
+        if (problem := self._size_problem(request.size)) is not None:
+            message = f"{request.size}{problem} '{model}' accepts {self.size_words}. Use one of these."
+            yield FieldProblem("size", message)
 
     @property
     def size_words(self) -> str:
@@ -111,14 +118,20 @@ class Limits:
         listed = ", ".join(self.sizes)
         return f"{listed}, or {self.size_rule}" if self.size_rule else listed
 
-    def _has_size(self, size: str | None) -> bool:
+    def _size_problem(self, size: str | None) -> str | None:
+        """What follows the wrong size in a message; None if the model makes it."""
         if size is None or size in self.sizes:
-            return True
-        match width_and_height(size):
-            case int(width), int(height):
-                return self.size_rule is not None and self.size_rule.has(width, height)
-            case _:  # auto
-                return False
+            return None
+        width, height = width_and_height(size)
+        if self.size_rule is None or width is None or height is None:
+            return ";"
+        match self.size_rule.problems(width, height):
+            case []:
+                return None
+            case [problem]:
+                return f" {problem}."
+            case _:
+                return ";"
 
 
 def width_and_height(size: str | None) -> tuple[int, int] | tuple[None, None]:

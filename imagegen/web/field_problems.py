@@ -17,6 +17,7 @@ SENTENCES: Final = {
     "missing": "is missing. Send {accepts}.",
     "extra_forbidden": "is not a field of this API. {guess}Use only {fields}.",
     "blank": "contains only white space. Send {accepts}.",
+    "nul": "contains the character U+0000 (NUL), which no image service accepts. Remove it.",
     "string_type": "{value} is {kind}; use {accepts}.",
     "string_too_short": "{value}; use {accepts}.",
     "string_too_long": "has {length} characters; use {accepts}.",
@@ -54,6 +55,8 @@ def field_problem(found: Mapping[str, Any], schema: Mapping[str, Any]) -> FieldP
         sentence = _OTHER
     elif found["type"] == "int_type" and isinstance(value, str) and re.fullmatch(r"\s*[0-9]+\s*", value):
         sentence = _NUMBER_AS_TEXT
+    elif found["type"] == "string_pattern_mismatch" and name == "size":
+        sentence = _size_sentence(str(value))
     message = sentence.format(
         value=shown(value),
         number=shown(value).strip('" '),
@@ -64,6 +67,18 @@ def field_problem(found: Mapping[str, Any], schema: Mapping[str, Any]) -> FieldP
         guess=_guess(name, fields),
     )
     return FieldProblem(name, f"the key {message}" if path[-1:] == ["[key]"] else message)
+
+
+def _size_sentence(size: str) -> str:
+    """What is wrong with a size, where it is nearly right."""
+    text = size.strip()
+    if text.lower() == "auto":
+        return "{value}; write auto in lower case."
+    if re.fullmatch(r"[0-9]+x[0-9]+", text) and text == size:
+        return "{value}; use {accepts}, with 10 to 99,999 pixels a side, and no zero in front."
+    if re.fullmatch(r"[0-9]+\s*[xX*\u00d7]\s*[0-9]+", text):
+        return "{value}; use {accepts}. Write a lower-case x, without blanks."
+    return _OTHER
 
 
 def shown(value: object) -> str:

@@ -15,7 +15,7 @@ from imagegen.errors import KeyReusedError, RequestError, StorageUnavailableErro
 from imagegen.events import log_event, place_of
 from imagegen.generation import GenerationError, JsonModel
 from imagegen.settings import ROUTE_PREFIX, Settings, SettingsError
-from imagegen.urls import is_loopback
+from imagegen.urls import is_loopback, is_nearby
 
 LONGEST_BODY: Final = 256 * 1024
 """Bytes."""
@@ -166,20 +166,21 @@ def base_url(request: Request, settings: Settings) -> str:
         # Core Tools sets this too, to localhost and its port.
         scheme = "http" if is_loopback(host.partition(":")[0]) else "https"
         return f"{scheme}://{host}/{ROUTE_PREFIX}"
-    if origin := _loopback_origin(request.url):
+    if origin := _origin(request.url, is_loopback):
         return f"{origin}/{ROUTE_PREFIX}"
+    example = f"{_origin(request.url, is_nearby) or 'https://images.example.com'}/{ROUTE_PREFIX}"
     raise unavailable(
         "configurationInvalid",
-        "PUBLIC_BASE_URL: is missing. Set it to the URL at which clients reach the app, such as "
-        "https://images.example.com/api",
+        "PUBLIC_BASE_URL: is missing, and the host of this request is not this machine. Set it to the URL at which "
+        f"clients reach the app, such as PUBLIC_BASE_URL={example}",
     )
 
 
-def _loopback_origin(url: str) -> str | None:
-    """Scheme and host of a URL whose host is this machine, else None."""
+def _origin(url: str, is_wanted: Callable[[str], bool]) -> str | None:
+    """Scheme and host of a URL, if the host is such a one."""
     try:
         parts = urlsplit(url)
-        return f"{parts.scheme}://{parts.netloc}" if is_loopback(parts.hostname or "") else None
+        return f"{parts.scheme}://{parts.netloc}" if is_wanted(parts.hostname or "") else None
     except ValueError:  # a Host header such as "[::1"
         return None
 

@@ -37,13 +37,21 @@ from imagegen.web.monitor import OMIT_NONE, Monitors
 from imagegen.web.parsing import parse_body
 from imagegen.web.ports import Generations, ImageLinks, RecordReader
 
-_VERSION: Final = re.compile(r"2023-\d\d-\d\d-preview")
+VERSION_PATTERN: Final = (
+    r"2023-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))"
+    r"-preview"
+)
+"""Any date of the calendar."""
 
 
 class LegacyStartRequest(RequestBody):
     """The body of a submit."""
 
-    prompt: NotBlank = Field(min_length=1, max_length=LIMITS.longest_prompt, json_schema_extra={"pattern": r"\S"})
+    prompt: NotBlank = Field(
+        min_length=1,
+        max_length=LIMITS.longest_prompt,
+        json_schema_extra={"pattern": r"^[^\u0000]*[^\s\u0000][^\u0000]*$"},
+    )
     n: Whole = Field(default=1, ge=1, le=LIMITS.most_images)
     size: Literal["256x256", "512x512", "1024x1024"] | None = Field(
         default=None, json_schema_extra={"default": DEFAULT_SIZE}
@@ -138,14 +146,14 @@ class LegacyRoutes:
     def _authorize(self, request: Request) -> str:
         """Check api-key and api-version. Returns the api-version."""
         keys = self._settings.compat_api_keys
-        version = request.query.get("api-version", "")
+        version = next((value for name, value in request.query.items() if name.lower() == "api-version"), "")
         # Both have the code of Azure's answer for a resource that does not exist, or not in this api-version.
         if not keys:
             message = (
                 "The retired API is off in this app. Use POST /generations, or let the operator set COMPAT_API_KEYS."
             )
             raise HttpError(404, "404", message)
-        if not _VERSION.fullmatch(version):
+        if not re.fullmatch(VERSION_PATTERN, version):
             found = shown(version) if version else "is missing"
             message = f"api-version: {found}; use 2023-MM-DD-preview, such as 2023-06-01-preview, or POST /generations."
             raise HttpError(404, "404", message)

@@ -30,7 +30,7 @@ _ERRORS: Final = {
     404: "Not found",
     411: "The body has no Content-Length",
     413: "The body is too large",
-    415: "The body is not JSON",
+    415: "The body is not JSON, or is compressed",
     422: "The idempotency key was used with another request",
     429: "Too many generations are active",
     500: "The app has a defect; its log has the details under x-ms-request-id",

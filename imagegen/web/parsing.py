@@ -10,7 +10,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 
 from imagegen.errors import FieldProblem, RequestError
-from imagegen.web.field_problems import field_problem, kind_of, shown, shown_name
+from imagegen.web.field_problems import field_problem, kind_of, one_line, shown, shown_name
 from imagegen.web.http import LONGEST_BODY, HttpError, Request
 from imagegen.web.json_body import EXAMPLE, read_json
 
@@ -34,6 +34,10 @@ def parse_body[Body: BaseModel](request: Request, model: type[Body]) -> Body:
             "the request with a Content-Length."
         )
         raise HttpError(411, "lengthRequired", message)
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    if encoding not in ("", "identity"):
+        message = f"Content-Encoding {one_line(encoding[:40])} is not supported. Send the body uncompressed."
+        raise HttpError(415, "unsupportedMediaType", message)
     if len(request.body) > LONGEST_BODY:
         message = f"The body has {len(request.body):,} bytes, the limit is {LONGEST_BODY:,}. Shorten it."
         raise HttpError(413, "payloadTooLarge", message)

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 from imagegen.generation import StartRequest, Status
 from imagegen.web.health import HealthBody
 from imagegen.web.http import ErrorBody
-from imagegen.web.legacy import LegacyAccepted, LegacyOperation, LegacyStartRequest
+from imagegen.web.legacy import VERSION_PATTERN, LegacyAccepted, LegacyOperation, LegacyStartRequest
 from imagegen.web.model_list import ModelList
 from imagegen.web.monitor import EndedBody, Monitor, MonitorList
 
@@ -67,7 +67,7 @@ def _parameter(place: str, name: str, description: str, *, required: bool = Fals
 _ONCE: Final = "Requests with the same value start one generation"
 ID: Final = _parameter("path", "id", "The id of the generation", required=True)
 _API_VERSION: Final = _parameter(
-    "query", "api-version", "2023-MM-DD-preview", required=True, pattern="^2023-[0-9]{2}-[0-9]{2}-preview$"
+    "query", "api-version", "2023-MM-DD-preview", required=True, pattern=f"^{VERSION_PATTERN}$"
 )
 _OPERATION_ID: Final = _parameter("header", "Operation-Id", _ONCE, minLength=1, format="uuid")
 _START: Final = (

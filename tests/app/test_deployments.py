@@ -145,9 +145,34 @@ def test_flux_deployment_with_another_name_needs_a_path() -> None:
     assert found.model_path == "flux-3"
 
 
-def test_other_apis_ignore_the_model_path() -> None:
-    [found] = read([{"name": "a", "api": "images", "modelPath": "flux-2-pro"}])
-    assert found.model_path is None
+def test_model_path_of_another_api_is_refused() -> None:
+    [problem] = problems([{"name": "a", "api": "images", "modelPath": "flux-2-pro"}])
+    assert problem == ("IMAGE_DEPLOYMENTS.0.modelPath: belongs to the API 'flux', but the api is 'images'. Remove it.")
+
+
+@pytest.mark.parametrize(
+    ("entry", "field"),
+    [
+        ({"name": "gpt\u2013image"}, "name"),
+        ({"name": "a", "deployment": "gpt\u2013image"}, "deployment"),
+        ({"name": "a", "endpoint": "https://a.example.com/openai/deployments/gpt\u2013image"}, "endpoint"),
+    ],
+)
+def test_character_outside_ascii_in_a_deployment_is_named(entry: dict[str, str], field: str) -> None:
+    [problem] = problems([{"api": "images", **entry}])
+    assert problem.startswith(
+        f"IMAGE_DEPLOYMENTS.0.{field}: has a name of a deployment that contains the character U+2013 (en dash). "
+    )
+
+
+def test_name_may_have_any_letters_beside_a_deployment() -> None:
+    [found] = read([{"name": "gr\u00f6\u00dfe", "api": "images", "deployment": "gpt-image-2"}])
+    assert (found.name, found.deployment) == ("gr\u00f6\u00dfe", "gpt-image-2")
+
+
+def test_list_may_have_a_byte_order_mark() -> None:
+    [found] = read('\ufeff[{"name": "a", "api": "images"}]')
+    assert found.name == "a"
 
 
 WHOLE = {"name": "a", "api": "images"}
@@ -157,10 +182,25 @@ FIELDS = "name, api, endpoint, deployment, apiVersion, apiKeySetting, modelPath"
 @pytest.mark.parametrize(
     ("entries", "expected"),
     [
-        ("s3cret", ": is not valid JSON (line 1 column 1). Correct it."),
-        ('[{"name": "s3cret", "api": "images"}', ": is not valid JSON (line 1 column 36). "),  # cut by shell quoting
+        ("s3cret", ": is not valid JSON (line 1 column 1). Check the quotes, commas and brackets there."),
+        (
+            '[{"name": "s3cret", "api": "images"}',
+            ": is not valid JSON (line 1 column 37). The end is missing. ",
+        ),  # cut by shell quoting
         ("[{'name': 's3cret'}]", ": has quotes that JSON does not know. Use double quotes "),  # Python's
         ("[{\u201cname\u201d: \u201cs3cret\u201d}]", ": has quotes that JSON does not know. Use double quotes "),
+        ('[{"name": "s3cret", "api": "images",}]', ": is not valid JSON (line 1 column 36). Remove the comma before "),
+        (
+            '[{"name": "s3cret", "api": }]',
+            ": is not valid JSON (line 1 column 28). A value is missing after the colon.",
+        ),
+        ('[{"name": "s3cret", "name": "b"}]', ": has the field 'name' twice in one object. Write it once."),
+        (
+            f'[{{"{"s3cret" * 4}": 1, "{"s3cret" * 4}": 1}}]',
+            ": has the field a text of 24 characters twice in one object.",
+        ),
+        ("[1e999]", ": has a number that is too large."),
+        ("[" * 1_000 + "]" * 1_000, ": is not valid JSON. It has too many levels of { or [."),
         ('"s3cret"', ': has quotes (") around its value. Remove them.'),
         ("'[]'", ": has quotes (') around its value. Remove them."),  # a shell's
         ("5", ": is not a JSON list. Use a list of objects."),
@@ -187,8 +227,11 @@ FIELDS = "name, api, endpoint, deployment, apiVersion, apiKeySetting, modelPath"
         ([WHOLE | {"modelPath": "../s3cret"}], ".0.modelPath: is not a part of a route. "),
         ([WHOLE | {"modelPath": "flux?s3cret"}], ".0.modelPath: is not a part of a route. "),
         # Control characters, which no editor shows.
-        ([WHOLE | {"name": "a\u0000s3cret"}], ".0.name: contains a control character. Remove it."),
-        ([WHOLE | {"deployment": "a\u200bs3cret"}], ".0.deployment: contains a control character. Remove it."),
+        ([WHOLE | {"name": "a\u0000s3cret"}], ".0.name: contains the invisible character U+0000. Remove it."),
+        (
+            [WHOLE | {"deployment": "a\u200bs3cret"}],
+            ".0.deployment: contains the invisible character U+200B (zero width space). Remove it.",
+        ),
         # A key as the name of a field.
         ([WHOLE | {"s3cret" * 4: 1}], f".0.(a text of 24 characters): is not a field of a deployment. Use {FIELDS}."),
         ([WHOLE | {"s3cret\n": 1}], f".0.(a text of 7 characters): is not a field of a deployment. Use {FIELDS}."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Callable
 
 import pytest
 
@@ -229,8 +230,20 @@ def test_main_key_goes_to_a_pasted_route_of_its_origin() -> None:
         ("images", "/openai/v1/responses", "", "d", ("'/responses'",)),
         ("images", "/v1/images/generations", "", "d", ("'/images/generations'",)),
         ("images", "/models/chat/completions?api-version=2024-05-01-preview", "", "d", ("'/chat/completions'",)),
-        ("images", "/openai/deployments/%00x", "", "d", ("a deployment in its route", "a control character")),
-        ("images", "/openai/deployments/a%7F", "", "d", ("a deployment in its route", "a control character")),
+        (
+            "images",
+            "/openai/deployments/%00x",
+            "",
+            "d",
+            ("a deployment in its route", "the invisible character U+0000"),
+        ),
+        (
+            "images",
+            "/openai/deployments/a%7F",
+            "",
+            "d",
+            ("a deployment in its route", "the invisible character U+007F"),
+        ),
         ("flux", "/providers/blackforestlabs/v1/a%20b", "", "d", ("a model path with characters that it cannot have",)),
     ],
 )
@@ -285,6 +298,34 @@ def test_main_endpoint_is_checked_with_a_list_too() -> None:
 
 def test_wrong_api_is_not_a_contradiction_too() -> None:
     assert problem(settings(f"{HOST}{FLUX}", "images") | {"AZURE_OPENAI_API": "chat"}).startswith("AZURE_OPENAI_API: ")
+
+
+PORTAL = "is the address of the portal. Copy the endpoint from Keys and Endpoint."
+
+
+@pytest.mark.parametrize("form", [settings, entry])
+@pytest.mark.parametrize(
+    ("pasted", "expected"),
+    [
+        ("https://portal.azure.com/#home", PORTAL),
+        ("https://ms.portal.azure.com/", PORTAL),
+        ("https://ai.azure.com/resource/overview?tid=1", PORTAL),
+        ("https://OAI.azure.com/portal", PORTAL),
+        ("https://api.openai.com/v1", "is the API of OpenAI, which is another service. "),
+        (f"{HOST}/anthropic/v1/messages", "has the path /anthropic/v1/messages, which is not "),
+        ("https://res.openai.azure.com/openai/v2", "has the path /openai/v2, which is not "),
+        ("https://res.openai.azure.com/v1", "has the path /v1, which is not "),
+        ("https://res.openai.azure.com/s3crets3crets3crets3cret", "has the path /..., which is not "),
+        (f"{HOST}/api/projects/p/x", "has the path /api/projects/p/x, which is not "),
+        (f"{HOST}?api-version=2024-10-21&x=1", "has 'x' in its query. Remove it: "),
+        (f"{HOST}?api-version=2024-99-99", "has an api-version in its query that is not an API version. "),
+        ("https://a.example.com, https://b.example.com", "has two URLs. Use one."),
+        ("https://a.example.com https://b.example.com", "has two URLs. Use one."),
+        ("https://a.example.com;https://b.example.com", "has two URLs. Use one."),
+    ],
+)
+def test_url_of_something_else_is_refused(form: Callable[..., dict[str, str]], pasted: str, expected: str) -> None:
+    assert problem(form(pasted, "images")).partition(": ")[2].startswith(expected)
 
 
 @pytest.mark.parametrize(

@@ -181,6 +181,7 @@ def test_storage_needs_a_connection_string_or_two_endpoints() -> None:
         ("AZURE_OPENAI_API", "s3cret"),
         ("AZURE_OPENAI_API_VERSION", "s3cret"),
         ("AZURE_OPENAI_API_VERSION", "2023-06-01-preview&s3cret"),
+        ("AZURE_OPENAI_API_VERSION", "2024-99-99"),
         ("OPERATION_LOCATION_ALLOWED_ORIGINS", "https://a.example.com,s3cret"),
         ("OPERATION_LOCATION_ALLOWED_ORIGINS", "https://a.example.com/s3cret"),
         ("POLL_SCHEDULE", "*/7 * * * *"),  # five fields, as in crontab
@@ -375,6 +376,89 @@ def test_key_may_have_any_characters_inside(key: str) -> None:
     assert settings.api_key
     assert settings.api_key.get_secret_value() == key
     assert [one.get_secret_value() for one in settings.compat_api_keys] == [key, "second key"]
+
+
+def key_problems(key: str) -> list[str]:
+    """What is said about a key in each of the three settings that can have one."""
+    entry = {"IMAGE_DEPLOYMENTS": '[{"name": "a", "api": "images", "apiKeySetting": "OWN_KEY"}]', "OWN_KEY": key}
+    return [
+        *problems(AZURE_OPENAI_API_KEY=key),
+        *problems(COMPAT_API_KEYS=f"first,{key},third"),
+        *problems(**entry),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "character"),
+    [
+        ("s3cret\u2013b", "U+2013 (en dash)"),
+        ("s3cret\u200bb", "U+200B (zero width space)"),
+        ("\ufeffs3cret", "U+FEFF (zero width no-break space)"),
+        ("s3cret\u00a0b", "U+00A0 (no-break space)"),
+        ("s3cret\u2026", "U+2026 (horizontal ellipsis)"),
+        ("s3cret\x01b", "U+0001"),
+        ("\u00e9s3cret", "U+00E9 (latin small letter e with acute)"),
+    ],
+)
+def test_key_has_printable_ascii_only(key: str, character: str) -> None:
+    found = key_problems(key)
+    assert len(found) == 3
+    for problem in found:
+        assert f" character {character}" in problem
+        assert "s3cret" not in problem
+
+
+@pytest.mark.parametrize(
+    "prefix", ["Bearer ", "bearer  ", "api-key: ", "API-KEY:", "Authorization: Bearer ", "Ocp-Apim-Subscription-Key: "]
+)
+def test_key_with_its_header_in_front_is_refused(prefix: str) -> None:
+    found = key_problems(f"{prefix}s3cret")
+    assert len(found) == 3
+    for problem in found:
+        assert f"has more than the key. Remove '{prefix}' in front." in problem
+        assert "s3cret" not in problem
+
+
+def test_commas_are_no_keys() -> None:
+    assert problems(COMPAT_API_KEYS=" , ,") == ["COMPAT_API_KEYS: has commas only. Write a key, or remove the setting."]
+
+
+def test_base_url_without_a_path_is_refused() -> None:
+    for url in ("https://images.example.com", "http://localhost:7191/"):
+        [problem] = problems(PUBLIC_BASE_URL=url)
+        assert problem.endswith("the routes of the app start with /api. Add /api.")
+    assert read_settings(NEEDED | {"PUBLIC_BASE_URL": "https://gw.example.com/images"})
+
+
+@pytest.mark.parametrize(
+    ("host", "is_accepted"),
+    [
+        ("192.168.1.2:7071", True),
+        ("10.0.0.1", True),
+        ("[fe80::1]:7071", True),
+        ("host.docker.internal:7071", True),
+        ("my-mac.local:7071", True),
+        ("localhost:7071", True),
+        ("8.8.8.8", False),
+        ("0.0.0.0:7071", False),
+        ("images.example.com", False),
+        ("10.0.0.1.example.com", False),
+        ("host.docker.internal.example.com", False),
+    ],
+)
+def test_http_base_url_stays_in_the_private_network(host: str, *, is_accepted: bool) -> None:
+    given = {"PUBLIC_BASE_URL": f"http://{host}/api"}
+    for local in ({}, {"WEBSITE_HOSTNAME": "localhost:7071"}):  # Core Tools sets it
+        if is_accepted:
+            assert read_settings(NEEDED | given | local).public_base_url == given["PUBLIC_BASE_URL"]
+        else:
+            [problem] = problems(**given, **local)
+            assert "uses http, which is accepted only for this machine (localhost) and its private network" in problem
+
+
+def test_http_base_url_is_refused_in_azure() -> None:
+    [problem] = problems(PUBLIC_BASE_URL="http://10.0.0.1/api", WEBSITE_HOSTNAME="me.azurewebsites.net")
+    assert "uses http, which is accepted only for this machine (localhost). Use https." in problem
 
 
 @pytest.mark.parametrize("version", ["v1", "V1"])

@@ -124,6 +124,8 @@ _BODIES = {
     "null": b"null",
     "a number": b"1e999",
     "NaN": b'{"prompt": "a thing", "n": NaN}',
+    "a NUL in a prompt": b'{"prompt": "a\\u0000b"}',
+    "an invisible prompt": b'{"prompt": "\\u00a0\\u200b"}',
     "infinity": b'{"prompt": "a thing", "n": 1e999}',
     "NaN and deep lists": b'{"a": NaN, "b": ' + b"[" * 100_000,
     "half a surrogate and deep lists": rb'{"a": "\ud800", "b": ' + b"[" * 100_000,
@@ -483,7 +485,7 @@ def test_prompt_of_any_script_is_kept_unchanged(quiet_stack: Stack) -> None:
     """Prompts that look hostile and are valid."""
     prompts = (
         "'; DROP TABLE x; --",
-        "<b>\u202e\u0000",
+        "<b>\u202e\u0007",
         "\U0001f6a2 корабль 船",
         "%C3%A9",
         "\\u0041 ${7*7} {{7*7}}",

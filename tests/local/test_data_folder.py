@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from local.data_folder import AlreadyRunningError, PortError, Ports, check_asked, exclusive
+from local.data_folder import AlreadyRunningError, FolderError, PortError, Ports, check_asked, exclusive
 
 
 @pytest.fixture
@@ -124,3 +124,11 @@ def test_asked_port_that_is_used_is_an_error(taken: int, free: int) -> None:
     check_asked(free)
     with pytest.raises(PortError, match=rf"^PORT={taken} cannot be used: Address already in use\. Choose another"):
         check_asked(taken)
+
+
+def test_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for parent in (Path("/proc/x"), tmp_path / "file" / "x"):
+        message = rf"^The folder {parent} cannot be used for the data: .+\. Name another"
+        with pytest.raises(FolderError, match=message), exclusive(parent / "azurite.lock"):
+            pass

@@ -9,7 +9,9 @@ from typing import Any, cast
 
 import pytest
 
+from imagegen.settings import read_settings
 from local.azurite import ACCOUNT_KEY
+from local.demo import main as demo
 from local.processes import ChildError, running, start
 from local.recovery import Unfinished
 from local.settings import EXAMPLE, LocalSettings, SettingsError, check, keys, port, read
@@ -161,9 +163,20 @@ def test_invalid_choice_of_keys_is_named() -> None:
 def test_greeting_has_the_function_key(key: str | None, words: str) -> None:
     host = cast("Any", None)
     stack = Stack("http://127.0.0.1:1/api", None, None, host, None, key)
-    text = greeting(Running(stack, settings(AZURE_OPENAI_ENDPOINT="https://a.example.com"), Path("data"), ("A note.",)))
+    [default] = read_settings(
+        {
+            "AzureWebJobsStorage": "UseDevelopmentStorage=true",
+            "AZURE_OPENAI_ENDPOINT": "https://a.example.com",
+            "AZURE_OPENAI_DEPLOYMENT": "gpt-image-2",
+            "POLL_SCHEDULE": "0 * * * * *",
+        }
+    ).deployments
+    text = greeting(
+        Running(stack, settings(AZURE_OPENAI_ENDPOINT="https://a.example.com"), Path("data"), default, ("A note.",))
+    )
     assert "The app         http://127.0.0.1:1/api/health " in text
     assert "https://a.example.com (AZURE_OPENAI_ENDPOINT of local.settings.json; no emulator)" in text
+    assert "Default model   gpt-image-2 (API 'images'); all models: http://127.0.0.1:1/api/models\n" in text
     assert "\nA note.\n" in text
     assert f"Function key    {words}" in text
     assert (f"-H 'x-functions-key: {FUNCTION_KEY}'" in text) is (key is not None)
@@ -296,3 +309,12 @@ def test_functions_host_can_be_core_tools(tmp_path: Path, monkeypatch: pytest.Mo
     with functions_host({"SETTING": "a setting"}, port=7099) as (base_url, host):
         assert base_url == "http://localhost:7099/api"
         host.wait_for(f"start --port in {ROOT}, a setting")
+
+
+@pytest.mark.parametrize("prompt", ["", " \t"])
+def test_demo_refuses_a_blank_prompt(
+    prompt: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PROMPT", prompt)
+    assert demo([]) == 1
+    assert "PROMPT is blank: write a prompt, or leave PROMPT out" in capsys.readouterr().err

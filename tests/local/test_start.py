@@ -10,14 +10,17 @@ import socket
 import subprocess
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import pytest
 import requests
 
 from imagegen.settings import Settings
 from local.processes import Child, running
+from local.settings import LocalSettings
 from local.stack import EVERY_MODEL, ROOT
+from local.start import Command, developer_stack
 from tests.e2e.conftest import result, start, until
 from tests.scripted_server import ScriptedServer
 
@@ -102,6 +105,7 @@ def test_own_server_of_the_environment_is_used(tmp_path: Path, server: ScriptedS
         assert f"make start is already running (pid {child.pid}) with the data in {data}." in refused(data)
         port = base.rpartition(":")[2].partition("/")[0]
         assert f"PORT={port} cannot be used: Address already in use." in refused(tmp_path / "other", PORT=port)
+        assert "The folder /proc/x cannot be used for the data: " in refused(data, DATA="/proc/x")
         assert "DATA=~nouser/x names a user that does not exist." in refused(data, DATA="~nouser/x")
 
         os.kill(azurite_of(child), signal.SIGKILL)
@@ -126,3 +130,30 @@ def test_invalid_settings_are_sentences(tmp_path: Path) -> None:
     for name in ("IMAGE_DEPLOYMENTS", "RETENTION_DAYS", "AZURE_OPENAI_ENDPOINT"):
         assert f"\n  {name}: " in printed
     assert not (tmp_path / "data" / "azurite").exists()
+
+
+def test_port_that_is_used_after_the_choice_is_chosen_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ExitStack() as stack:
+        services = ("blobs", "emulator", "app")
+        ports = {
+            name: stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for name in services
+        }
+        settings = environment(tmp_path, KEYS="")
+        (tmp_path / "ports.json").write_text(json.dumps(ports))
+        raced: set[int] = set()
+
+        def is_free_at_first(port: int) -> bool:
+            is_first = port not in raced
+            raced.add(port)
+            return is_first
+
+        monkeypatch.setattr("local.data_folder.is_free", is_free_at_first)
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+        asked = LocalSettings(ROOT / "local.settings.json", settings)
+        running = stack.enter_context(developer_stack(asked, Command(tmp_path, None, None)))
+        assert requests.get(f"{running.stack.base_url}/health", timeout=30).status_code == 200
+        for name, port in ports.items():
+            assert f"Port {port} ({name}) is in use by another program, so a free port is used." in "".join(
+                running.notes
+            )

@@ -219,7 +219,11 @@ def test_invalid_fields_are_refused_before_the_call(api: DirectApi, fields: dict
             "655,360 to 8,294,400 pixels in all. Use one of these.")),
         (FLUX, {"size": "100x100"}, ("size: 100x100; 'ours' accepts auto, or WIDTHxHEIGHT with each side 256 to 2,048 "
             "pixels, a multiple of 16. Use one of these.")),
-        (MAI, {"size": "512x512"}, ("size: 512x512; 'ours' accepts auto, or WIDTHxHEIGHT with each side 768 to 1,365 "
+        (V1, {"size": "800x800"}, ("size: 800x800 has 640,000 pixels; at least 655,360 are needed. 'ours' accepts "
+            "auto, 1024x1024, 1024x1536, 1536x1024, or WIDTHxHEIGHT with each side 16 to 3,840 pixels, a multiple of "
+            "16, the long side at most 3 times the short one, 655,360 to 8,294,400 pixels in all. Use one of these.")),
+        (MAI, {"size": "512x512"}, ("size: 512x512 has a side of 512 pixels; at least 768 are needed. 'ours' accepts "
+            "auto, or WIDTHxHEIGHT with each side 768 to 1,365 "
             "pixels, at most 1,048,576 pixels in all. Use one of these.")),
         (V1, {"output_compression": 50},
             "output_compression: needs output_format 'jpeg'. Set output_format, or leave this out."),

@@ -37,7 +37,7 @@ BY_CONSTRAINT = {
     ("int", "le"): "less_than_equal",
     ("dict", "max_length"): "too_long",
 }
-OF_FUNCTION = {"_not_blank": {"blank"}, "_whole": set[str](), "RequestBody._without_nulls": set[str]()}
+OF_FUNCTION = {"_not_blank": {"blank", "nul"}, "_whole": set[str](), "RequestBody._without_nulls": set[str]()}
 """What our validators raise. A new validator needs a row."""
 NO_CONSTRAINT = {
     *("type", "strict", "ref", "metadata", "serialization", "schema", "fields", "cls", "config", "model_name"),

@@ -152,10 +152,19 @@ def test_null_is_left_out(name: str) -> None:
     assert harness.asked[0] == harness.asked[1]
 
 
+@pytest.mark.parametrize("name", ["API-VERSION", "Api-Version"])
+def test_name_of_the_version_has_any_case(name: str) -> None:
+    request = Request("POST", "https://x", HEADERS, {name: VERSION}, {}, b'{"prompt": "x"}')
+    response = answer(request, Harness().legacy.submit)
+    assert response.status == 202
+    assert response.headers["operation-location"].endswith(f"?api-version={VERSION}")
+
+
 @pytest.mark.parametrize(
     ("version", "message"),
     [
         ("2024-02-01", 'api-version: "2024-02-01"; use 2023-MM-DD-preview, such as 2023-06-01-preview'),
+        ("2023-13-99-preview", 'api-version: "2023-13-99-preview"; use 2023-MM-DD-preview'),
         ("", "api-version: is missing; use 2023-MM-DD-preview, such as 2023-06-01-preview"),
     ],
 )

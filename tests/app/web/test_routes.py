@@ -183,7 +183,7 @@ def test_default_timeout_is_the_setting(harness: Harness) -> None:
     "body",
     [
         {"prompt": "x" * 32_000},
-        {"prompt": "\U0001f5fc \u0000 \u202e"},
+        {"prompt": "\U0001f5fc \u0007 \u202e"},
         {"prompt": "x", "n": 1},
         {"prompt": "x", "n": 10},
         {"prompt": "x", "size": "auto"},
@@ -214,6 +214,8 @@ def test_every_field_of_the_contract_is_accepted(harness: Harness, body: dict[st
         ({"prompt": ["x"]}, "prompt", "prompt: […] is a list; use text of"),
         ({"prompt": ""}, "prompt", 'prompt: ""; use text of 1 to'),
         ({"prompt": " \n\t\u2003"}, "prompt", "prompt: contains only white space. Send text of 1 to"),
+        ({"prompt": "\u00a0\u200b\ufeff"}, "prompt", "prompt: contains only white space. Send text of 1 to"),
+        ({"prompt": "a\0b"}, "prompt", "prompt: contains the character U+0000 (NUL)"),
         ({"prompt": "x" * 32_001}, "prompt", "prompt: has 32,001 characters; use text of 1 to 32,000 characters."),
         ({"prompt": "x", "n": 0}, "n", "n: 0; use 1 to 10."),
         ({"prompt": "x", "n": 11}, "n", "n: 11; use 1 to 10."),
@@ -225,7 +227,12 @@ def test_every_field_of_the_contract_is_accepted(harness: Harness, body: dict[st
         ({"prompt": "x", "n": 10**300}, "n", f"n: 1{'0' * 39}…; use 1 to 10."),
         ({"prompt": "x", "n": -(10**30)}, "n", "; use 1 to 10."),
         ({"prompt": "x", "size": "big"}, "size", 'size: "big"; use WIDTHxHEIGHT, such as 1024x1024.'),
-        ({"prompt": "x", "size": "1024X1024"}, "size", "; use WIDTHxHEIGHT"),
+        ({"prompt": "x", "size": "1024X1024"}, "size", "; use WIDTHxHEIGHT, such as 1024x1024. Write a lower-case x"),
+        ({"prompt": "x", "size": "1024\u00d71024"}, "size", "Write a lower-case x, without blanks."),
+        ({"prompt": "x", "size": "1024 x 1024"}, "size", "Write a lower-case x, without blanks."),
+        ({"prompt": "x", "size": "AUTO"}, "size", 'size: "AUTO"; write auto in lower case.'),
+        ({"prompt": "x", "size": "0x0"}, "size", 'size: "0x0"; use WIDTHxHEIGHT, such as 1024x1024, with 10 to 99,999'),
+        ({"prompt": "x", "size": "99999999x1"}, "size", "with 10 to 99,999 pixels a side"),
         ({"prompt": "x", "size": "0x1024"}, "size", "; use WIDTHxHEIGHT"),
         ({"prompt": "x", "size": "1024x1024\n"}, "size", r'size: "1024x1024\n"; use WIDTHxHEIGHT'),
         ({"prompt": "x", "size": "\u0661024x1024"}, "size", "; use WIDTHxHEIGHT"),  # an Arabic-Indic digit
@@ -788,3 +795,21 @@ def test_untrusted_host_is_503_and_starts_nothing(harness: Harness, url: str) ->
     assert (response.status, error_of(response)["code"]) == (503, "configurationInvalid")
     assert "PUBLIC_BASE_URL" in error_of(response)["message"]
     assert harness.asked == []
+
+
+def test_local_host_is_503_with_the_setting_to_use(harness: Harness) -> None:
+    harness.settings = {"PUBLIC_BASE_URL": ""}
+    message = error_of(harness.post(url="http://host.docker.internal:7071/api/generations"))["message"]
+    assert message.endswith("such as PUBLIC_BASE_URL=http://host.docker.internal:7071/api")
+    harness.settings = {"PUBLIC_BASE_URL": message.partition("PUBLIC_BASE_URL=")[2]}
+    response = harness.post(url="http://host.docker.internal:7071/api/generations")
+    assert response.headers["Location"].startswith("http://host.docker.internal:7071/api/generations/")
+
+
+def test_compressed_body_is_415(harness: Harness) -> None:
+    response = harness.post(headers={"content-encoding": "gzip"})
+    assert (response.status, error_of(response)["message"]) == (
+        415,
+        "Content-Encoding gzip is not supported. Send the body uncompressed.",
+    )
+    assert harness.post(headers={"content-encoding": "identity"}).status == 202
