@@ -43,7 +43,11 @@ _VERSION: Final = re.compile(r"2023-\d\d-\d\d-preview")
 class LegacyStartRequest(RequestBody):
     """The body of a submit."""
 
-    prompt: NotBlank = Field(min_length=1, max_length=LIMITS.longest_prompt, json_schema_extra={"pattern": r"\S"})
+    prompt: NotBlank = Field(
+        min_length=1,
+        max_length=LIMITS.longest_prompt,
+        json_schema_extra={"pattern": r"^[^\u0000]*[^\s\u0000][^\u0000]*$"},
+    )
     n: Whole = Field(default=1, ge=1, le=LIMITS.most_images)
     size: Literal["256x256", "512x512", "1024x1024"] | None = Field(
         default=None, json_schema_extra={"default": DEFAULT_SIZE}

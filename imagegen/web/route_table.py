@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 from imagegen.generation import StartRequest, Status
 from imagegen.web.health import HealthBody
 from imagegen.web.http import ErrorBody
-from imagegen.web.legacy import LegacyAccepted, LegacyOperation, LegacyStartRequest
+from imagegen.web.legacy import VERSION_PATTERN, LegacyAccepted, LegacyOperation, LegacyStartRequest
 from imagegen.web.model_list import ModelList
 from imagegen.web.monitor import EndedBody, Monitor, MonitorList
 
