@@ -9,7 +9,7 @@ from typing import Final
 
 from imagegen.generation import FailedImage, Generation, GenerationError, Status, StoredImage
 from imagegen.lifecycle import backoff
-from imagegen.upstream.protocol import Accepted, Missing, Throttle, Unavailable, Working
+from imagegen.upstream.protocol import Accepted, Lost, Missing, Throttle, Unavailable, Working
 
 CALL_CLAIM: Final = timedelta(seconds=90)
 """Lifetime of a claim to call. Its worker renews it every 30 s; after a crash the timer takes over within 90 s."""
@@ -21,6 +21,10 @@ MISSING_POLLS: Final = 5
 MISSING_TIME: Final = timedelta(seconds=30)
 """An operation is gone after this many polls with 404, over at least this time. A gateway that restarts answers 404,
 and so does the service right after a submit."""
+
+_LOST_WAITS: Final = (10.0, 60.0)
+"""Seconds before a lost call is repeated, the first and the second time. Three calls in a few seconds would all fail in
+the same short outage of a gateway, and each may be billed."""
 
 _STRANDED_WAIT: Final = timedelta(seconds=60)
 
@@ -125,14 +129,20 @@ def claim_renewed(generation: Generation, now: datetime) -> Generation:
     return generation.changed(due=now + CALL_CLAIM)
 
 
-def call_lost(generation: Generation, now: datetime, *, jitter: float) -> Generation:
+def call_lost(generation: Generation, outcome: Lost, now: datetime, *, jitter: float) -> Generation:
     """The response of a call was lost. The service may have billed it."""
-    return _retry_later(generation, "lost response", None, now, jitter).changed(lost_calls=generation.lost_calls + 1)
+    # Half of the time that is left: a short deadline must leave room for the repeated call.
+    left = (generation.deadline - now).total_seconds() / 2
+    wait = min(left, _LOST_WAITS[min(generation.lost_calls, len(_LOST_WAITS) - 1)])
+    later = _retry_later(generation, outcome.cause, wait, now, jitter)
+    return later.changed(lost_calls=generation.lost_calls + 1)
 
 
 def claim_expired(generation: Generation) -> Generation:
     """The worker of the call crashed: count a lost call, drop its claim."""
-    return generation.changed(calling=False, claim=None, lost_calls=generation.lost_calls + generation.calling)
+    fault = "the worker stopped during the call" if generation.calling else generation.fault
+    lost = generation.lost_calls + generation.calling
+    return generation.changed(calling=False, claim=None, fault=fault, lost_calls=lost)
 
 
 def stranded(generation: Generation, now: datetime) -> Generation:
@@ -208,15 +218,24 @@ def model_removed(generation: Generation, now: datetime) -> Generation:
     return failed(generation, GenerationError(code="modelRemoved", message=message), now)
 
 
-def outcome_unknown(generation: Generation, now: datetime) -> Generation:
+def outcome_unknown(generation: Generation, now: datetime, *, cause: str) -> Generation:
+    """Fail: the images of a lost call may exist, and the call is not repeated.
+
+    Parameters
+    ----------
+    cause
+        Why not, in words that follow "The app did not call again".
+    """
     lost = generation.lost_calls
     calls = "The response of the call was lost" if lost == 1 else f"The responses of {lost} calls were lost"
     it = "it" if lost == 1 else "each of them"
     message = (
-        f"{calls}, and the image service may have billed {it}. The app did not call again (REPEAT_LOST_CALLS=false, "
-        "three lost responses, or the deadline). Start a new generation to get the images."
+        f"{calls}, and the image service may have billed {it}. The app did not call again {cause}. "
+        "Start a new generation to get the images."
     )
-    return ended(generation, Status.FAILED, GenerationError(code="outcomeUnknown", message=message), now)
+    inner = {"message": generation.fault} if generation.fault else None
+    error = GenerationError(code="outcomeUnknown", message=message, innererror=inner)
+    return ended(generation, Status.FAILED, error, now)
 
 
 def is_given_up(generation: Generation, now: datetime) -> bool:

@@ -257,7 +257,7 @@ def transition(  # noqa: C901 - the table: one case for each pair
         case State.CALLING, Answered():
             return Step(generation, Take(outcome))
         case State.CALLING, Lost():
-            return Step(changes.call_lost(generation, now, jitter=jitter), Rest())
+            return Step(changes.call_lost(generation, outcome, now, jitter=jitter), Rest())
         case State.CALLING, Copied():
             taken = changes.copied(generation.changed(usage=outcome.usage), outcome.results, now)
             return Step(taken, Finish())
@@ -287,8 +287,8 @@ def _begin(generation: Generation, due: DueForPolled | DueForDirect, now: dateti
     generation = changes.claim_expired(generation)
     lost = generation.lost_calls
     late = now >= generation.deadline
-    if lost >= MOST_LOST_CALLS or (lost and (late or not due.repeat_lost_calls)):
-        return Step(changes.outcome_unknown(generation, now), Finish())
+    if lost and (cause := _end_of_calls(lost, late=late, repeat=due.repeat_lost_calls)):
+        return Step(changes.outcome_unknown(generation, now, cause=cause), Finish())
     if late:
         return Step(changes.past_deadline(generation, now), Finish())
     if isinstance(due, DueForDirect) and not due.has_minutes:
@@ -298,6 +298,15 @@ def _begin(generation: Generation, due: DueForPolled | DueForDirect, now: dateti
     if isinstance(due, DueForDirect):
         return Step(changes.call_claimed(generation, now, claim=claim), Call())
     return Step(generation, Submit())
+
+
+def _end_of_calls(lost: int, *, late: bool, repeat: bool) -> str | None:
+    """Why lost calls are not repeated; None if the next call may be made."""
+    if not repeat:
+        return "because the app has the setting REPEAT_LOST_CALLS=false"
+    if lost >= MOST_LOST_CALLS:
+        return f"after {lost} lost responses"
+    return "because the deadline (timeoutSeconds) had passed" if late else None
 
 
 def _copy(generation: Generation, produced: Produced, now: datetime, claim: str) -> Step:

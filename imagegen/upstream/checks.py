@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from imagegen.deployments import Deployment
 from imagegen.upstream.protocol import CheckProblem
 from imagegen.upstream.response import NoResponseError, UpstreamResponse
-from imagegen.upstream.session import UpstreamSession
+from imagegen.upstream.session import UnsendableError, UpstreamSession
 from imagegen.urls import AZURE_HOSTS
 
 _NO_OPERATION: Final = "00000000-0000-0000-0000-000000000000"
@@ -71,6 +71,8 @@ def _send(
     """The response, or the problem of the network, the credential or the service."""
     try:
         response = session.send("GET", url, event="upstream.checked", generation_id=generation_id)
+    except UnsendableError as error:
+        return CheckProblem(f"the '{deployment.api}' API: {error}")
     except NoResponseError as error:
         return CheckProblem(f"the '{deployment.api}' API is out of reach: {error}. Check its endpoint in the settings.")
     problem = response.health_problem

@@ -38,14 +38,15 @@ from imagegen.upstream.protocol import (
     Throttled,
     Unavailable,
 )
-from imagegen.upstream.refusals import refusal, throttle_of
+from imagegen.upstream.refusals import refusal, throttle_of, unsendable
 from imagegen.upstream.response import NoResponseError, UpstreamResponse
-from imagegen.upstream.service_errors import read_refused_image
+from imagegen.upstream.service_errors import read_error_without_images, read_refused_image
 from imagegen.upstream.session import (
     NotSentError,
     ResponseTooLongError,
     TemporaryFileError,
     UndecodableError,
+    UnsendableError,
     UpstreamSession,
 )
 
@@ -67,6 +68,8 @@ _PARSER: Final[dict[str, Any]] = {
 }
 _LIKELY_IMAGE: Final = 20 * 2**20
 """Bytes. The largest images of these models have about this size; MAX_IMAGE_BYTES allows more."""
+_LONGEST_ERROR: Final = 1 << 16
+"""Bytes of a response without images that are read for an error."""
 _NO_ROOM_SECONDS: Final = 10.0
 """Wait of a call that has no room on the temporary disk."""
 
@@ -161,6 +164,8 @@ class DirectUpstream:
             if response.status == 200:
                 return _answered(spool, response, room)
             return _outcome(response, self._api.not_found)
+        except UnsendableError as error:
+            return unsendable(error)
         except NotSentError as error:
             return Unavailable(str(error))
         except ResponseTooLongError as error:
@@ -217,10 +222,11 @@ def _answered(
     except (ijson.JSONError, ValueError, RecursionError):
         return _incomprehensible(response)
     if count == 0:
+        spool.seek(start)
+        refused = ImageRefused(read_error_without_images(spool.read(_LONGEST_ERROR), response.mask))
         spool.close()
         room.release()
-        error = GenerationError(code="noImages", message="The response of the image service holds no image.")
-        return Answered((ImageRefused(error),))
+        return Answered((refused,))
     return Answered(_images(spool, start, room, response.mask), usage=usage or None)
 
 
@@ -244,7 +250,7 @@ def _skip_byte_order_mark(spool: SpooledTemporaryFile[bytes]) -> int:
 
 def _incomprehensible(response: UpstreamResponse) -> Ended:
     """The end of a generation whose call was answered, and perhaps billed, with something else than images."""
-    return _unusable(f"{response.status} with {response.media_type}")
+    return _unusable(f"{response.status} with {response.kind}")
 
 
 def _unusable(answer: str) -> Ended:
@@ -306,7 +312,7 @@ def _outcome(response: UpstreamResponse, not_found: NotFoundCauses) -> Ended | T
         return Unavailable(f"status {status}", retry_after, response.code)
     if status in (408, 499) or (status >= 500 and status not in _UNSUPPORTED):
         # A proxy or a front door stopped waiting. The service may have continued, and bills the images.
-        return Lost(f"status {status}")
+        return Lost(f"status {status}", response.sentence)
     if status < 400:
         return _incomprehensible(response)
     return Ended(Status.FAILED, refusal(response, not_found))

@@ -69,7 +69,14 @@ def _escaped_forms(character: str) -> str:
     if character.isalnum():
         return re.escape(character)
     number = ord(character)
-    escaped = (quote(character, safe=""), escape(character), f"&#{number};", f"&#x{number:x};", f"\\u{number:04x}")
+    # A setting that is not UTF-8 has lone surrogates, which `quote` could not encode.
+    escaped = (
+        quote(character, safe="", errors="surrogatepass"),
+        escape(character),
+        f"&#{number};",
+        f"&#x{number:x};",
+        f"\\u{number:04x}",
+    )
     return f"(?:{'|'.join(map(re.escape, (*escaped, f'\\{character}', character)))})"
 
 

@@ -49,12 +49,12 @@ def endpoint_cause(deployment: Deployment, *, example: str) -> str:
     return f"The endpoint (AZURE_OPENAI_ENDPOINT, or endpoint in IMAGE_DEPLOYMENTS): {shape} {example}."
 
 
-def version_cause(deployment: Deployment, *, examples: str) -> str:
+def version_cause(deployment: Deployment, *, examples: str, optional: bool = False) -> str:
     """The service does not have this API version on this route."""
-    stated = f"is '{deployment.api_version}'" if deployment.api_version else "is not set"
-    return (
-        f"The API version (AZURE_OPENAI_API_VERSION, or apiVersion in IMAGE_DEPLOYMENTS): it {stated}; use {examples}."
-    )
+    place = "The API version (AZURE_OPENAI_API_VERSION, or apiVersion in IMAGE_DEPLOYMENTS)"
+    if deployment.api_version is None:
+        return f"{place}: it is not set, which is right for Azure. If your gateway needs a date, set {examples}."
+    return f"{place}: it is '{deployment.api_version}'; use {examples}{', or leave it out' if optional else ''}."
 
 
 def asked(method: str | None, url: str) -> str:

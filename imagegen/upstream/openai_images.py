@@ -86,7 +86,7 @@ def _dalle(deployment: Deployment, url: str) -> DirectApi:
 
 def _not_found(deployment: Deployment) -> NotFoundCauses:
     endpoint = endpoint_cause(deployment, example="https://RESOURCE.openai.azure.com")
-    version = version_cause(deployment, examples="2025-04-01-preview (with its suffix), or leave it out")
+    version = version_cause(deployment, examples="2025-04-01-preview (with its suffix)", optional=True)
     dated = deployment.api_version not in (None, "preview", "latest")
     return NotFoundCauses(
         route=(version, endpoint) if dated else (endpoint, version),

@@ -30,10 +30,10 @@ from imagegen.upstream.protocol import (
     Unavailable,
     Working,
 )
-from imagegen.upstream.refusals import refusal, throttle_of
+from imagegen.upstream.refusals import refusal, throttle_of, unsendable
 from imagegen.upstream.response import NoResponseError, UpstreamResponse
 from imagegen.upstream.service_errors import read_error, read_refused_image
-from imagegen.upstream.session import UpstreamSession
+from imagegen.upstream.session import UnsendableError, UpstreamSession
 from imagegen.urls import origin_of
 
 LIMITS: Final = Limits(
@@ -97,6 +97,8 @@ class OperationsUpstream:
                 json=_body(generation.request),
             )
             return self._submitted(response)
+        except UnsendableError as error:
+            return unsendable(error)
         except NoResponseError as error:
             return Unavailable(str(error))
 

@@ -95,6 +95,8 @@ class _WithoutEffect:
     """Seconds; None if the service gave no time."""
     code: str | None = None
     """The service's code, such as ``insufficient_quota``: 1 to 100 of ``A-Za-z0-9_.-``; None if it stated none."""
+    sentence: str | None = field(default=None, compare=False)
+    """The start of its reason, for a reader: one printable line, masked; None if it stated none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,8 @@ class Throttled(_WithoutEffect):
     @property
     def cause(self) -> str:
         """What the record, the log and the caller read, after "Throttled by the image service:"."""
-        return self.code or self.reason
+        # The sentence of a policy ends with a dot, and the reader goes on with "; next try".
+        return self.code or (self.sentence or self.reason).removesuffix(".")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +142,13 @@ class Lost:
     """The request may have reached the service, but no answer came. The call may have been billed."""
 
     reason: str
+    sentence: str | None = field(default=None, compare=False)
+    """The start of the reason that a gateway gave, for a reader: one printable line, masked; None without one."""
+
+    @property
+    def cause(self) -> str:
+        """What the record and the caller read, after "The last problem:"."""
+        return f"{self.reason}: {self.sentence}" if self.sentence else self.reason
 
 
 @dataclass(frozen=True, slots=True)

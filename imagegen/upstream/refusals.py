@@ -6,11 +6,10 @@ import re
 from datetime import datetime
 from typing import Final
 
-from imagegen.generation import GenerationError
+from imagegen.generation import GenerationError, Status
 from imagegen.upstream.not_found import NotFoundCauses
-from imagegen.upstream.protocol import Throttled
+from imagegen.upstream.protocol import Ended, Throttled
 from imagegen.upstream.response import UpstreamResponse, inner_error
-from imagegen.upstream.service_errors import NO_REASON
 from imagegen.upstream.waits import POLICY_SENTENCE
 
 _BLOCKED_SECONDS: Final = 300.0
@@ -42,18 +41,20 @@ def throttle_of(response: UpstreamResponse, now: datetime) -> Throttled | None:
         return None
     error, code, retry_after = response.error, response.code, response.retry_after(now)
     if status == 429:
-        return Throttled("status 429", retry_after, code)
+        return Throttled("status 429", retry_after, code, response.sentence)
     if error.code == "contentFilter":
         return None
     if status == 403 and _BLOCKED.match(error.message):
         # The service blocks the whole resource, and every call would extend the block.
-        return Throttled("temporarily blocked", max(_BLOCKED_SECONDS, retry_after or 0), code)
+        return Throttled("temporarily blocked", max(_BLOCKED_SECONDS, retry_after or 0), code, response.sentence)
     states_quota = re.sub(r"[_-]", "", code or "").lower() in _QUOTA_CODES
     # A missing role or a network rule has no such header: only a quota does.
     states_time = response.retry_after_header(now) is not None or POLICY_SENTENCE.match(error.message)
     by_gateway = status == 403 and states_time and not _REFUSAL_CODES.search(code or "")
     # A wait of 0 would repeat the request at once: then the pause grows with each throttle.
-    return Throttled(f"status {status}", retry_after or None, code) if states_quota or by_gateway else None
+    if not (states_quota or by_gateway):
+        return None
+    return Throttled(f"status {status}", retry_after or None, code, response.sentence)
 
 
 def refusal(response: UpstreamResponse, not_found: NotFoundCauses) -> GenerationError:
@@ -65,6 +66,9 @@ def refusal(response: UpstreamResponse, not_found: NotFoundCauses) -> Generation
         return configuration_error
     if status in (400, 422):
         return error.model_copy(update={"code": "invalidPayload", "innererror": inner_error(error)})
-    if error.code == f"http{status}" and error.message != NO_REASON:
-        return error.model_copy(update={"innererror": inner_error(error)})
-    return error
+    return response.final_error() if error.code == f"http{status}" else error
+
+
+def unsendable(error: Exception) -> Ended:
+    """The end of a generation whose request HTTP cannot express: a repetition would fail in the same way."""
+    return Ended(Status.FAILED, GenerationError(code="configurationInvalid", message=str(error)))

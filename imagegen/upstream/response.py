@@ -6,6 +6,7 @@ import re
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import urljoin, urlsplit
 
 from imagegen.generation import GenerationError
 from imagegen.upstream.masking import Mask, mask_secrets
@@ -21,6 +22,7 @@ _OWN_TYPES: Final = frozenset({"server_error", "overloaded_error"})
 """Types of the errors of OpenAI and Foundry that mean: the service failed itself."""
 _TRANSPORT_WORDS: Final = re.compile(r"connect|time-?d?[_-]?out|gateway|upstream|backend|proxy", re.IGNORECASE)
 """Words in the code of a gateway or client library that lost the service's response."""
+_HOST: Final = re.compile(r"[a-z0-9.-]{1,253}")
 _MEDIA_TYPE: Final = re.compile(r"[a-z0-9.+-]{1,60}/[a-z0-9.+-]{1,60}")
 _KEY_OR_ROLE: Final = (
     "Check the key of the deployment (AZURE_OPENAI_API_KEY, or apiKeySetting in IMAGE_DEPLOYMENTS); without a key, the "
@@ -29,12 +31,24 @@ _KEY_OR_ROLE: Final = (
 _ROLE_OR_NETWORK: Final = (
     "Check the role of the app's identity on the image service, and the network rules of that service."
 )
+_NETWORK_OR_POLICY: Final = (
+    "Check the network rules and the firewall of the image service, whether it allows keys, and the policies of a "
+    "gateway before it."
+)
 _CONFIGURATION_ERRORS: Final = {
     401: ("upstreamUnauthorized", _KEY_OR_ROLE),
     403: ("upstreamForbidden", _ROLE_OR_NETWORK),
     404: ("upstreamNotFound", "Check the causes, the likeliest first:"),
 }
 """Statuses that an operator must correct, in the settings or in Azure: the error code, and what to check."""
+_ENDPOINT_OR_GATEWAY: Final = "Check the endpoint and the API in the settings, and the policies of a gateway before it."
+_HINTS: Final = {
+    405: "Check the endpoint and the API in the settings, and whether a gateway allows this method.",
+    413: "Check the limit of a gateway for the length of a request, or shorten the prompt.",
+}
+"""What to check after other statuses."""
+_SENTENCE: Final = 100
+"""Characters of a reason in a log and in `statusMessage`."""
 
 
 class NoResponseError(Exception):
@@ -48,13 +62,17 @@ class UpstreamResponse:
     ----------
     mask
         Removes secrets from the texts of errors. `json` is not masked: the URLs of images are secrets.
+    has_key
+        Whether the request had a key; otherwise it had a token of the app's identity.
     """
 
-    def __init__(self, response: Response, body: bytes, mask: Mask = mask_secrets) -> None:
+    def __init__(self, response: Response, body: bytes, mask: Mask = mask_secrets, *, has_key: bool = False) -> None:
         self.status = response.status_code
         self.headers = response.headers
         self.mask = mask
         self._asked = asked(response.request.method, response.url)
+        self._url = response.url
+        self._has_key = has_key
         self._body = body
 
     @property
@@ -67,6 +85,18 @@ class UpstreamResponse:
         """Of the body, for a message."""
         stated = self.headers.get("content-type", "").partition(";")[0].strip().lower()
         return stated if _MEDIA_TYPE.fullmatch(stated) else "no content type"
+
+    @property
+    def kind(self) -> str:
+        """A redirect and its host, or the type of the body, for a message."""
+        location = self.headers.get("location", "")
+        if not (300 <= self.status < 400 and location):
+            return self.media_type
+        try:
+            host = self.mask(urlsplit(urljoin(self._url, location)).hostname or "")
+        except ValueError:
+            host = ""
+        return f"a redirect to {host}" if _HOST.fullmatch(host) else "a redirect"
 
     @property
     def has_length(self) -> bool:
@@ -142,7 +172,7 @@ class UpstreamResponse:
         """The error with a hint for the operator, on status 401, 403 or 404; None on any other status."""
         if self.status not in _CONFIGURATION_ERRORS:
             return None
-        code, hint = _CONFIGURATION_ERRORS[self.status]
+        code, hint = _CONFIGURATION_ERRORS[self.status][0], self._hint
         stated = self.error
         message = f"The image service answered {self.status} ({stated.code}). {hint}"
         if self.status == 404:
@@ -150,11 +180,37 @@ class UpstreamResponse:
             message = self.mask(message + not_found.in_order(stated))
         return GenerationError(code=code, message=message, innererror=inner_error(stated))
 
+    def final_error(self) -> GenerationError:
+        """The error of a status that ends the generation, if the service gave no code of its own."""
+        stated = self.error
+        if 300 <= self.status < 400:
+            answer, hint = f"{self.status} with {self.kind}", "Check the endpoint; a gateway may ask for a sign-in."
+        else:
+            answer, hint = str(self.status), _HINTS.get(self.status, _ENDPOINT_OR_GATEWAY)
+        message = self.mask(f"The image service answered {answer} to {self._asked}. {hint}")
+        inner = None if stated.message == NO_REASON else inner_error(stated)
+        return GenerationError(code=stated.code, message=message, innererror=inner)
+
+    @property
+    def _hint(self) -> str:
+        if self.status == 403 and self._has_key:
+            return _NETWORK_OR_POLICY
+        return _CONFIGURATION_ERRORS[self.status][1]
+
+    @property
+    def sentence(self) -> str | None:
+        """The start of the reason as one printable line, masked; None without a reason."""
+        if self.error.message == NO_REASON:
+            return None
+        printable = "".join(one if one.isprintable() else " " for one in self.error.message)
+        line = " ".join(printable.split())
+        return line if len(line) <= _SENTENCE else f"{line[:_SENTENCE].rstrip()}…"
+
     @property
     def health_problem(self) -> str | None:
         """The problem that the answer to a health check shows: the credential (401, 403) or the service (5xx)."""
         if self.status in (401, 403):
-            return f"the service answered {self.status}. {_CONFIGURATION_ERRORS[self.status][1]}"
+            return f"the service answered {self.status}. {self._hint}"
         return f"the service answered {self.status}" if self.status >= 500 else None
 
     def retry_after_header(self, now: datetime) -> float | None:

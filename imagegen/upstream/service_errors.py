@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 
 from imagegen.generation import GenerationError
 from imagegen.upstream.masking import Mask, mask_secrets, masked
-from imagegen.upstream.reasons import reason_of
+from imagegen.upstream.reasons import parse_json, reason_of
 
 NO_REASON: Final = "The image service gave no reason."
 LONGEST_REASON: Final = 500
@@ -21,6 +21,7 @@ _FILTER_CODES: Final = frozenset(
     {
         "contentfilter",
         "content_filter",
+        "content_policy",
         "content_policy_violation",
         "moderation_blocked",
         "responsibleaipolicyviolation",
@@ -67,6 +68,18 @@ def read_refused_image(item: dict[str, Any], *, default_code: str, mask: Mask = 
     return GenerationError(
         code="noImage", message="The image service listed an image without content, a URL or an error."
     )
+
+
+def read_error_without_images(body: bytes, mask: Mask = mask_secrets) -> GenerationError:
+    """Why a 200 holds no image: the error that it states, if it does. Some gateways send all errors with 200."""
+    try:
+        stated = parse_json(body)
+    except ValueError:
+        stated = None
+    fields = cast("dict[str, Any]", stated) if isinstance(stated, dict) else {}
+    if fields.get("error") or any(_categories(fields)):
+        return read_refused_image({**fields, "error": fields.get("error")}, default_code="noImages", mask=mask)
+    return GenerationError(code="noImages", message="The response of the image service holds no image.")
 
 
 def _is_filtered(code: str, text: str, inner: dict[str, Any]) -> bool:

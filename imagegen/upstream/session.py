@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -13,10 +14,12 @@ from typing import IO, TYPE_CHECKING, Any, Final
 import requests
 from azure.core.exceptions import AzureError
 from requests.auth import AuthBase
+from requests.exceptions import InvalidHeader, InvalidURL
 from urllib3.exceptions import (
     ConnectTimeoutError,
     DecodeError,
     HTTPError,
+    LocationValueError,
     NameResolutionError,
     NewConnectionError,
     SSLError,
@@ -38,10 +41,26 @@ _RESPONSE_SECONDS: Final = 40
 _CHUNK: Final = 1 << 16
 _LONGEST_RESPONSE: Final = 1 << 20
 """Bytes. JSON responses have a few kilobytes; a longer one is not from this API."""
+_FIELD_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+"""What a header can hold (RFC 9110, 5.5), in the encoding of http.client."""
+
+
+_UNSENDABLE: Final = (
+    "The app cannot send a request to the image service: {}. Nothing was sent or billed. Correct the settings of the "
+    "deployment (AZURE_OPENAI_*, or its entry in IMAGE_DEPLOYMENTS)."
+)
+_BAD_KEY: Final = (
+    "The app cannot send the key of the deployment: it has a character that an HTTP header cannot hold. Nothing was "
+    "sent or billed. Copy the key again (AZURE_OPENAI_API_KEY, or apiKeySetting in IMAGE_DEPLOYMENTS)."
+)
 
 
 class NotSentError(NoResponseError):
     """The request did not reach the service."""
+
+
+class UnsendableError(NotSentError):
+    """HTTP cannot express the request, now or later. The message is a sentence for the operator."""
 
 
 class ResponseTooLongError(NoResponseError):
@@ -64,6 +83,10 @@ class _Credential(AuthBase):
         self._key = deployment.api_key
         self._scope = deployment.scope
         self._token: Callable[[], str] | None = None
+
+    @property
+    def has_key(self) -> bool:
+        return self._key is not None
 
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
         if self._key and self._bearer_key:
@@ -132,6 +155,8 @@ class UpstreamSession:
 
         Raises
         ------
+        UnsendableError
+            With a URL or a header, such as the key, that HTTP cannot express.
         NotSentError
             Without a connection or a credential.
         NoResponseError
@@ -162,10 +187,17 @@ class UpstreamSession:
                             raise
                         # The status says what happened. Its explanation is worth less.
                     body = memory.getvalue()
+        except UnsendableError:
+            log_event(f"{event}.unanswered", id=generation_id, error=UnsendableError.__name__)
+            raise
+        except (InvalidURL, LocationValueError, InvalidHeader, UnicodeEncodeError) as error:
+            log_event(f"{event}.unanswered", id=generation_id, error=type(error).__name__)
+            reason = f"its URL, its proxy or a header is invalid ({type(error).__name__})"
+            raise UnsendableError(_UNSENDABLE.format(reason)) from None
         except (requests.RequestException, HTTPError, OSError, AzureError) as error:
             log_event(f"{event}.unanswered", id=generation_id, error=type(error).__name__)
             raise _error_class(error)(f"no response ({type(error).__name__})") from None
-        received = UpstreamResponse(response, body, self._mask)
+        received = UpstreamResponse(response, body, self._mask, has_key=self._credential.has_key)
         log_event(
             event,
             id=generation_id,
@@ -186,6 +218,11 @@ class UpstreamSession:
 
     def _prepared(self, session: requests.Session, method: str, url: str, **options: Any) -> PreparedRequest:
         request = session.prepare_request(requests.Request(method, url, auth=self._credential, **options))
+        for name, value in request.headers.items():
+            # http.client would raise an error that quotes the value. requests does not check what `auth` adds.
+            if not _FIELD_VALUE.fullmatch(str(value)):
+                is_key = self._credential.has_key and name.lower() in ("api-key", "authorization")
+                raise UnsendableError(_BAD_KEY if is_key else _UNSENDABLE.format(f"its header '{name}' is invalid"))
         request.url = url  # prepare_request normalizes the URL; send it as given
         return request
 
@@ -203,8 +240,14 @@ class UpstreamSession:
                 raise TemporaryFileError(reason) from None
 
 
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: Response) -> str | None:  # noqa: ARG002 - as in the base class
+        """None: requests would parse the Location, and fail for an invalid one, even if it does not follow it."""
+        return None
+
+
 def _open_session(connections: int) -> requests.Session:
-    session = requests.Session()
+    session = _Session()
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     for scheme in ("https://", "http://"):
         session.mount(scheme, VerbatimAdapter(pool_maxsize=connections))

@@ -10,7 +10,7 @@ import pytest
 from imagegen.generation import FailedImage, Generation, GenerationError, Status, StoredImage
 from imagegen.lifecycle import changes
 from imagegen.lifecycle.changes import CopyFault, CopyResult
-from imagegen.upstream.protocol import Accepted, Unavailable, Working
+from imagegen.upstream.protocol import Accepted, Lost, Unavailable, Working
 from tests.app.generations import NOON, OPERATION, error_code, failed, new, running, seconds, stored, throttle
 
 DEADLINE = new().deadline
@@ -74,9 +74,29 @@ def test_renewal_changes_only_the_end_of_the_claim() -> None:
     assert renewed == claimed.changed(due=LATER + seconds(90))
 
 
-def test_lost_call_is_counted_and_backs_off() -> None:
-    after = changes.call_lost(new(calling=True, lost_calls=1), NOON, jitter=0)
-    assert (after.lost_calls, after.calling, after.faults, waited(after)) == (2, False, 1, 1)
+@pytest.mark.parametrize(
+    ("lost", "left", "wait"),
+    [
+        (0, 3_600, 10),
+        (1, 3_600, 60),  # an outage of a minute does not use up all calls
+        (2, 3_600, 60),
+        (1, 40, 20),  # before the deadline there is time for one more call
+        (0, 1, 1),
+        (0, 0.5, 0.5),
+        (0, -1, 1),  # the call ended after the deadline
+    ],
+)
+def test_lost_call_is_counted_and_backs_off(lost: int, left: float, wait: float) -> None:
+    record = new(calling=True, lost_calls=lost, deadline=NOON + seconds(left))
+    after = changes.call_lost(record, Lost("status 502", "Bad Gateway"), NOON, jitter=0)
+    assert (after.lost_calls, after.calling, after.faults, waited(after)) == (lost + 1, False, 1, wait)
+    assert after.fault == "status 502: Bad Gateway"
+
+
+def test_expired_claim_of_a_call_is_its_last_problem() -> None:
+    expired = changes.claim_expired(new(calling=True, claim="a", fault="status 502"))
+    assert (expired.lost_calls, expired.fault) == (1, "the worker stopped during the call")
+    assert changes.claim_expired(new(fault="status 502")).fault == "status 502"
 
 
 @pytest.mark.parametrize(("until", "due"), [(40, 40), (86_400, 3_600)])  # never past the deadline
@@ -208,7 +228,7 @@ ENDS: list[Callable[[Generation], Generation]] = [
     lambda record: changes.past_deadline(record, LATER),
     lambda record: changes.api_changed(record, LATER),
     lambda record: changes.model_removed(record, LATER),
-    lambda record: changes.outcome_unknown(record, LATER),
+    lambda record: changes.outcome_unknown(record, LATER, cause="after 3 lost responses"),
     lambda record: changes.copy_abandoned(record, 1, LATER),
     lambda record: changes.ended(record, Status.CANCELED, None, LATER),
 ]

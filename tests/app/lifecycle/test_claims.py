@@ -117,7 +117,7 @@ def test_outcome_is_written_after_renewals(app: FakeApp, outcome: Throttled | Lo
     app.work()
     written = app.records.active[ID].generation
     assert (written.calling, written.claim, written.faults) == (False, None, 1)
-    assert written.due == app.clock.now + seconds(5 if isinstance(outcome, Throttled) else 1)
+    assert written.due == app.clock.now + seconds(5 if isinstance(outcome, Throttled) else 10)
     assert written.lost_calls == isinstance(outcome, Lost)
 
 

@@ -48,11 +48,45 @@ def test_retry_of_a_harmless_fault_is_not_a_lost_call(app: FakeApp, caplog: pyte
 
 
 def test_third_lost_response_fails(app: FakeApp) -> None:
-    app.direct.outcomes = [Lost("no answer")]
+    app.direct.outcomes = [Lost("status 502", "502 Bad Gateway")]
     app.start(DIRECT)
     app.settle()
-    assert error_code(app.read()) == "outcomeUnknown"
+    error = app.read().error
+    assert error
+    assert (error.code, error.innererror) == ("outcomeUnknown", {"message": "status 502: 502 Bad Gateway"})
+    assert error.message == (
+        "The responses of 3 calls were lost, and the image service may have billed each of them. The app did not call "
+        "again after 3 lost responses. Start a new generation to get the images."
+    )
     assert len(app.direct.calls) == MOST_LOST_CALLS == 3
+
+
+def test_deadline_after_a_lost_response_fails(app: FakeApp) -> None:
+    app.direct.outcomes = [Lost("status 504")]
+    app.direct.during_call = lambda: app.pass_time(3_600)
+    app.start(DIRECT)
+    app.settle()
+    error = app.read().error
+    assert error
+    assert (error.code, error.innererror) == ("outcomeUnknown", {"message": "status 504"})
+    assert "did not call again because the deadline (timeoutSeconds) had passed. " in error.message
+    assert len(app.direct.calls) == 1
+
+
+def test_outage_of_a_minute_fails_no_generation(app: FakeApp) -> None:
+    began = app.clock.now
+
+    def outage() -> None:
+        over = app.clock.now - began >= seconds(60)
+        app.direct.outcomes = [Answered((ImageBytes(b"0"),)) if over else Lost("status 502")]
+
+    app.direct.during_call = outage
+    app.start(DIRECT)
+    for _ in range(200):
+        app.work()
+        app.tick(seconds(1))
+    assert app.read().status is Status.SUCCEEDED
+    assert len(app.direct.calls) == MOST_LOST_CALLS
 
 
 def test_third_crash_in_a_call_fails(app: FakeApp) -> None:
@@ -103,7 +137,9 @@ def test_crash_in_a_call_fails_without_repetition(caplog: pytest.LogCaptureFixtu
     error = app.read().error
     assert error
     assert (app.read().status, error.code, error.is_refusal) == (Status.FAILED, "outcomeUnknown", False)
-    assert "REPEAT_LOST_CALLS=false" in error.message
+    assert "did not call again because the app has the setting REPEAT_LOST_CALLS=false. " in error.message
+    assert "deadline" not in error.message
+    assert error.innererror == {"message": "the worker stopped during the call"}
     assert (len(app.direct.calls), "call_repeated" in caplog.text) == (1, False)
 
 

@@ -323,7 +323,7 @@ def test_pause_without_retry_after_grows_with_faults(faults: int, pause: float) 
 
 def test_jitter_reaches_every_wait() -> None:
     assert after(new(), Unavailable("503", 8), jitter=1.0).generation.due == NOON + seconds(10)
-    assert after(calling(), Lost("504"), jitter=1.0).generation.due == NOON + seconds(1.25)
+    assert after(calling(), Lost("504"), jitter=1.0).generation.due == NOON + seconds(12.5)
     assert after(new(), Throttled("429", 8), jitter=1.0).generation.due == NOON + seconds(16)
 
 

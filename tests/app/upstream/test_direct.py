@@ -274,8 +274,12 @@ def test_call_that_may_be_billed_is_lost(server: ScriptedServer, reply: Reply, r
         (http(202, {"id": "1"}, content_type="application/json"), "202 with application/json"),  # another API
         (http(204), "204 with no content type"),
         # Never followed: a redirect would forward the key.
-        (http(301, location="https://evil.example/"), "301 with no content type"),
-        (http(307, location="https://evil.example/"), "307 with no content type"),
+        (http(301, location="https://evil.example/?key=s3cret"), "301 with a redirect to evil.example"),
+        (http(302, location="//user:s3cret@Login.example:443/x"), "302 with a redirect to login.example"),
+        (http(302, location="/login"), "302 with a redirect to 127.0.0.1"),
+        (http(302, location=f"https://{KEY}/"), "302 with a redirect"),
+        (http(302, location="https://[::1/"), "302 with a redirect"),
+        (http(307, b"<html>", content_type="text/html"), "307 with text/html"),
     ],
 )
 def test_whole_response_that_cannot_be_used_ends_the_generation(
@@ -781,7 +785,7 @@ def test_log_holds_no_prompt_key_or_image(
     [
         (http(200, {"data": []}), None),
         (http(401), "the service answered 401. Check the key"),
-        (http(403), "the service answered 403. Check the role of the app's identity"),
+        (http(403), "the service answered 403. Check the network rules and the firewall"),
         (http(500), "the service answered 500"),
         (hang_up, "the 'images' API is out of reach: no response (ConnectionError). Check its endpoint"),
     ],

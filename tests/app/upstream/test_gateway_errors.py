@@ -15,15 +15,18 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from azure.core.credentials import AccessToken
 
 from imagegen.deployments import ImageApi
 from imagegen.generation import GenerationError, Status
 from imagegen.lifecycle.changes import failed
+from imagegen.upstream.direct import DirectUpstream
 from imagegen.upstream.masking import mask_secrets, masking
+from imagegen.upstream.openai_images import openai_images
 from imagegen.upstream.protocol import Ended, ImageRefused, Lost, Produced, Throttled, Unavailable
 from imagegen.upstream.reasons import reason_in
 from imagegen.upstream.service_errors import read_error
-from tests.app.generations import NOON, running
+from tests.app.generations import NOON, new, running
 from tests.app.upstream import test_direct, test_operations
 from tests.app.upstream.test_direct import KEY, generate, images
 from tests.app.upstream.test_operations import poll, submit
@@ -457,10 +460,180 @@ def test_code_of_a_throttle_is_safe(server: ScriptedServer, call: Call, code: ob
     assert call(server, http(429, {"error": {"code": code}})) == Throttled("status 429")
 
 
-# --- refusals of the input
-
-
 SAFETY = "Your request was rejected by our safety system. safety_violations=[violence]."
+LONG = "Out of call volume quota. " * 9
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("reply", "cause"),
+    [
+        (http(403, {"statusCode": 403, "message": QUOTA}),
+            "Out of call volume quota. Quota will be replenished in 00:12:34"),
+        (http(429, {"message": "Rate limit is exceeded.\r\nTry again\u0000\u202e later."}),
+            "Rate limit is exceeded. Try again later"),
+        (http(429, b"<h1>429 Too Many Requests</h1>nginx", content_type="text/html"), "429 Too Many Requests nginx"),
+        (http(429, {"message": f"Key {KEY} and api-key: s3cret-value are throttled"}),
+            "Key *** and api-key: *** are throttled"),
+        (http(429, {"message": LONG}), f"{LONG[:100].rstrip()}…"),
+        (http(429, {"error": {"code": "rate_limit_exceeded", "message": "x"}}), "rate_limit_exceeded"),
+        (http(429), "status 429"),
+    ],
+)  # fmt: skip
+def test_cause_of_a_throttle_is_the_sentence_of_the_service(
+    server: ScriptedServer, call: Call, reply: bytes, cause: str
+) -> None:
+    outcome = call(server, reply)
+    assert isinstance(outcome, Throttled)
+    assert outcome.cause == cause
+
+
+@pytest.mark.parametrize(
+    ("reply", "cause"),
+    [
+        (http(502, b"<html><title>502 Bad Gateway</title><h1>502 Bad Gateway</h1>"), "status 502: 502 Bad Gateway"),
+        (http(503), "status 503"),
+        (http(504, b"stream timeout"), "status 504: stream timeout"),
+        (http(500, {"statusCode": 500, "message": "Internal server error"}), "status 500: Internal server error"),
+    ],
+)
+def test_cause_of_a_lost_call_has_the_last_answer(server: ScriptedServer, reply: bytes, cause: str) -> None:
+    outcome = generate(server, reply)
+    assert isinstance(outcome, Lost)
+    assert outcome.cause == cause
+
+
+# --- requests that HTTP cannot express
+
+
+@pytest.mark.parametrize("key", ["k\u00e9y\u2026", "key\n", "\ud800", "key\u0000", "a\r\nb: c"])
+def test_key_that_no_header_can_hold_ends_without_a_call(server: ScriptedServer, key: str) -> None:
+    server.answers(http(200))
+    images_api = test_direct.upstream(server.url, key=key)
+    flux_api = test_direct.upstream(server.url, key=key, api=ImageApi.FLUX)
+    operations_api = test_operations.upstream(server.url, key=key)
+    for upstream in (images_api, flux_api, operations_api):
+        outcome = (
+            upstream.generate(test_direct.ASKED) if isinstance(upstream, DirectUpstream) else upstream.submit(new())
+        )
+        error = ended(outcome)
+        assert error.code == "configurationInvalid"
+        assert error.message.startswith("The app cannot send the key of the deployment: ")
+        assert "Nothing was sent or billed. Copy the key again (AZURE_OPENAI_API_KEY" in error.message
+        found = upstream.check()
+        assert found
+        assert found.certain
+        assert error.message in found.message
+        assert key not in f"{error} {found}"
+    assert server.seen == []
+
+
+def test_poll_with_an_unsendable_key_keeps_the_operation(server: ScriptedServer) -> None:
+    accepted = running(operation_location=f"{server.url}/o/1")
+    outcome = test_operations.upstream(server.url, key="\u2026").poll(accepted, NOON)
+    assert isinstance(outcome, Unavailable)
+    assert "the key of the deployment" in outcome.reason
+
+
+def test_unsendable_proxy_password_ends_without_a_call(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", f"http://user:%E2%82%AC@{server.host}")
+    error = ended(test_direct.upstream("http://a.example").generate(test_direct.ASKED))
+    assert error.code == "configurationInvalid"
+    assert "its URL, its proxy or a header is invalid (UnicodeEncodeError)" in error.message
+    assert server.seen == []
+
+
+@pytest.mark.parametrize("endpoint", ["http://a..example", f"http://{'a' * 64}.example"])
+def test_impossible_host_ends_without_a_call(endpoint: str) -> None:
+    error = ended(test_direct.upstream(endpoint).generate(test_direct.ASKED))
+    assert error.code == "configurationInvalid"
+    assert "its URL, its proxy or a header is invalid (" in error.message
+
+
+# --- errors with 200
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"error": {"code": "content_policy", "message": "rejected by filter"}},
+            ("contentFilter", "rejected by filter")),
+        ({"error": {"code": None, "message": SAFETY}, "data": []}, ("contentFilter", SAFETY)),
+        ({"error": {"code": "model_overloaded", "message": f"Busy, {KEY}"}}, ("model_overloaded", "Busy, ***")),
+        ({"error": "Busy"}, ("noImages", "Busy")),
+        ({"data": [], "prompt_filter_results": [{"content_filter_results": {"hate": {"filtered": True}}}]},
+            ("contentFilter", "The content filter of the image service removed this image (hate).")),
+        ({"error": None}, ("noImages", "The response of the image service holds no image.")),
+        ({"x": "y" * 70_000}, ("noImages", "The response of the image service holds no image.")),
+    ],
+)  # fmt: skip
+def test_error_with_200_is_the_error_of_the_service(
+    server: ScriptedServer, body: object, expected: tuple[str, str]
+) -> None:
+    [refused] = images(generate(server, http(200, body)))
+    assert isinstance(refused, ImageRefused)
+    assert (refused.error.code, refused.error.message) == expected
+    assert refused.error.is_refusal is (expected[0] == "contentFilter")
+
+
+# --- final statuses
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("status", "body", "check", "reason"),
+    [
+        (405, b"", "Check the endpoint and the API in the settings, and whether a gateway allows this method.", None),
+        (405, b"<h1>Method Not Allowed</h1>", "Check the endpoint and the API", "Method Not Allowed"),
+        (413, {"statusCode": 413, "message": "Too large"}, "Check the limit of a gateway", "Too large"),
+        (415, b"", "Check the endpoint and the API in the settings, and the policies of a gateway before it.", None),
+    ],
+)
+def test_final_status_names_the_url_and_what_to_check(
+    server: ScriptedServer, call: Call, status: int, body: object, check: str, reason: str | None
+) -> None:
+    error = ended(call(server, http(status, body)))
+    assert error.code == f"http{status}"
+    assert error.message.startswith(f"The image service answered {status} to POST {server.url}/openai/")
+    assert f". {check}" in error.message
+    assert "?" not in error.message
+    assert error.innererror == (reason and {"code": f"http{status}", "message": reason})
+
+
+@pytest.mark.parametrize("status", [501, 505])
+def test_unsupported_call_names_the_url(server: ScriptedServer, status: int) -> None:
+    error = ended(generate(server, http(status)))
+    assert error.message.startswith(f"The image service answered {status} to POST {server.url}/openai/")
+
+
+@pytest.mark.parametrize(
+    ("key", "check"),
+    [
+        (
+            KEY,
+            "Check the network rules and the firewall of the image service, whether it allows keys, and the policies",
+        ),
+        (None, "Check the role of the app's identity on the image service, and the network rules of that service."),
+    ],
+)
+def test_403_names_what_can_be_wrong(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, key: str | None, check: str
+) -> None:
+    class Credential:
+        def get_token(self, *_: str, **__: object) -> AccessToken:
+            return AccessToken("an-entra-token", 2_000_000_000)
+
+    monkeypatch.setattr("azure.identity.DefaultAzureCredential", Credential)
+    server.answers(http(403))
+    upstream = test_direct.upstream(server.url, key=key)
+    error = ended(upstream.generate(test_direct.ASKED))
+    assert check in error.message
+    found = upstream.check()
+    assert found
+    assert check in found.message
+
+
+# --- refusals of the input
 
 
 @BOTH
@@ -605,3 +778,16 @@ def test_missing_operation_stays_a_missing_poll(server: ScriptedServer) -> None:
     server.answers(http(404, {"statusCode": 404, "message": "Resource not found"}, retry_after_ms="1500"))
     outcome = test_operations.upstream(server.url).poll(running(operation_location=f"{server.url}/o/1"), NOON)
     assert getattr(outcome, "retry_after", None) == 1.5
+
+
+@pytest.mark.parametrize(
+    ("version", "cause"),
+    [
+        (None, "it is not set, which is right for Azure. If your gateway needs a date, set 2025-04-01-preview (with"),
+        ("2025-04-01", "it is '2025-04-01'; use 2025-04-01-preview (with its suffix), or leave it out."),
+    ],
+)
+def test_version_as_a_cause_fits_the_settings(version: str | None, cause: str) -> None:
+    where = test_direct.deployment("https://a.example").model_copy(update={"api_version": version})
+    causes = openai_images(where).not_found.in_order(GenerationError(code="404", message="x"))
+    assert f"The API version (AZURE_OPENAI_API_VERSION, or apiVersion in IMAGE_DEPLOYMENTS): {cause}" in causes

@@ -158,9 +158,13 @@ def test_submit_with_status_429_is_throttled(
     ("reply", "code", "message"),
     [
         # Only a 202 has an operation, whatever the headers are.
-        (http(200, {"id": "1"}, operation_location="/o/1"), "http200", "no reason"),
-        (http(201, operation_location="/o/1"), "http201", "no reason"),
-        (http(302, location="/elsewhere"), "http302", "no reason"),
+        (http(200, {"id": "1"}, operation_location="/o/1"), "http200", "answered 200 to POST http://127.0.0.1:"),
+        (http(201, operation_location="/o/1"), "http201", "answered 201 to POST http://127.0.0.1:"),
+        (
+            http(302, location="/elsewhere"),
+            "http302",
+            "answered 302 with a redirect to 127.0.0.1 to POST http://127.0.0.1:",
+        ),
         # For the caller.
         (http(400, {"error": {"code": "contentFilter", "message": "No."}}), "contentFilter", "No."),
         (http(400, {"error": {"code": "invalidPayload", "message": "Bad."}}), "invalidPayload", "Bad."),
@@ -171,7 +175,7 @@ def test_submit_with_status_429_is_throttled(
         # For the operator: the message names the settings.
         (http(401, {"error": {"code": "401", "message": "x"}}), "upstreamUnauthorized", "AZURE_OPENAI_API_KEY"),
         (http(401), "upstreamUnauthorized", "(http401)"),
-        (http(403, {"error": {"code": "forbidden"}}), "upstreamForbidden", "Check the role of the app's identity"),
+        (http(403, {"error": {"code": "forbidden"}}), "upstreamForbidden", "Check the network rules and the firewall"),
         (http(404, b"<html>no such page</html>"), "upstreamNotFound", "AZURE_OPENAI_API_VERSION"),
     ],
 )
@@ -550,7 +554,7 @@ def test_origin_that_is_no_longer_allowed_gets_no_request(server: ScriptedServer
         (http(404, {"error": {"code": "notFound"}}), None),  # the credential was accepted
         (http(200, {"status": "deleted"}), None),
         (http(401), "AZURE_OPENAI_API_KEY"),
-        (http(403), "role of the app's identity"),
+        (http(403), "Check the network rules and the firewall"),
         (http(500), "answered 500"),
         (hang_up, "the 'operations' API is out of reach"),
     ],

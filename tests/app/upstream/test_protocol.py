@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from imagegen.upstream.protocol import Throttled, Unavailable
+from imagegen.upstream.protocol import Lost, Throttled, Unavailable
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,12 @@ from imagegen.upstream.protocol import Throttled, Unavailable
         (Throttled("status 429"), "status 429"),
         (Throttled("status 429", 4.0, "insufficient_quota"), "insufficient_quota"),
         (Throttled("temporarily blocked"), "temporarily blocked"),
+        (Throttled("status 403", sentence="Out of quota."), "Out of quota"),
+        (Throttled("status 403", code="quotaExceeded", sentence="Out of quota."), "quotaExceeded"),
+        # After "The last problem:".
+        (Lost("status 502"), "status 502"),
+        (Lost("status 502", "502 Bad Gateway"), "status 502: 502 Bad Gateway"),
     ],
 )
-def test_cause_of_a_call_without_effect(outcome: Unavailable | Throttled, cause: str) -> None:
+def test_cause_of_an_outcome(outcome: Unavailable | Throttled | Lost, cause: str) -> None:
     assert outcome.cause == cause
