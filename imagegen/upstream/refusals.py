@@ -10,7 +10,7 @@ from imagegen.generation import GenerationError, Status
 from imagegen.upstream.not_found import NotFoundCauses
 from imagegen.upstream.protocol import Ended, Throttled
 from imagegen.upstream.response import UpstreamResponse, inner_error
-from imagegen.upstream.waits import POLICY_SENTENCE
+from imagegen.upstream.waits import POLICY_SENTENCE, POLICY_SENTENCES
 
 _BLOCKED_SECONDS: Final = 300.0
 """Pause after the service has blocked the whole resource temporarily."""
@@ -41,12 +41,14 @@ def throttle_of(response: UpstreamResponse, now: datetime) -> Throttled | None:
         return None
     error, code, retry_after = response.error, response.code, response.retry_after(now)
     if status == 429:
-        return Throttled("status 429", retry_after, code, response.sentence)
+        return Throttled("status 429", retry_after, code, _policy_sentence(response))
     if error.code == "contentFilter":
         return None
     if status == 403 and _BLOCKED.match(error.message):
         # The service blocks the whole resource, and every call would extend the block.
-        return Throttled("temporarily blocked", max(_BLOCKED_SECONDS, retry_after or 0), code, response.sentence)
+        return Throttled(
+            "temporarily blocked", max(_BLOCKED_SECONDS, retry_after or 0), code, _policy_sentence(response)
+        )
     states_quota = re.sub(r"[_-]", "", code or "").lower() in _QUOTA_CODES
     # A missing role or a network rule has no such header: only a quota does.
     states_time = response.retry_after_header(now) is not None or POLICY_SENTENCE.match(error.message)
@@ -54,7 +56,13 @@ def throttle_of(response: UpstreamResponse, now: datetime) -> Throttled | None:
     # A wait of 0 would repeat the request at once: then the pause grows with each throttle.
     if not (states_quota or by_gateway):
         return None
-    return Throttled(f"status {status}", retry_after or None, code, response.sentence)
+    return Throttled(f"status {status}", retry_after or None, code, _policy_sentence(response))
+
+
+def _policy_sentence(response: UpstreamResponse) -> str | None:
+    """The reason for all callers and for the log: a known sentence only, because any other may quote a prompt."""
+    found = POLICY_SENTENCES.match(response.error.message)
+    return found[0] if found else None
 
 
 def refusal(response: UpstreamResponse, not_found: NotFoundCauses) -> GenerationError:
