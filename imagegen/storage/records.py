@@ -6,10 +6,10 @@ A listing returns the name, ETag, ``due`` and ``status`` of all records, so that
 from __future__ import annotations
 
 import json
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -20,6 +20,7 @@ from azure.storage.blob import ContentSettings
 from imagegen.errors import ConflictError, StorageUnavailableError
 from imagegen.generation import Generation, KeyClaim, Versioned, done_key, format_time
 from imagegen.lifecycle.ports import ActiveEntry
+from imagegen.storage.active_listing import ActiveListing
 from imagegen.storage.clients import create_container, storage_errors
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class BlobRecords:
         self, service: BlobServiceClient, container: str, *, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._container = service.get_container_client(container)
+        self._listing = ActiveListing(service, container)
+        self._count_lock = threading.Lock()
         self._monotonic = monotonic
         self._cached_count: tuple[float, int] | None = None
 
@@ -189,20 +192,11 @@ class BlobRecords:
         """All active records, oldest first."""
         with storage_errors("list records"):
             try:
-                entries = list(self._list_active())
+                entries = list(self._listing.entries(_ACTIVE))
             except ResourceNotFoundError:
                 entries = []  # no container: no generation was ever started
         self._cached_count = (self._monotonic(), len(entries))
         return entries
-
-    def _list_active(self) -> Iterator[ActiveEntry]:
-        for blob in self._container.list_blobs(name_starts_with=_ACTIVE, include=["metadata"]):
-            yield ActiveEntry(
-                id=blob.name.removeprefix(_ACTIVE),
-                etag=f'"{str(blob.etag).strip(chr(34))}"',
-                due=_due(blob.metadata or {}),
-                status=(blob.metadata or {}).get("status", ""),
-            )
 
     def check(self) -> None:
         """Raise StorageUnavailableError if the container cannot be read."""
@@ -212,9 +206,15 @@ class BlobRecords:
 
     def count_active(self) -> int:
         """Number of active records: those of a recent listing, and those that this instance created since."""
-        if self._cached_count is None or self._monotonic() - self._cached_count[0] > _COUNT_CACHE_SECONDS:
-            return len(self.list_active())
-        return self._cached_count[1]
+        if (count := self._recent_count()) is not None:
+            return count
+        with self._count_lock:  # a burst of requests makes one listing
+            count = self._recent_count()
+            return len(self.list_active()) if count is None else count
+
+    def _recent_count(self) -> int | None:
+        cached = self._cached_count
+        return cached[1] if cached and self._monotonic() - cached[0] <= _COUNT_CACHE_SECONDS else None
 
     def _active_blob(self, generation_id: str) -> BlobClient:
         return self._container.get_blob_client(f"{_ACTIVE}{generation_id}")
@@ -258,12 +258,3 @@ class BlobRecords:
 
 class _DeletedError(Exception):
     """The blob is a tombstone."""
-
-
-def _due(metadata: Mapping[str, str | None]) -> datetime:
-    """The time in the metadata. A record without a valid time is due now, so that it does not stay unnoticed."""
-    try:
-        due = datetime.fromisoformat(metadata.get("due") or "")
-    except ValueError:
-        return datetime.min.replace(tzinfo=UTC)
-    return due if due.tzinfo else due.replace(tzinfo=UTC)
