@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -15,6 +16,7 @@ from azure.storage.blob import BlobServiceClient, ContainerClient, StorageStream
 from imagegen.app import new_generation_id
 from imagegen.errors import ConflictError, StorageUnavailableError
 from imagegen.generation import Generation, KeyClaim, Status, Versioned, done_key
+from imagegen.lifecycle.ports import ActiveEntry
 from imagegen.settings import SettingsError, read_settings
 from imagegen.storage.clients import client_options, open_storage
 from imagegen.storage.records import BlobRecords
@@ -270,6 +272,27 @@ def test_count_is_cached_and_includes_own_records(azurite: Azurite, container: C
     assert records.count_active() == 1
     now[0] = 11
     assert records.count_active() == 2
+
+
+def test_burst_of_counts_makes_one_listing(records: BlobRecords, monkeypatch: pytest.MonkeyPatch) -> None:
+    create(records, new())
+    listings: list[int] = []
+    together = Barrier(8)
+
+    def list_slowly() -> list[ActiveEntry]:
+        listings.append(1)
+        time.sleep(0.2)
+        return listing()
+
+    def count(_: int) -> int:
+        together.wait()
+        return records.count_active()
+
+    listing = records.list_active
+    monkeypatch.setattr(records, "list_active", list_slowly)
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(count, range(8))) == [1] * 8
+    assert len(listings) == 1
 
 
 def test_refused_access_is_unavailable_and_logs_no_secret(azurite: Azurite, caplog: pytest.LogCaptureFixture) -> None:
