@@ -15,7 +15,6 @@ from imagegen.endpoints import (
     LONGEST_NAME,
     MODEL_PATH,
     Endpoint,
-    EndpointUrl,
     ImageApi,
     is_api_version,
 )
@@ -88,7 +87,7 @@ class DeploymentEntry(BaseModel):
 
     name: _Text = Field(examples=["gpt-image-2"])
     api: ApiName = Field(examples=["images"])
-    endpoint: EndpointUrl | None = Field(None, examples=["https://my-resource.openai.azure.com"])
+    endpoint: Endpoint | None = Field(None, examples=["https://my-resource.openai.azure.com"])
     deployment: Annotated[_Text, AfterValidator(refuse_blanks)] | None = Field(None, examples=["gpt-image-2"])
     api_version: ApiVersion | None = Field(None, examples=["2025-04-01-preview"])
     api_key_setting: _Text | None = Field(None, examples=["FLUX_KEY"])

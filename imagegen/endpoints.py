@@ -7,10 +7,10 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from pydantic import BeforeValidator
+from pydantic_core import CoreSchema, core_schema
 
 from imagegen.pasted import is_plain_name, refuse_blanks, refuse_paste_error
 from imagegen.urls import AZURE_HOSTS, check_transport
@@ -47,6 +47,11 @@ class Endpoint:
     api_version: str | None = None
     is_v1: bool = False
     """Whether the route is the one without a dated API version."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, *_: object) -> CoreSchema:
+        """The validator of a setting. By default, pydantic would also accept the fields, without their checks."""
+        return core_schema.no_info_plain_validator_function(_parsed, json_schema_input_schema=core_schema.str_schema())
 
     @property
     def without_statements(self) -> Endpoint:
@@ -209,12 +214,7 @@ def _model_path(stated: str | None) -> str | None:
     return stated.lower() if stated else None
 
 
-def _parsed(value: object) -> object:
-    # pydantic would make an Endpoint of a dict, without the checks.
+def _parsed(value: object) -> Endpoint:
     if not isinstance(value, str | Endpoint):
         raise ValueError("is not text. Put it in quotes.")  # noqa: TRY004 - pydantic does not catch a TypeError
     return parse_endpoint(value) if isinstance(value, str) else value
-
-
-EndpointUrl = Annotated[Endpoint, BeforeValidator(_parsed, json_schema_input_type=str)]
-"""An endpoint in a setting."""

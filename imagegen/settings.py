@@ -26,7 +26,7 @@ from imagegen.deployments import (
     ImageApi,
     resolve,
 )
-from imagegen.endpoints import Endpoint, EndpointUrl
+from imagegen.endpoints import Endpoint
 from imagegen.events import log_event
 from imagegen.pasted import is_plain_name, named, refuse_paste_error, refuse_quotes, refuse_reference, refuse_wrong_key
 from imagegen.setting_types import (
@@ -79,7 +79,7 @@ class Settings(BaseModel):
         None, alias="AzureWebJobsStorage__clientId", examples=["12345678-1234-1234-1234-123456789abc"]
     )
 
-    endpoint: EndpointUrl | None = Field(
+    endpoint: Endpoint | None = Field(
         None, alias="AZURE_OPENAI_ENDPOINT", examples=["https://my-resource.openai.azure.com"]
     )
     api_key: SecretStr | None = Field(

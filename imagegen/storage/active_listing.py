@@ -29,6 +29,8 @@ _SCOPE: Final = "https://storage.azure.com/.default"
 _VERSION: Final = "2021-12-02"
 """Of the Blob service's REST API: any version has this request."""
 _SAS_LIFETIME: Final = timedelta(hours=1)
+_CONNECTIONS: Final = 16
+"""For the slot, and for callers who list at the same time."""
 _CLOCK_SKEW: Final = timedelta(minutes=15)
 
 
@@ -43,7 +45,7 @@ class ActiveListing:
         policies: list[Any] = [RetryPolicy(retry_total=2), HttpLoggingPolicy()]
         if self._account_key is None:
             policies.insert(1, BearerTokenCredentialPolicy(service.credential, _SCOPE))
-        transport = client_options(1)["transport"]
+        transport = client_options(_CONNECTIONS)["transport"]
         self._client = cast("Any", PipelineClient(service.url, policies=policies, transport=transport))
 
     def entries(self, prefix: str) -> Iterator[ActiveEntry]:
@@ -76,11 +78,12 @@ class ActiveListing:
         if self._account_key:
             url += f"&{self._sas(self._account_key)}"
         response: HttpResponse = self._client.send_request(HttpRequest("GET", url, headers={"x-ms-version": _VERSION}))
-        if response.status_code == 404:
-            raise ResourceNotFoundError(response=cast("Any", response))
-        if response.status_code != 200:
-            raise HttpResponseError(response=cast("Any", response))
-        return response.content
+        if response.status_code == 200:
+            return response.content
+        error_class = ResourceNotFoundError if response.status_code == 404 else HttpResponseError
+        error = cast("Any", error_class(response=cast("Any", response)))
+        error.error_code = response.headers.get("x-ms-error-code")  # as the errors of the SDK have it, for the log
+        raise error
 
     def _sas(self, account_key: str) -> str:
         now = datetime.now(UTC)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from typing import Final
-from urllib.parse import urlsplit
 
 from imagegen.deployments import Deployment
 from imagegen.upstream.protocol import CheckProblem
 from imagegen.upstream.response import NoResponseError, UpstreamResponse
 from imagegen.upstream.session import UnsendableError, UpstreamSession
-from imagegen.urls import AZURE_HOSTS
 
 _NO_OPERATION: Final = "00000000-0000-0000-0000-000000000000"
 
@@ -56,11 +54,6 @@ def _problem(deployment: Deployment, response: UpstreamResponse, asked_for: str,
         return CheckProblem(
             f"{answer}. The service is there, but throttles. Generations wait until it accepts calls.", certain=False
         )
-    if response.status == 404 and _has_wrong_path(deployment):
-        return CheckProblem(
-            f"{answer}. An Azure host has no path except /api/projects/NAME, so the path of the endpoint in the "
-            "settings is wrong. Remove the path."
-        )
     message = f"{answer}. The host answers, but this does not show that the route for images exists. {advice}"
     return CheckProblem(message, certain=False)
 
@@ -90,10 +83,3 @@ def _is_json(response: UpstreamResponse) -> bool:
 
 def _described(response: UpstreamResponse) -> str:
     return f"200 with {response.media_type}" if response.status == 200 else str(response.status)
-
-
-def _has_wrong_path(deployment: Deployment) -> bool:
-    """Whether an Azure host has a base path that Azure does not have. Its projects have ``/api/projects/{name}``."""
-    parts = urlsplit(deployment.endpoint)
-    is_azure = (parts.hostname or "").endswith(AZURE_HOSTS)
-    return is_azure and bool(parts.path.strip("/")) and not parts.path.startswith("/api/projects/")

@@ -95,8 +95,6 @@ class _WithoutEffect:
     """Seconds; None if the service gave no time."""
     code: str | None = None
     """The service's code, such as ``insufficient_quota``: 1 to 100 of ``A-Za-z0-9_.-``; None if it stated none."""
-    sentence: str | None = field(default=None, compare=False)
-    """The start of its reason, for a reader: one printable line, masked; None if it stated none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +123,7 @@ class Throttled(_WithoutEffect):
     @property
     def cause(self) -> str:
         """What the record, the log and the caller read, after "Throttled by the image service:"."""
-        # The sentence of a policy ends with a dot, and the reader goes on with "; next try".
-        return self.code or (self.sentence or self.reason).removesuffix(".")
+        return self.code or self.reason
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,14 +41,12 @@ def throttle_of(response: UpstreamResponse, now: datetime) -> Throttled | None:
         return None
     error, code, retry_after = response.error, response.code, response.retry_after(now)
     if status == 429:
-        return Throttled("status 429", retry_after, code, _policy_sentence(response))
+        return Throttled(_policy_sentence(response) or "status 429", retry_after, code)
     if error.code == "contentFilter":
         return None
     if status == 403 and _BLOCKED.match(error.message):
         # The service blocks the whole resource, and every call would extend the block.
-        return Throttled(
-            "temporarily blocked", max(_BLOCKED_SECONDS, retry_after or 0), code, _policy_sentence(response)
-        )
+        return Throttled("temporarily blocked", max(_BLOCKED_SECONDS, retry_after or 0), code)
     states_quota = re.sub(r"[_-]", "", code or "").lower() in _QUOTA_CODES
     # A missing role or a network rule has no such header: only a quota does.
     states_time = response.retry_after_header(now) is not None or POLICY_SENTENCE.match(error.message)
@@ -56,7 +54,7 @@ def throttle_of(response: UpstreamResponse, now: datetime) -> Throttled | None:
     # A wait of 0 would repeat the request at once: then the pause grows with each throttle.
     if not (states_quota or by_gateway):
         return None
-    return Throttled(f"status {status}", retry_after or None, code, _policy_sentence(response))
+    return Throttled(_policy_sentence(response) or f"status {status}", retry_after or None, code)
 
 
 def _policy_sentence(response: UpstreamResponse) -> str | None:

@@ -828,30 +828,6 @@ def test_health_check_notices_a_missing_route(server: ScriptedServer, path: str,
     assert server.host not in found.message
 
 
-@pytest.mark.parametrize(
-    ("endpoint", "certain"),
-    [
-        ("http://a.openai.azure.com/openai/images", True),  # Azure has no such path, and has the list of models
-        ("http://a.services.ai.azure.com/v1", True),
-        ("http://a.api.cognitive.microsoft.com/v1", True),
-        ("http://a.openai.azure.com", False),
-        ("http://a.services.ai.azure.com/api/projects/p", False),
-        ("http://a.azure-api.net/images", False),  # a gateway
-        ("http://openai.azure.com.example.com/images", False),
-    ],
-)
-@pytest.mark.parametrize("api", [ImageApi.IMAGES, ImageApi.FLUX, ImageApi.MAI])
-def test_unknown_path_of_an_azure_host_is_wrong(
-    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, endpoint: str, certain: bool, api: ImageApi
-) -> None:
-    monkeypatch.setenv("HTTP_PROXY", server.url)
-    server.answers(http(404))
-    found = upstream(endpoint, api=api).check()
-    assert found
-    assert found.certain is certain
-    assert found.message.endswith("Remove the path." if certain else "correct the endpoint in the settings.")
-
-
 def test_health_check_says_that_the_service_throttles(server: ScriptedServer) -> None:
     server.answers(http(429))
     found = upstream(server.url).check()

@@ -324,12 +324,12 @@ QUOTA = "Out of call volume quota. Quota will be replenished in 00:12:34."
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [
-        (http(403, {"statusCode": 403, "message": QUOTA}), Throttled("status 403", 754.0)),
-        (http(403, {"statusCode": 403, "message": QUOTA}, retry_after="700"), Throttled("status 403", 700.0)),
+        (http(403, {"statusCode": 403, "message": QUOTA}), Throttled(QUOTA[:-1], 754.0)),
+        (http(403, {"statusCode": 403, "message": QUOTA}, retry_after="700"), Throttled(QUOTA[:-1], 700.0)),
         (http(403, {"message": "Out of bandwidth quota. Quota will be replenished in 5.03:23:11."}),
-            Throttled("status 403", 444_191.0)),
-        (http(403, {"message": "Out of call volume quota."}), Throttled("status 403")),
-        (http(403, QUOTA.encode()), Throttled("status 403", 754.0)),
+            Throttled("Out of bandwidth quota. Quota will be replenished in 5.03:23:11", 444_191.0)),
+        (http(403, {"message": "Out of call volume quota."}), Throttled("Out of call volume quota")),
+        (http(403, QUOTA.encode()), Throttled(QUOTA[:-1], 754.0)),
         (http(403, retry_after="26"), Throttled("status 403", 26.0)),
         (http(403, retry_after="0"), Throttled("status 403")),  # not at once: the pause grows
         (http(403, retry_after_ms="1500"), Throttled("status 403", 1.5)),
@@ -342,7 +342,7 @@ QUOTA = "Out of call volume quota. Quota will be replenished in 00:12:34."
         (http(403, {"error": {"message": "This resource is temporarily blocked."}}, retry_after="900"),
             Throttled("temporarily blocked", 900.0)),
         (http(429, {"statusCode": 429, "message": "Rate limit is exceeded. Try again in 15 seconds."}),
-            Throttled("status 429", 15.0)),
+            Throttled("Rate limit is exceeded. Try again in 15 seconds", 15.0)),
         (http(429, {"error": {"code": "429", "message": "… pricing tier. Please retry after 26 seconds. See x."}}),
             Throttled("status 429", 26.0)),
         (http(429, {"error": {"code": "rate_limit_exceeded", "message": "Please try again in 12.5s. Visit x"}}),

@@ -22,8 +22,8 @@ from imagegen.upstream.protocol import Lost, Throttled, Unavailable
         (Throttled("status 429"), "status 429"),
         (Throttled("status 429", 4.0, "insufficient_quota"), "insufficient_quota"),
         (Throttled("temporarily blocked"), "temporarily blocked"),
-        (Throttled("status 403", sentence="Out of quota."), "Out of quota"),
-        (Throttled("status 403", code="quotaExceeded", sentence="Out of quota."), "quotaExceeded"),
+        (Throttled("Out of quota"), "Out of quota"),
+        (Throttled("Out of quota", code="quotaExceeded"), "quotaExceeded"),
         # After "The last problem:".
         (Lost("status 502"), "status 502"),
         (Lost("status 502", "502 Bad Gateway"), "status 502: 502 Bad Gateway"),
