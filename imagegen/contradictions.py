@@ -18,7 +18,7 @@ class Place:
     api: str = "AZURE_OPENAI_API"
     api_version: str = "AZURE_OPENAI_API_VERSION"
     deployment: str = "AZURE_OPENAI_DEPLOYMENT"
-    model_path: str = "IMAGE_DEPLOYMENTS.0.modelPath"
+    model_path: str = "modelPath"
 
 
 SETTINGS: Final = Place()

@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from pydantic_core import CoreSchema, core_schema
 
 from imagegen.pasted import is_plain_name, refuse_blanks, refuse_paste_error
-from imagegen.urls import AZURE_HOSTS, check_transport
+from imagegen.urls import AZURE_HOST, check_transport
 
 
 class ImageApi(StrEnum):
@@ -62,13 +62,12 @@ class Endpoint:
 class _Route:
     pattern: str
     apis: AbstractSet[ImageApi] = frozenset(ImageApi)
-    has_version: bool = True
-    """False: an ``api-version`` of this route is not one of an API that the app calls, so it is taken off too."""
-    on_azure_only: bool = False
-    """A gateway may have a base path of this name."""
+    is_foreign: bool = False
+    """Whether it belongs to an API that the app does not call, on Azure hosts only: a gateway may have a base path of
+    this name. Its ``api-version`` is taken off too."""
 
 
-_PORTAL: Final = r"([\w-]+\.)?portal\.azure\.(com|us|cn)|o?ai\.azure\.(com|us)"
+_PORTAL: Final = r"([\w-]+\.)?portal\.azure\.(com|us|cn)|o?ai\.azure\.(com|us|cn)"
 _IMAGES: Final = frozenset({ImageApi.IMAGES})
 _OPERATIONS: Final = frozenset({ImageApi.OPERATIONS})
 _ROUTES: Final = (
@@ -81,7 +80,7 @@ _ROUTES: Final = (
     _Route(r"/openai(/deployments|/models|/images(/generations)?)?"),
     _Route(r"/providers/blackforestlabs(/v1(/(?P<model_path>[^/]+))?)?", frozenset({ImageApi.FLUX})),
     _Route(r"/mai/v1(/images(/generations|/edits)?)?", frozenset({ImageApi.MAI})),
-    _Route(r"/models(/images/generations)?", has_version=False, on_azure_only=True),
+    _Route(r"/models(/images/generations)?", is_foreign=True),
 )
 _OTHER_ROUTE: Final = r"/images/(generations|edits|variations)(:submit)?|/(chat/)?completions|/responses|/embeddings"
 
@@ -96,7 +95,7 @@ def parse_endpoint(url: str) -> Endpoint:
     """
     check_transport(url)
     parts = urlsplit(url)
-    _check_host(parts.hostname or "")
+    _check_host(_host(parts))
     if parts.fragment:
         raise ValueError("has a fragment (#). Remove it.")
     version = _stated_version(parts.query)
@@ -137,7 +136,11 @@ def _check_host(host: str) -> None:
 
 
 def _is_azure(parts: SplitResult) -> bool:
-    return (parts.hostname or "").endswith(AZURE_HOSTS)
+    return AZURE_HOST.fullmatch(_host(parts)) is not None
+
+
+def _host(parts: SplitResult) -> str:
+    return (parts.hostname or "").rstrip(".")
 
 
 def _shown_path(path: str) -> str:
@@ -169,9 +172,9 @@ def _without_route(parts: SplitResult, path: str, version: str | None) -> Endpoi
     origin = f"{parts.scheme}://{parts.netloc}"
     for route in _ROUTES:
         found = re.search(f"{route.pattern}$", path, re.IGNORECASE)
-        if found is None or (route.on_azure_only and not _is_azure(parts)):
+        if found is None or (route.is_foreign and not _is_azure(parts)):
             continue
-        removed = f"?api-version={version}" if version and not route.has_version else ""
+        removed = f"?api-version={version}" if version and route.is_foreign else ""
         stated = found.groupdict()
         return Endpoint(
             base=f"{origin}{path[: found.start()]}",
@@ -179,7 +182,7 @@ def _without_route(parts: SplitResult, path: str, version: str | None) -> Endpoi
             apis=route.apis,
             deployment=_deployment(stated.get("deployment")),
             model_path=_model_path(stated.get("model_path")),
-            api_version=version if route.has_version else None,
+            api_version=None if route.is_foreign else version,
             is_v1=stated.get("v1") is not None,
         )
     return Endpoint(base=f"{origin}{path}", api_version=version)

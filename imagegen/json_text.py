@@ -61,13 +61,17 @@ class RepeatedKeysError(ValueError):
         """The repeated ones, in order."""
 
 
-def parse_json(text: str) -> Any:
+def parse_strict_json(text: str) -> Any:
     """The value of a text.
 
     Raises
     ------
     JsonTextError, NumberTooLargeError, RepeatedKeysError
     """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # an environment variable may have bytes that are not UTF-8
+        raise JsonTextError("Remove the character that is not valid Unicode.", text, error.start) from None
     try:
         # Safe for hostile input: it limits the depth, and refuses NaN and half a surrogate pair.
         value = from_json(text, allow_inf_nan=False)

@@ -14,9 +14,11 @@ _WORD: Final = (
     r"your[-_ ](?:own[-_ ]?)?(?:azure[-_ ]?)?(?:openai[-_ ]?|foundry[-_ ]?|ai[-_ ]?)?"
     r"(?:resource|endpoint|deployment|model|key|secret|account|storage|container|host|domain|gateway|app|project|"
     r"region|value|name|id|api|service)(?:[-_ ]?(?:name|url|key|id|here))*"
-    r"|(?:change|replace)[-_]?(?:me|this)|x{3,}|todo|\.{3}|\u2026"
+    r"|\.{3}|\u2026"
 )
 _PLACEHOLDER: Final = re.compile(rf"(?<![a-z0-9])(?:{_WORD})(?![a-z0-9])", re.IGNORECASE)
+_WHOLE_PLACEHOLDER: Final = re.compile(r"(?:change|replace)[-_]?(?:me|this)|x{3,}|todo", re.IGNORECASE)
+"""Only as the whole value: todo-app is a name."""
 _PLACEHOLDER_HOST: Final = re.compile(r"(?<=//)(?:NAME|RES|RESOURCE|RESOURCE[-_]NAME|ACCOUNT)(?=\.)")
 _HEADER: Final = re.compile(
     r"(?:authorization|(?:x-)?api-key|ocp-apim-subscription-key|x-functions-key)\s*[:=]\s*(?:bearer\s+)?|bearer\s+",
@@ -53,7 +55,7 @@ def refuse_paste_error(text: str, *, is_free: bool = False) -> None:
     if _VARIABLE.fullmatch(text):
         raise ValueError("is the name of a variable that was not replaced. Write the value itself.")
     found = _PLACEHOLDER.fullmatch(text) if is_free else _PLACEHOLDER.search(text) or _PLACEHOLDER_HOST.search(text)
-    if found:
+    if found := found or _WHOLE_PLACEHOLDER.fullmatch(text):
         raise ValueError(f"has the placeholder '{found[0]}'. Replace it by your value.")
 
 

@@ -11,8 +11,8 @@ from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationInfo
 
 from imagegen.deployments import DeploymentEntry, matching
-from imagegen.json_text import JsonTextError, NumberTooLargeError, RepeatedKeysError, parse_json
-from imagegen.pasted import named, refuse_blanks, refuse_key_error
+from imagegen.json_text import JsonTextError, NumberTooLargeError, RepeatedKeysError, parse_strict_json
+from imagegen.pasted import named, refuse_blanks, refuse_key_error, refuse_paste_error
 from imagegen.urls import base_url_of, is_loopback, is_nearby, origin_of
 
 ANY_SCHEDULE: Final = "0 * * * * *"
@@ -49,6 +49,7 @@ def _keys(text: object) -> object:
 
 
 def _key(key: SecretStr) -> SecretStr:
+    refuse_paste_error(key.get_secret_value(), is_free=True)
     refuse_key_error(key.get_secret_value())
     return key
 
@@ -99,7 +100,7 @@ def _entries(given: object) -> object:
 def _parsed(text: str) -> object:
     """The JSON. No message quotes it: a key may have been pasted there."""
     try:
-        return parse_json(text)
+        return parse_strict_json(text)
     except RepeatedKeysError as error:
         raise ValueError(f"has the field {named(error.keys[0])} twice in one object. Write it once.") from None
     except NumberTooLargeError:

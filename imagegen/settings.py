@@ -138,8 +138,8 @@ class Settings(BaseModel):
                 case "deployment_entries":  # JSON, whose values are checked one by one
                     refuse_reference(value)
                     refuse_quotes(value)
-                case "compat_api_keys":
-                    refuse_paste_error(value, is_free=True)
+                case "compat_api_keys":  # checked one by one; quotes may enclose the whole list
+                    refuse_quotes(value)
                 case "api_key":
                     refuse_wrong_key(value)
                 case _:

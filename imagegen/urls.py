@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
 
-AZURE_HOSTS: Final = (
-    ".openai.azure.com",
-    ".cognitiveservices.azure.com",
-    ".api.cognitive.microsoft.com",
-    ".services.ai.azure.com",
-    ".models.ai.azure.com",
+AZURE_HOST: Final = re.compile(
+    r".+\.((openai|cognitiveservices|services\.ai|models\.ai)\.azure\.(com|us|cn)"
+    r"|api\.cognitive\.microsoft\.com|api\.cognitive\.azure\.cn)"
 )
-"""Ends of the hosts of Azure's image services."""
+"""A host of Azure's image services, in any cloud."""
+_PRIVATE_NETWORKS: Final = tuple(
+    map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "fe80::/10"))
+)
 _FORBIDDEN: Final = {
     " ": "a blank",
     "\\": "a backslash",
@@ -67,7 +67,7 @@ def is_nearby(host: str) -> bool:
         address = ip_address(host)
     except ValueError:
         return is_loopback(host) or re.fullmatch(r"[\w-]+\.local|host\.(docker|containers)\.internal", host) is not None
-    return address.is_private and not address.is_unspecified
+    return address.is_loopback or any(address in network for network in _PRIVATE_NETWORKS)
 
 
 def check_transport(url: str, *, http_for: Callable[[str], bool] = is_loopback) -> None:

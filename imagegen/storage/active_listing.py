@@ -7,16 +7,16 @@ use. This module sends the same request through a pipeline of azure-core, and re
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote, unquote, urlencode
 from xml.etree import ElementTree
 
 from azure.core import PipelineClient
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError, ServiceResponseError
-from azure.core.pipeline.policies import BearerTokenCredentialPolicy, HttpLoggingPolicy, RetryPolicy
+from azure.core.pipeline.policies import BearerTokenCredentialPolicy, HttpLoggingPolicy, SansIOHTTPPolicy
 from azure.core.rest import HttpRequest
-from azure.storage.blob import ContainerSasPermissions, generate_container_sas
 
 from imagegen.lifecycle.ports import ActiveEntry
 from imagegen.storage.clients import client_options
@@ -28,25 +28,25 @@ if TYPE_CHECKING:
 _SCOPE: Final = "https://storage.azure.com/.default"
 _VERSION: Final = "2021-12-02"
 """Of the Blob service's REST API: any version has this request."""
-_SAS_LIFETIME: Final = timedelta(hours=1)
 _CONNECTIONS: Final = 16
 """For the slot, and for callers who list at the same time."""
-_CLOCK_SKEW: Final = timedelta(minutes=15)
 
 
 class ActiveListing:
     """Lists the blobs under a prefix as active records. Thread-safe."""
 
     def __init__(self, service: BlobServiceClient, container: str) -> None:
-        self._container = container
         self._url = f"{service.url.rstrip('/')}/{quote(container)}"
-        self._account = cast("str", service.account_name)
-        self._account_key = cast("str | None", getattr(service.credential, "account_key", None))
-        policies: list[Any] = [RetryPolicy(retry_total=2), HttpLoggingPolicy()]
-        if self._account_key is None:
-            policies.insert(1, BearerTokenCredentialPolicy(service.credential, _SCOPE))
-        transport = client_options(_CONNECTIONS)["transport"]
-        self._client = cast("Any", PipelineClient(service.url, policies=policies, transport=transport))
+        options = client_options(_CONNECTIONS)
+        # With the key of an account, the SDK's credential is a policy that signs requests.
+        credential = service.credential
+        signs = isinstance(credential, SansIOHTTPPolicy)
+        policies: list[Any] = [
+            options["retry_policy"],
+            credential if signs else BearerTokenCredentialPolicy(credential, _SCOPE),
+            HttpLoggingPolicy(),
+        ]
+        self._client = cast("Any", PipelineClient(service.url, policies=policies, transport=options["transport"]))
 
     def entries(self, prefix: str) -> Iterator[ActiveEntry]:
         """All records under the prefix, by name. One request for each 5,000.
@@ -74,27 +74,15 @@ class ActiveListing:
         query = {"restype": "container", "comp": "list", "include": "metadata", "prefix": prefix}
         if marker:
             query["marker"] = marker
-        url = f"{self._url}?{urlencode(query)}"
-        if self._account_key:
-            url += f"&{self._sas(self._account_key)}"
-        response: HttpResponse = self._client.send_request(HttpRequest("GET", url, headers={"x-ms-version": _VERSION}))
+        headers = {"x-ms-version": _VERSION, "x-ms-date": format_datetime(datetime.now(UTC), usegmt=True)}
+        request = HttpRequest("GET", f"{self._url}?{urlencode(query)}", headers=headers)
+        response: HttpResponse = self._client.send_request(request)
         if response.status_code == 200:
             return response.content
         error_class = ResourceNotFoundError if response.status_code == 404 else HttpResponseError
         error = cast("Any", error_class(response=cast("Any", response)))
         error.error_code = response.headers.get("x-ms-error-code")  # as the errors of the SDK have it, for the log
         raise error
-
-    def _sas(self, account_key: str) -> str:
-        now = datetime.now(UTC)
-        return generate_container_sas(
-            self._account,
-            self._container,
-            account_key=account_key,
-            permission=ContainerSasPermissions(list=True),
-            start=now - _CLOCK_SKEW,
-            expiry=now + _SAS_LIFETIME,
-        )
 
 
 def _entry(blob: ElementTree.Element, prefix: str) -> ActiveEntry:

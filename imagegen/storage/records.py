@@ -51,6 +51,8 @@ class BlobRecords:
         self._container = service.get_container_client(container)
         self._listing = ActiveListing(service, container)
         self._count_lock = threading.Lock()
+        self._count_failed: float | None = None
+        """When the last count failed."""
         self._monotonic = monotonic
         self._cached_count: tuple[float, int] | None = None
 
@@ -208,9 +210,17 @@ class BlobRecords:
         """Number of active records: those of a recent listing, and those that this instance created since."""
         if (count := self._recent_count()) is not None:
             return count
-        with self._count_lock:  # a burst of requests makes one listing
-            count = self._recent_count()
-            return len(self.list_active()) if count is None else count
+        asked = self._monotonic()
+        with self._count_lock:  # a burst of requests makes one listing, which may fail for all of them
+            if (count := self._recent_count()) is not None:
+                return count
+            if self._count_failed is not None and self._count_failed >= asked:
+                raise StorageUnavailableError("count records")
+            try:
+                return len(self.list_active())
+            except StorageUnavailableError:
+                self._count_failed = self._monotonic()
+                raise
 
     def _recent_count(self) -> int | None:
         cached = self._cached_count

@@ -10,7 +10,7 @@ from imagegen.generation import GenerationError, Status
 from imagegen.upstream.not_found import NotFoundCauses
 from imagegen.upstream.protocol import Ended, Throttled
 from imagegen.upstream.response import UpstreamResponse, inner_error
-from imagegen.upstream.waits import POLICY_SENTENCE, POLICY_SENTENCES
+from imagegen.upstream.waits import POLICY_SENTENCE
 
 _BLOCKED_SECONDS: Final = 300.0
 """Pause after the service has blocked the whole resource temporarily."""
@@ -59,8 +59,8 @@ def throttle_of(response: UpstreamResponse, now: datetime) -> Throttled | None:
 
 def _policy_sentence(response: UpstreamResponse) -> str | None:
     """The reason for all callers and for the log: a known sentence only, because any other may quote a prompt."""
-    found = POLICY_SENTENCES.match(response.error.message)
-    return found[0] if found else None
+    found = POLICY_SENTENCE.match(response.error.message)
+    return found[0].removesuffix(".") if found else None
 
 
 def refusal(response: UpstreamResponse, not_found: NotFoundCauses) -> GenerationError:

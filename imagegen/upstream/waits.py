@@ -12,17 +12,13 @@ _NUMBER: Final = re.compile(r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+")
 _IN_MILLISECONDS: Final = ("retry-after-ms", "x-ms-retry-after-ms")
 _MOST_FROM_WORDS: Final = 60.0
 """Seconds. A text may quote a prompt, which must not pause a deployment for an hour."""
+_TIME: Final = r"[0-9][0-9.:]{0,20}(?:\sseconds?)?"
 POLICY_SENTENCE: Final = re.compile(
-    r"Out of (?:call volume|bandwidth) quota\b|Quota will be replenished in\b|Rate limit (?:is|was) exceeded\b",
+    r"(?:Out of (?:call volume|bandwidth) quota|Rate limit (?:is|was) exceeded)\b"
+    rf"(?:\.\s{{1,2}}(?:Quota will be replenished|Try again) in\s{_TIME})?|Quota will be replenished in\s{_TIME}",
     re.IGNORECASE,
 )
-"""The start of an error of API Management's quota and rate limit policies."""
-POLICY_SENTENCES: Final = re.compile(
-    r"(?:Out of (?:call volume|bandwidth) quota|Rate limit (?:is|was) exceeded)"
-    r"(?:\.\s{1,2}(?:Quota will be replenished in|Try again in)\s[0-9][0-9.:]{0,20}(?:\sseconds?)?)?(?<![.:])",
-    re.IGNORECASE,
-)
-"""The same as a whole. Nothing in it comes from a request."""
+"""An error of API Management's quota and rate limit policies. Nothing in it comes from a request."""
 _UNITS: Final = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0}
 # A unit of one letter has no blank before it, as in 1m12.5s: "5 h ago" is no time to wait.
 _UNIT: Final = r"(?:\s?(?:milliseconds?|ms|days?|hours?|hrs?|minutes?|mins?|seconds?|secs?|s)(?![a-z])|[dhm](?![a-z]))"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sized
-from difflib import get_close_matches
 from typing import Any, Final
 
 from imagegen.errors import FieldProblem
@@ -13,27 +12,27 @@ from imagegen.errors import FieldProblem
 _LONGEST_NAME: Final = 100
 _LONGEST_VALUE: Final = 40
 
+_OTHER: Final = "{value}; use {accepts}."
 SENTENCES: Final = {
     "missing": "is missing. Send {accepts}.",
     "extra_forbidden": "is not a field of this API. {guess}Use only {fields}.",
     "blank": "contains only white space. Send {accepts}.",
     "nul": "contains the character U+0000 (NUL), which no image service accepts. Remove it.",
     "string_type": "{value} is {kind}; use {accepts}.",
-    "string_too_short": "{value}; use {accepts}.",
+    "string_too_short": _OTHER,
     "string_too_long": "has {length} characters; use {accepts}.",
-    "string_pattern_mismatch": "{value}; use {accepts}.",
-    "literal_error": "{value}; use {accepts}.",
+    "string_pattern_mismatch": _OTHER,
+    "literal_error": _OTHER,
     "int_type": "{value} is {kind}; use a whole number, {accepts}.",
     "int_from_float": "{value}; use a whole number, {accepts}.",
     "finite_number": "the number is too large; use {accepts}.",
-    "greater_than_equal": "{value}; use {accepts}.",
-    "less_than_equal": "{value}; use {accepts}.",
+    "greater_than_equal": _OTHER,
+    "less_than_equal": _OTHER,
     "dict_type": "{value} is {kind}; use {accepts}.",
     "too_long": "has {length} entries; use {accepts}.",
 }
 """By the type of a pydantic error. A test walks the request models and finds each type that they can raise."""
 _NUMBER_AS_TEXT: Final = "{value} is text. Send the number {number} without quotes."
-_OTHER: Final = "{value}; use {accepts}."
 
 
 def field_problem(found: Mapping[str, Any], schema: Mapping[str, Any]) -> FieldProblem:
@@ -119,6 +118,8 @@ def kind_of(value: object) -> str:
 
 def _guess(name: str, fields: list[str]) -> str:
     """The field that the caller may have meant."""
+    from difflib import get_close_matches  # for a wrong request only: it costs a cold start 2 ms
+
     by_letters = {field.replace("_", "").lower(): field for field in fields}
     close = get_close_matches(name.replace("_", "").lower(), by_letters, n=1, cutoff=0.75)
     return f"Did you mean {by_letters[close[0]]}? " if close else ""

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from imagegen.charsets import codec_of
 from imagegen.errors import FieldProblem, RequestError
-from imagegen.json_text import VALUE_MISSING, JsonTextError, NumberTooLargeError, RepeatedKeysError, parse_json
+from imagegen.json_text import VALUE_MISSING, JsonTextError, NumberTooLargeError, RepeatedKeysError, parse_strict_json
 from imagegen.web.field_problems import one_line, shown_name
 from imagegen.web.http import HttpError, Request
 
@@ -31,7 +31,7 @@ def read_json(request: Request) -> Any:
     if not text.strip():
         raise RequestError("invalidJson", f"The body is empty. Send a JSON object such as {EXAMPLE}.")
     try:
-        return parse_json(text)
+        return parse_strict_json(text)
     except RepeatedKeysError as error:
         twice = "occurs twice in one object. Send it once."
         raise RequestError.for_fields([FieldProblem(shown_name(key), twice) for key in error.keys[:20]]) from None
@@ -77,7 +77,7 @@ def _declared(request: Request) -> tuple[str, str | None]:
     if codec is None:
         message = f"The charset '{one_line(charset[:40])}' is not supported. Send UTF-8, with charset=utf-8 or none."
         raise HttpError(415, "unsupportedMediaType", message)
-    return codec, charset
+    return codec, one_line(charset[:40])
 
 
 def _wrong_charset(found: str | None, charset: str | None) -> str:

@@ -299,7 +299,7 @@ SECRETS = ("AZURE_OPENAI_API_KEY", "COMPAT_API_KEYS")
 )
 def test_every_setting_names_what_was_pasted_with_it(name: str, value: str, what: str) -> None:
     [problem] = problems(**{name: value})
-    assert problem.startswith(f"{name}: {what}")
+    assert problem.replace(".0:", ":", 1).startswith(f"{name}: {what}")  # COMPAT_API_KEYS.0
     assert "s3cret" not in problem
 
 
@@ -320,7 +320,7 @@ def test_every_setting_names_what_was_pasted_with_it(name: str, value: str, what
 )
 def test_every_setting_names_a_placeholder(name: str, value: str, what: str) -> None:
     [problem] = problems(**{name: value})
-    assert problem.startswith(f"{name}: {what}")
+    assert problem.replace(".0:", ":", 1).startswith(f"{name}: {what}")  # COMPAT_API_KEYS.0
     assert "s3cret" not in problem.lower()
 
 
