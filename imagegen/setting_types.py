@@ -90,7 +90,7 @@ def _entries(given: object) -> object:
     if not isinstance(given, str):
         return given
     text = given.removeprefix("\ufeff").lstrip()  # the byte order mark of a file
-    if text.startswith("{"):
+    if text.startswith("{") and text.rstrip().endswith("}"):
         raise ValueError("is one JSON object, not a list. Put it in square brackets.")
     if re.search(r"[\[{,:]\s*['`\u2018\u2019\u201c\u201d]", text):
         raise ValueError('has quotes that JSON does not know. Use double quotes (").')

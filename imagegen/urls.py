@@ -49,6 +49,8 @@ def origin_of(url: str) -> str:
         raise ValueError("is not a URL. Use the scheme and the host.") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("is not an http or https URL. Use one that starts with https://.")
+    if parts.hostname in ("http", "https"):
+        raise ValueError("has its scheme twice. Remove one of them.")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{host}:{(443 if parts.scheme == 'https' else 80) if port is None else port}"
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from datetime import UTC, datetime
+from typing import Any, Final
 
 from imagegen.deployments import Deployment
 from imagegen.upstream.protocol import CheckProblem
+from imagegen.upstream.refusals import throttle_of
 from imagegen.upstream.response import NoResponseError, UpstreamResponse
 from imagegen.upstream.session import UnsendableError, UpstreamSession
 
@@ -18,7 +20,7 @@ def check_model_list(session: UpstreamSession, deployment: Deployment) -> CheckP
     response = _send(session, deployment, f"{deployment.endpoint}{route}", generation_id="health")
     if isinstance(response, CheckProblem):
         return response
-    if _is_json(response):
+    if "data" in _json(response):
         return None
     return _problem(
         deployment,
@@ -36,7 +38,7 @@ def check_operations(session: UpstreamSession, deployment: Deployment) -> CheckP
     if isinstance(response, CheckProblem):
         return response
     # The API's own code. A router's 404 may have the code "NotFound".
-    if _is_json(response) or (response.status == 404 and response.error.code == "notFound"):
+    if _json(response).keys() - {"error"} or (response.status == 404 and response.error.code == "notFound"):
         return None
     return _problem(
         deployment,
@@ -50,7 +52,7 @@ def check_operations(session: UpstreamSession, deployment: Deployment) -> CheckP
 def _problem(deployment: Deployment, response: UpstreamResponse, asked_for: str, advice: str) -> CheckProblem:
     """What an answer shows that is not the right one, and not a wrong credential or a failure of the service."""
     answer = f"the '{deployment.api}' API: the service answered {_described(response)} for {asked_for}"
-    if response.status == 429:
+    if throttle_of(response, datetime.now(UTC)):
         return CheckProblem(
             f"{answer}. The service is there, but throttles. Generations wait until it accepts calls.", certain=False
         )
@@ -68,17 +70,17 @@ def _send(
         return CheckProblem(f"the '{deployment.api}' API: {error}")
     except NoResponseError as error:
         return CheckProblem(f"the '{deployment.api}' API is out of reach: {error}. Check its endpoint in the settings.")
-    problem = response.health_problem
+    # A used-up quota may be a 403, and is no wrong credential.
+    problem = None if throttle_of(response, datetime.now(UTC)) else response.health_problem
     return CheckProblem(problem) if problem else response
 
 
-def _is_json(response: UpstreamResponse) -> bool:
-    """Whether the answer is 200 with JSON, not with a web page."""
+def _json(response: UpstreamResponse) -> dict[str, Any]:
+    """The JSON object of a 200; empty for any other answer, such as a web page."""
     try:
-        response.json()
+        return response.json() if response.status == 200 else {}
     except NoResponseError:
-        return False
-    return response.status == 200
+        return {}
 
 
 def _described(response: UpstreamResponse) -> str:

@@ -106,8 +106,8 @@ class Limits:
         if request.n > self.most_images:
             yield FieldProblem("n", f"{request.n} images; '{model}' accepts at most {self.most_images}. Lower it.")
         for name, values in self.accepted.items():
-            if values is not None and getattr(request, name) not in (None, *values):
-                yield FieldProblem(name, f"'{model}' accepts {', '.join(values)}. Use one of these.")
+            if values is not None and (value := getattr(request, name)) not in (None, *values):
+                yield FieldProblem(name, f"{value}; '{model}' accepts {', '.join(values)}. Use one of these.")
         if (problem := self._size_problem(request.size)) is not None:
             message = f"{request.size}{problem} '{model}' accepts {self.size_words}. Use one of these."
             yield FieldProblem("size", message)

@@ -72,7 +72,7 @@ def refusal(response: UpstreamResponse, not_found: NotFoundCauses) -> Generation
         return configuration_error
     if status in (400, 422):
         return error.model_copy(update={"code": "invalidPayload", "innererror": inner_error(error)})
-    return response.final_error() if error.code == f"http{status}" else error
+    return error if response.code else response.final_error()
 
 
 def unsendable(error: Exception) -> Ended:

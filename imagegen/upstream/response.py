@@ -189,7 +189,7 @@ class UpstreamResponse:
             answer, hint = str(self.status), _HINTS.get(self.status, _ENDPOINT_OR_GATEWAY)
         message = self.mask(f"The image service answered {answer} to {self._asked}. {hint}")
         inner = None if stated.message == NO_REASON else inner_error(stated)
-        return GenerationError(code=stated.code, message=message, innererror=inner)
+        return GenerationError(code=f"http{self.status}", message=message, innererror=inner)
 
     @property
     def _hint(self) -> str:

@@ -28,7 +28,9 @@ _FILTER_CODES: Final = frozenset(
     }
 )
 _FILTER_WORDS: Final = re.compile(
-    r"rejected (?:by|as a result of) (?:our|the) safety system|content management policy", re.IGNORECASE
+    r"rejected (?:by|as a result of) (?:our|the) safety system|content management policy"
+    r"|(?:flagged|blocked|filtered|rejected) by (?:our |the |a )?content filter",
+    re.IGNORECASE,
 )
 _FILTER_RESULTS: Final = ("content_filter_results", "content_filter_result", "prompt_filter_results")
 
@@ -79,7 +81,9 @@ def read_error_without_images(body: bytes, mask: Mask = mask_secrets) -> Generat
     fields = cast("dict[str, Any]", stated) if isinstance(stated, dict) else {}
     if fields.get("error") or any(_categories(fields)):
         return read_refused_image({**fields, "error": fields.get("error")}, default_code="noImages", mask=mask)
-    return GenerationError(code="noImages", message="The response of the image service holds no image.")
+    reason = mask(reason_of(fields))[:LONGEST_REASON]
+    message = "The response of the image service holds no image."
+    return GenerationError(code="noImages", message=message, innererror={"message": reason} if reason else None)
 
 
 def _is_filtered(code: str, text: str, inner: dict[str, Any]) -> bool:

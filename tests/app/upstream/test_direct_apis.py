@@ -212,7 +212,7 @@ def test_invalid_fields_are_refused_before_the_call(api: DirectApi, fields: dict
         (V1, {"style": "vivid"}, "style: 'ours' does not have this field. Leave it out."),
         (DALLE, {"prompt": "x" * 4_001}, "prompt: 4,001 characters; 'ours' accepts 4,000. Shorten it."),
         (FLUX, {"n": 5}, "n: 5 images; 'ours' accepts at most 4. Lower it."),
-        (DALLE, {"quality": "high"}, "quality: 'ours' accepts standard, hd. Use one of these."),
+        (DALLE, {"quality": "high"}, "quality: high; 'ours' accepts standard, hd. Use one of these."),
         (DALLE, {"size": "auto"}, "size: auto; 'ours' accepts 1024x1024, 1792x1024, 1024x1792. Use one of these."),
         (V1, {"size": "10x17"}, ("size: 10x17; 'ours' accepts auto, 1024x1024, 1024x1536, 1536x1024, or WIDTHxHEIGHT "
             "with each side 16 to 3,840 pixels, a multiple of 16, the long side at most 3 times the short one, "

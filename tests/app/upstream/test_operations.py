@@ -171,7 +171,7 @@ def test_submit_with_status_429_is_throttled(
         (http(400), "invalidPayload", "no reason"),
         (http(400, b"<html>nope</html>"), "invalidPayload", "nope"),
         (http(400, {"error": "prompt is bad"}), "invalidPayload", "prompt is bad"),
-        (http(413, {"error": {"code": 413, "message": "Long."}}), "413", "Long."),
+        (http(413, {"error": {"code": 413, "message": "Long."}}), "http413", "answered 413 to POST"),
         # For the operator: the message names the settings.
         (http(401, {"error": {"code": "401", "message": "x"}}), "upstreamUnauthorized", "AZURE_OPENAI_API_KEY"),
         (http(401), "upstreamUnauthorized", "(http401)"),
