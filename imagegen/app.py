@@ -6,6 +6,7 @@ import importlib
 import logging
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
@@ -15,6 +16,7 @@ import uuid_utils
 from imagegen.events import log_event
 from imagegen.lifecycle.changes import COPY_SECONDS_EACH
 from imagegen.lifecycle.generations import Generations
+from imagegen.lifecycle.pacing import Pacer
 from imagegen.lifecycle.poller import Poller, SlotSummary, slot_end
 from imagegen.lifecycle.ports import Ports
 from imagegen.lifecycle.worker import Worker
@@ -25,9 +27,10 @@ from imagegen.storage.images import BlobImages
 from imagegen.storage.listing import BlobListing
 from imagegen.storage.records import BlobRecords
 from imagegen.storage.throttling import Throttling
-from imagegen.storage.work_queue import CALLS_QUEUE, POLLS_QUEUE, WorkQueue, read_ids
+from imagegen.storage.work_queue import CALLS_QUEUE, POLLS_QUEUE, WorkQueue, read_message
 from imagegen.telemetry import NoTelemetry, Telemetry
 from imagegen.threads import ContextPool
+from imagegen.upstream.protocol import Direct, Upstream
 from imagegen.upstream.registry import open_upstream
 from imagegen.web.health import HealthRoute
 from imagegen.web.legacy import LegacyRoutes
@@ -71,17 +74,18 @@ class App:
         StorageUnavailableError
             When storage does not answer. The message comes again.
         """
-        for generation_id in read_ids(message):
-            self.worker.advance_by_id(generation_id, has_minutes=True)
+        work = read_message(message)
+        for generation_id in work.ids:
+            self.worker.advance_by_id(generation_id, has_minutes=True, has_turn=work.has_turn)
 
     def poll_some(self, message: str | bytes) -> None:
         """Advance the generations of a message that the timer passed on. Raises as `call`.
 
         A call among them gets a message of its own in the queue of calls.
         """
-        ids = read_ids(message)
+        ids = read_message(message).ids
         with ContextPool(THREADS, "work") as pool:
-            for _ in pool.map(partial(self.worker.advance_by_id, has_minutes=False), ids):
+            for _ in pool.map(partial(self.worker.advance_by_id, has_minutes=False, has_turn=True), ids):
                 pass
 
 
@@ -124,14 +128,17 @@ def build(settings: Settings) -> App:
     }
     throttling = Throttling(storage, settings.generations_container)
     telemetry = open_telemetry(settings)
+    calls = WorkQueue(settings, CALLS_QUEUE, connections=THREADS)
+    quotas = {one.name: one.requests_per_minute for one in settings.deployments if one.requests_per_minute}
     ports = Ports(
         records=records,
         images=images,
         upstreams=upstreams,
         throttling=throttling,
-        queue=WorkQueue(settings, CALLS_QUEUE, connections=THREADS),
+        queue=calls,
         clock=utc_now,
         repeat_lost_calls=settings.repeat_lost_calls,
+        requests_per_minute=quotas,
         telemetry=telemetry,
     )
     worker = Worker(ports)
@@ -173,6 +180,7 @@ def build(settings: Settings) -> App:
             advance=worker.advance,
             clock=utc_now,
             queue=WorkQueue(settings, POLLS_QUEUE, connections=THREADS),
+            turns=Pacer(throttling, utc_now, send=partial(_send_turn, upstreams, calls), configured=quotas),
             threads=THREADS,
             most=settings.max_due_per_instance,
             on_outage=worker.note_outage,
@@ -181,6 +189,14 @@ def build(settings: Settings) -> App:
         worker=worker,
         telemetry=telemetry,
     )
+
+
+def _send_turn(upstreams: Mapping[str, Upstream], calls: WorkQueue, model: str, generation_id: str) -> bool:
+    """Give a generation its turn by a message, if its model is called for minutes."""
+    if not isinstance(upstreams.get(model), Direct):
+        return False
+    calls.send([generation_id], has_turn=True)
+    return True
 
 
 def open_telemetry(settings: Settings) -> Telemetry:

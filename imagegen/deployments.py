@@ -39,6 +39,8 @@ class Deployment(BaseModel):
     scope: str
     model_path: str | None = None
     """The last part of the route; FLUX only."""
+    requests_per_minute: int | None = None
+    """The quota. None: learned from 429s."""
 
 
 def matching(pattern: str, problem: str) -> Callable[[str], str]:
@@ -54,6 +56,10 @@ def matching(pattern: str, problem: str) -> Callable[[str], str]:
 
 def lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
+
+
+def _no_boolean(value: object) -> object:
+    return str(value) if isinstance(value, bool) else value
 
 
 def _api_version(text: str) -> str:
@@ -77,6 +83,8 @@ _ModelPath = Annotated[
         )
     ),
 ]
+MOST_REQUESTS_PER_MINUTE: Final = 100_000
+_RequestsPerMinute = Annotated[int, Field(ge=1, le=MOST_REQUESTS_PER_MINUTE), BeforeValidator(_no_boolean)]
 _Text = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
 
 
@@ -92,6 +100,7 @@ class DeploymentEntry(BaseModel):
     api_version: ApiVersion | None = Field(None, examples=["2025-04-01-preview"])
     api_key_setting: _Text | None = Field(None, examples=["FLUX_KEY"])
     model_path: _ModelPath | None = Field(None, examples=["flux-2-pro"])
+    requests_per_minute: _RequestsPerMinute | None = Field(None, examples=[10])
 
     @field_validator("*", mode="before")
     @classmethod
@@ -117,6 +126,8 @@ class DeploymentSettings(Protocol):
     def api_key(self) -> SecretStr | None: ...
     @property
     def scope(self) -> str: ...
+    @property
+    def requests_per_minute(self) -> int | None: ...
     @property
     def deployment_entries(self) -> tuple[DeploymentEntry, ...] | None: ...
 
@@ -180,7 +191,13 @@ def _resolve_single(settings: DeploymentSettings) -> tuple[tuple[Deployment, ...
         )
     elif endpoint:
         # The endpoint is this deployment's own, so what it states counts.
-        fields = {"name": name, "api": settings.api, "endpoint": endpoint, "deployment": name}
+        fields = {
+            "name": name,
+            "api": settings.api,
+            "endpoint": endpoint,
+            "deployment": name,
+            "requestsPerMinute": settings.requests_per_minute,
+        }
         entry = DeploymentEntry.model_validate(fields)
         problems += _other_model_path(entry, SETTINGS)
         problems += _name_problem(name, SETTINGS.deployment if settings.deployment else SETTINGS.endpoint)
@@ -271,6 +288,7 @@ def _deployment(
         api_key=key,
         scope=settings.scope,
         model_path=model_path if entry.api is ImageApi.FLUX else None,
+        requests_per_minute=entry.requests_per_minute,
     )
 
 

@@ -239,6 +239,11 @@ class Generation(JsonModel):
         return self.model_copy(update=changes)
 
     @property
+    def waits(self) -> bool:
+        """Whether its submit or call has not begun, or was refused."""
+        return not (self.status.is_terminal or self.calling or self.operation_location)
+
+    @property
     def is_claimed(self) -> bool:
         """Whether a worker may be storing its images at this moment."""
         return self.copy_attempts > 0 or self.calling

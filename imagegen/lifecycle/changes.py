@@ -105,9 +105,14 @@ def unavailable(generation: Generation, outcome: Unavailable, now: datetime, *, 
     return later.changed(missing_polls=0, missing_since=None)
 
 
-def paused(generation: Generation, throttle: Throttle, now: datetime, *, jitter: float) -> Generation:
-    """Wait for the end of a throttle, but not past the deadline."""
-    due = min(backoff.after_pause(throttle.until, now, jitter=jitter), max(generation.deadline, now))
+def waiting(generation: Generation, until: datetime) -> Generation:
+    """Wait for a turn. Not written: a burst of a thousand may wait for an hour."""
+    return generation.changed(due=min(until, generation.deadline))
+
+
+def paused(generation: Generation, throttle: Throttle, now: datetime) -> Generation:
+    """Its call was refused with 429. Wait for the end of the throttle, but not past the deadline."""
+    due = min(throttle.until, max(generation.deadline, now))
     fault = f"throttled by the image service: {throttle.reason}"
     return generation.changed(queued=False, calling=False, claim=None, fault=fault, due=due)
 
@@ -246,6 +251,8 @@ def is_given_up(generation: Generation, now: datetime) -> bool:
 def past_deadline(generation: Generation, now: datetime) -> Generation:
     seconds = round((generation.deadline - generation.created).total_seconds())
     message = f"The generation was not finished within {seconds} seconds (timeoutSeconds)."
+    if generation.submitted is None:
+        message += " No call had begun: the quota of the model was used up, or no worker was free."
     if generation.fault:
         message += f" The last problem: {generation.fault.removesuffix('.')}."
     return failed(generation, GenerationError(code="deadlineExceeded", message=message), now)

@@ -24,6 +24,7 @@ from imagegen.lifecycle.transitions import (
     Rest,
     Submit,
     Take,
+    Wait,
 )
 from imagegen.telemetry import Retry
 from imagegen.upstream.protocol import Direct, Ended, Lost, Missing, Polled, Throttled, Unavailable
@@ -106,7 +107,7 @@ class Effects:
                 self._ports.throttling.pause(generation.request.model or "", throttle)
                 crash_point(CrashPoint.PAUSE_WRITTEN)
                 return None
-            case Rest() | Leave(), _:
+            case Rest() | Leave() | Wait(), _:
                 return None
             case Submit() | Poll() | Call(), upstream:
                 raise TypeError(f"{type(effect).__name__} does not fit {type(upstream).__name__}")

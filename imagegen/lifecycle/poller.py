@@ -6,6 +6,7 @@ Two slots at once are harmless: every write is conditional, and every repeated r
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from cronsim import CronSim
 from imagegen.errors import StorageUnavailableError
 from imagegen.events import log_stuck
 from imagegen.generation import Versioned, is_generation_id, started_at
+from imagegen.lifecycle.pacing import Turns
 from imagegen.lifecycle.ports import ActiveEntry, Clock, CountedQueue
 from imagegen.threads import ContextPool
 
@@ -51,6 +53,22 @@ class ActiveRecords(Protocol):
     def read_active(self, generation_id: str) -> Versioned | None: ...
 
 
+class GiveTurns(Protocol):
+    """Each method raises StorageUnavailableError."""
+
+    def turns(self, model: str, waiting: Sequence[str]) -> Turns | None:
+        """Which of the generations that wait for a model may begin now, oldest first. None: all of them."""
+        ...
+
+    def take_back(self, model: str, generation_id: str) -> None:
+        """This generation could not be told that it has its turn."""
+        ...
+
+    def tell(self, model: str, generation_id: str) -> bool:
+        """Tell a worker with minutes that a generation has its turn. Return False if the slot itself can begin it."""
+        ...
+
+
 class Advance(Protocol):
     """Advance a due generation. Return its record, None when it needs no more work here."""
 
@@ -69,6 +87,8 @@ class SlotSummary:
     failed_listings: int = 0
     passed_on: int = 0
     """Generations sent to the queue."""
+    turns: int = 0
+    """Generations that waited for the quota of their model, and may begin now."""
     left: int = 0
     """Active generations of the last listing that did not end in the slot."""
     oldest_seconds: int | None = None
@@ -123,6 +143,7 @@ class Poller:
         advance: Advance,
         clock: Clock,
         queue: CountedQueue,
+        turns: GiveTurns,
         threads: int,
         most: int,
         on_outage: Callable[[], None],
@@ -132,6 +153,7 @@ class Poller:
         self._advance = advance
         self._clock = clock
         self._queue = queue
+        self._turns = turns
         self._threads = threads
         self._most = most
         self._sleep = sleep
@@ -178,7 +200,7 @@ class Poller:
         slot.known = {entry.id: slot.known[entry.id] for entry in entries if entry.id in slot.known}
         begun = set(slot.running)
         busy = {entry.id for entry in slot.running.values()}
-        due = [entry for entry in entries if entry.id not in busy and slot.due(entry) <= now]
+        due = self._due(slot, [entry for entry in entries if entry.id not in busy], now)
         room = max(0, self._most - len(busy))
         for entry in due[:room]:
             slot.running[pool.submit(self._advance_entry, entry, slot.known.get(entry.id))] = entry
@@ -190,6 +212,45 @@ class Poller:
         if slot.overdue is None:
             slot.overdue = begun
         return not all(future.done() for future in slot.overdue) and now + CADENCE < slot.ends + LONGEST_SLOT
+
+    def _due(self, slot: _Slot, entries: Iterable[ActiveEntry], now: datetime) -> list[ActiveEntry]:
+        """The entries to advance now: those that are due, and do not wait for a turn."""
+        due: list[ActiveEntry] = []
+        waiting: dict[str, list[ActiveEntry]] = defaultdict(list)
+        for entry in entries:
+            if entry.waits_for and entry.deadline and now < entry.deadline:
+                waiting[entry.waits_for].append(entry)
+            elif slot.due(entry) <= now:
+                due.append(entry)
+        for model, there in waiting.items():
+            due += self._with_turn(slot, model, there, now)
+        return due
+
+    def _with_turn(self, slot: _Slot, model: str, waiting: list[ActiveEntry], now: datetime) -> list[ActiveEntry]:
+        """The entries to advance now. Those that a worker with minutes must begin get a message."""
+        # A queued one may lie ahead: its message has come, and the worker left the generation to its turn.
+        ready = [entry for entry in waiting if slot.due(entry) <= now or entry.queued]
+        try:
+            turns = self._turns.turns(model, [entry.id for entry in ready])
+        except StorageUnavailableError:
+            slot.summary.failures += 1
+            slot.not_before |= {entry.id: now + _FAILURE_WAIT for entry in ready}
+            return []
+        if turns is None:
+            return [entry for entry in ready if slot.due(entry) <= now]
+        slot.not_before |= {entry.id: turns.next_at for entry in ready if entry.id not in turns.ids}
+        return [entry for entry in ready if entry.id in turns.ids and not self._is_told(slot, model, entry.id)]
+
+    def _is_told(self, slot: _Slot, model: str, generation_id: str) -> bool:
+        """Tell a worker with minutes that a generation has its turn. Return False if this slot must begin it."""
+        try:
+            is_sent = self._turns.tell(model, generation_id)
+        except StorageUnavailableError:
+            slot.summary.failures += 1
+            self._turns.take_back(model, generation_id)
+            return True
+        slot.summary.turns += 1
+        return is_sent
 
     def _send_to_queue(self, slot: _Slot, entries: Sequence[ActiveEntry], now: datetime) -> None:
         """Send what exceeds the limit of one instance to the queue, whose workers the platform scales out.

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Protocol
 
 from imagegen.generation import Generation, KeyClaim, StoredImage, Versioned
+from imagegen.lifecycle.pacing import Pace
 from imagegen.telemetry import NoTelemetry, Telemetry
 from imagegen.upstream.protocol import ImageSource, Throttle, Upstream
 
@@ -26,6 +27,12 @@ class ActiveEntry:
     etag: str
     due: datetime
     status: str
+    waits_for: str | None = None
+    """The model of a generation that waits for its submit or call."""
+    queued: bool = False
+    """Whether a queue message was sent for it."""
+    deadline: datetime | None = None
+    """Of a generation that waits."""
 
 
 class Records(Protocol):
@@ -87,6 +94,10 @@ class Records(Protocol):
         """Number of active records, approximately."""
         ...
 
+    def count_waiting(self, model: str) -> int:
+        """Number of generations that wait for a submit or a call of this model, approximately."""
+        ...
+
 
 class Images(Protocol):
     """The store of images."""
@@ -117,12 +128,26 @@ class Throttling(Protocol):
         """Tell all instances not to call the deployment before the end of this throttle."""
         ...
 
+    def pace(self, model: str) -> Pace | None:
+        """How fast the deployment took calls when generations last waited for it."""
+        ...
+
+    def set_pace(self, model: str, pace: Pace) -> None:
+        """Tell all instances how fast the deployment takes calls."""
+        ...
+
 
 class Queue(Protocol):
     """The queue of work that takes minutes."""
 
-    def send(self, ids: Sequence[str]) -> None:
-        """Send one message that names these generations. Raises StorageUnavailableError."""
+    def send(self, ids: Sequence[str], *, has_turn: bool = False) -> None:
+        """Send one message that names these generations. Raises StorageUnavailableError.
+
+        Parameters
+        ----------
+        has_turn
+            Whether the timer gives them their turn.
+        """
         ...
 
 
@@ -147,6 +172,8 @@ class Ports:
     clock: Clock
     repeat_lost_calls: bool
     """Whether a call whose response was lost is repeated. The repeated call may be billed twice."""
+    requests_per_minute: Mapping[str, int] = field(default_factory=dict[str, int])
+    """The quota of the models whose settings state it."""
     telemetry: Telemetry = field(default_factory=NoTelemetry)
     jitter: Callable[[], float] = random.random
     """A random number from 0 to 1."""

@@ -56,8 +56,8 @@ class DueForPolled:
 
     repeat_lost_calls: bool
     """Whether a call whose response was lost may be repeated (and billed twice)."""
-    throttle: Throttle | None
-    """Of the deployment; it may have ended."""
+    wait_until: datetime | None
+    """The generation has no turn before this time, which may have passed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class DueForDirect:
     """The record is due, and its model answers with the images."""
 
     repeat_lost_calls: bool
-    throttle: Throttle | None
+    wait_until: datetime | None
     has_minutes: bool
     """Whether this worker can spend the minutes of a call."""
 
@@ -125,6 +125,11 @@ class Leave:
 
 
 @dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing, and no write: the quota of the model is used up. The timer gives the generation its turn."""
+
+
+@dataclass(frozen=True, slots=True)
 class Submit:
     """Start the operation. Idempotent: the generation's id is its ``Operation-Id``."""
 
@@ -177,7 +182,7 @@ class Drop:
     winner: Generation | None
 
 
-type ContinuingEffect = Rest | Leave | Submit | Poll | Enqueue | Call | Copy | Take | Pause
+type ContinuingEffect = Rest | Leave | Wait | Submit | Poll | Enqueue | Call | Copy | Take | Pause
 type EndingEffect = Finish | Drop
 type Effect = ContinuingEffect | EndingEffect
 
@@ -212,7 +217,7 @@ def transition(  # noqa: C901 - the table: one case for each pair
     match state_of(generation), outcome:
         # The record is due.
         case State.WAITING | State.CALLING, DueForPolled() | DueForDirect():
-            return _begin(generation, outcome, now, jitter, claim)
+            return _begin(generation, outcome, now, claim)
         case State.ACCEPTED, DueForPolled():
             # Also past the deadline: the operation is paid for, and its images may be ready.
             return Step(generation, Poll())
@@ -269,7 +274,7 @@ def transition(  # noqa: C901 - the table: one case for each pair
             return Step(changes.unavailable(generation, outcome, now, jitter=jitter), Rest())
         case State.WAITING | State.CALLING, Throttled():
             throttle = Throttle(backoff.pause_until(outcome.retry_after, generation.faults, now), outcome.cause)
-            waiting = changes.paused(generation, throttle, now, jitter=jitter)
+            waiting = changes.paused(generation, throttle, now)
             # The record first: a record with `calling` and no call would count as a lost call.
             return Step(waiting.changed(faults=generation.faults + 1), Pause(throttle))
 
@@ -281,7 +286,7 @@ def transition(  # noqa: C901 - the table: one case for each pair
             raise ImpossibleOutcomeError(f"{type(outcome).__name__} in state {state_of(generation).name}")
 
 
-def _begin(generation: Generation, due: DueForPolled | DueForDirect, now: datetime, jitter: float, claim: str) -> Step:
+def _begin(generation: Generation, due: DueForPolled | DueForDirect, now: datetime, claim: str) -> Step:
     """Start, or start again, the work of a model."""
     # A claim that has expired: the worker crashed during its call, and the response is lost.
     generation = changes.claim_expired(generation)
@@ -293,8 +298,8 @@ def _begin(generation: Generation, due: DueForPolled | DueForDirect, now: dateti
         return Step(changes.past_deadline(generation, now), Finish())
     if isinstance(due, DueForDirect) and not due.has_minutes:
         return Step(changes.queued(generation, now), Enqueue())
-    if due.throttle and due.throttle.until > now:
-        return Step(changes.paused(generation, due.throttle, now, jitter=jitter), Rest())
+    if due.wait_until and due.wait_until > now:
+        return Step(changes.waiting(generation, due.wait_until), Wait())
     if isinstance(due, DueForDirect):
         return Step(changes.call_claimed(generation, now, claim=claim), Call())
     return Step(generation, Submit())

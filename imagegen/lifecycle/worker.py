@@ -17,6 +17,7 @@ from imagegen.generation import Generation, Status, Versioned
 from imagegen.lifecycle.claims import ClaimKeeper, KeptClaim
 from imagegen.lifecycle.effects import Effects
 from imagegen.lifecycle.finishing import drop, finish
+from imagegen.lifecycle.pacing import Gate
 from imagegen.lifecycle.ports import Ports
 from imagegen.lifecycle.transitions import (
     Call,
@@ -33,12 +34,16 @@ from imagegen.lifecycle.transitions import (
     Step,
     Submit,
     Take,
+    Wait,
     transition,
 )
 from imagegen.upstream.protocol import Direct, Lost, Missing, Throttled, Unavailable
 
 _WORTH_WRITING: Final = timedelta(seconds=5)
 """A nearer `due` stays in the memory of the worker that polls. It is not worth a transaction."""
+
+_TURN_WAIT: Final = timedelta(seconds=1)
+"""The shortest wait for a turn."""
 
 _CAUSE: Final[dict[type, str]] = {
     DueWithoutModel: "the settings do not name its model",
@@ -64,14 +69,20 @@ class Worker:
         self._ports = ports
         self._keeper = keeper or ClaimKeeper(ports.records, ports.clock, on_outage=self.note_outage)
         self._effects = Effects(ports)
+        self._gate = Gate(ports.requests_per_minute, ports.clock)
         self._no_takeover_before = datetime.min.replace(tzinfo=UTC)
 
     def note_outage(self) -> None:
         """Remember that storage did not answer: claims of living workers may be renewed late."""
         self._no_takeover_before = self._ports.clock() + _OUTAGE_GRACE
 
-    def advance_by_id(self, generation_id: str, *, has_minutes: bool) -> None:
+    def advance_by_id(self, generation_id: str, *, has_minutes: bool, has_turn: bool = False) -> None:
         """Advance the generation of a queue message, if it is due or still waits for this message.
+
+        Parameters
+        ----------
+        has_turn
+            Whether the timer gave the generation its turn. If not, it waits while earlier ones wait.
 
         Raises
         ------
@@ -81,14 +92,14 @@ class Worker:
         try:
             current = self._ports.records.read_active(generation_id)
             if current and (current.generation.queued or current.generation.due <= self._ports.clock()):
-                self.advance(current, has_minutes=has_minutes)
+                self.advance(current, has_minutes=has_minutes, has_turn=has_turn)
         except StorageUnavailableError:
             self.note_outage()
             raise
         except Exception as error:  # noqa: BLE001 - the timer advances the generation later
             log_stuck(generation_id, error)
 
-    def advance(self, current: Versioned, *, has_minutes: bool = False) -> Versioned | None:
+    def advance(self, current: Versioned, *, has_minutes: bool = False, has_turn: bool = True) -> Versioned | None:
         """Advance a due generation. Return its record, None when it ended or another worker changed it.
 
         Parameters
@@ -102,12 +113,14 @@ class Worker:
             When a write failed. The record is unchanged or one step further; the next tick goes on.
         """
         try:
-            after = self.run(current, has_minutes=has_minutes)
+            after = self.run(current, has_minutes=has_minutes, has_turn=has_turn)
         except ConflictError:
             return None
         return None if after.generation.status.is_terminal else after
 
-    def run(self, current: Versioned, *, has_minutes: bool = False, is_new: bool = False) -> Versioned:
+    def run(
+        self, current: Versioned, *, has_minutes: bool = False, has_turn: bool = False, is_new: bool = False
+    ) -> Versioned:
         """Advance a due generation. Return its record as it is now, ended or not.
 
         Parameters
@@ -125,7 +138,8 @@ class Worker:
             if self._ports.clock() < spared_until:
                 return Versioned(current.generation.changed(due=spared_until), current.etag)
         try:
-            return self._run(current, has_minutes=has_minutes, is_new=is_new)
+            due = self._due(current.generation, has_minutes=has_minutes, has_turn=has_turn)
+            return self._run(current, due, is_new=is_new)
         except StorageUnavailableError:
             self.note_outage()
             raise
@@ -133,9 +147,9 @@ class Worker:
             log_event("generation.overtaken", id=current.generation.id)
             raise
 
-    def _run(self, current: Versioned, *, has_minutes: bool, is_new: bool) -> Versioned:
+    def _run(self, current: Versioned, due: Due, *, is_new: bool) -> Versioned:
         claim = self._ports.new_claim()
-        outcome: Outcome = self._due(current.generation, has_minutes=has_minutes)
+        outcome: Outcome = due
         with ExitStack() as stack:
             kept: KeptClaim | None = None
             while True:
@@ -156,7 +170,10 @@ class Worker:
                     case Drop(winner):
                         drop(self._ports, current.generation.id, winner, current.etag)
                         return Versioned(step.generation, current.etag)
-                    case Leave() | Take():
+                    case Wait() if is_new:
+                        # The `due` of a start hides the record from the timer, so that only the start submits.
+                        current = self._write(current, step)
+                    case Leave() | Wait() | Take():
                         current = Versioned(step.generation, current.etag)
                     case Call():
                         # A write whose answer was lost may stand: a claim without a call would count as a lost call.
@@ -198,7 +215,7 @@ class Worker:
             self._ports.sleep(wait)
         raise AssertionError("the waits are endless")
 
-    def _due(self, generation: Generation, *, has_minutes: bool) -> Due:
+    def _due(self, generation: Generation, *, has_minutes: bool, has_turn: bool) -> Due:
         """Collect the facts that decide how a due generation goes on."""
         upstream = self._ports.upstreams.get(generation.request.model or "")
         if upstream is None:
@@ -206,10 +223,21 @@ class Worker:
         repeat = self._ports.repeat_lost_calls
         direct = isinstance(upstream, Direct)
         may_call = generation.operation_location is None and (has_minutes or not direct)
-        throttle = self._ports.throttling.current(generation.request.model or "") if may_call else None
+        wait_until = self._wait_until(generation.request.model or "", has_turn=has_turn) if may_call else None
         if direct:
-            return DueForDirect(repeat, throttle, has_minutes)
-        return DueForPolled(repeat, throttle)
+            return DueForDirect(repeat, wait_until, has_minutes)
+        return DueForPolled(repeat, wait_until)
+
+    def _wait_until(self, model: str, *, has_turn: bool) -> datetime | None:
+        """How long the quota of the model keeps a generation waiting."""
+        throttling, now = self._ports.throttling, self._ports.clock()
+        throttle = throttling.current(model)
+        if has_turn or (throttle and throttle.until > now):
+            return throttle.until if throttle else None
+        pace = throttling.pace(model)
+        if pace and pace.until > now:
+            return pace.until
+        return None if self._gate.lets_begin(model) else now + _TURN_WAIT
 
     def _write(self, current: Versioned, step: Step) -> Versioned:
         """Write what other workers must know. Raises ConflictError when one of them changed the record."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _SCOPE: Final = "https://storage.azure.com/.default"
 _VERSION: Final = "2021-12-02"
 """Of the Blob service's REST API: any version has this request."""
+_EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
 _CONNECTIONS: Final = 16
 """For the slot, and for callers who list at the same time."""
 
@@ -99,14 +100,22 @@ def _entry(blob: ElementTree.Element, prefix: str) -> ActiveEntry:
                 metadata = {item.tag.lower(): item.text or "" for item in part}
             case _:
                 pass
-    due, status = _due(metadata), metadata.get("status", "")
-    return ActiveEntry(id=name.removeprefix(prefix), etag=f'"{etag}"', due=due, status=status)
+    waits_for = metadata.get("waits_for")
+    return ActiveEntry(
+        id=name.removeprefix(prefix),
+        etag=f'"{etag}"',
+        # A record without a valid time is due now, so that it does not stay unnoticed.
+        due=_time(metadata, "due") or _EARLIEST,
+        status=metadata.get("status", ""),
+        waits_for=unquote(waits_for) if waits_for else None,
+        queued="queued" in metadata,
+        deadline=_time(metadata, "deadline") if waits_for else None,
+    )
 
 
-def _due(metadata: Mapping[str, str]) -> datetime:
-    """The time in the metadata. A record without a valid time is due now, so that it does not stay unnoticed."""
+def _time(metadata: Mapping[str, str], name: str) -> datetime | None:
     try:
-        due = datetime.fromisoformat(metadata.get("due", ""))
+        moment = datetime.fromisoformat(metadata.get(name, ""))
     except ValueError:
-        return datetime.min.replace(tzinfo=UTC)
-    return due if due.tzinfo else due.replace(tzinfo=UTC)
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

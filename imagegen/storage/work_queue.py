@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from azure.core.exceptions import ResourceNotFoundError
@@ -44,15 +45,20 @@ class WorkQueue:
         credential = credential or storage_credential(settings)
         self._client = QueueClient(settings.queue_service_uri, name, credential=credential, **options)
 
-    def send(self, ids: Sequence[str]) -> None:
+    def send(self, ids: Sequence[str], *, has_turn: bool = False) -> None:
         """Send one message with all of these.
+
+        Parameters
+        ----------
+        has_turn
+            Whether the timer gives them their turn. If not, they wait while earlier ones wait.
 
         Raises
         ------
         StorageUnavailableError
             If it could not be sent.
         """
-        content = json.dumps({"ids": list(ids)})
+        content = json.dumps({"ids": list(ids)} | ({"hasTurn": True} if has_turn else {}))
         with storage_errors("send message"):
             try:
                 self._client.send_message(content)
@@ -77,16 +83,25 @@ class WorkQueue:
                 return 0
 
 
-def read_ids(content: str | bytes) -> list[str]:
-    """The ids in a message.
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a message asks for."""
+
+    ids: tuple[str, ...]
+    has_turn: bool
+
+
+def read_message(content: str | bytes) -> Message:
+    """What a message asks for.
 
     Raises
     ------
     ValueError
         If the message is malformed. Retries do not help: the host moves it to the poison queue for the operator.
     """
-    message = json.loads(content)
-    ids = cast("dict[str, Any]", message).get("ids") if isinstance(message, dict) else None
+    given = json.loads(content)
+    message = cast("dict[str, Any]", given) if isinstance(given, dict) else {}
+    ids = message.get("ids")
     if not isinstance(ids, list) or not all(isinstance(one, str) for one in cast("list[Any]", ids)):
         raise ValueError('a message must be {"ids": ["…"]}')
-    return cast("list[str]", ids)
+    return Message(tuple(cast("list[str]", ids)), has_turn=message.get("hasTurn") is True)

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from imagegen.errors import ConflictError, ImageUnusableError
 from imagegen.generation import Generation, GenerationRequest, KeyClaim, StoredImage, Versioned
+from imagegen.lifecycle.pacing import Pace
 from imagegen.lifecycle.ports import ActiveEntry
 from imagegen.upstream.protocol import (
     Accepted,
@@ -144,12 +145,24 @@ class FakeRecords:
 
     def list_active(self) -> list[ActiveEntry]:
         return [
-            ActiveEntry(one.generation.id, one.etag, one.generation.due, one.generation.status)
+            ActiveEntry(
+                found.id,
+                one.etag,
+                found.due,
+                found.status,
+                waits_for=found.request.model if found.waits else None,
+                queued=found.queued,
+                deadline=found.deadline,
+            )
             for one in self.active.values()
+            for found in [one.generation]
         ]
 
     def count_active(self) -> int:
         return len(self.active)
+
+    def count_waiting(self, model: str) -> int:
+        return sum(entry.waits_for == model for entry in self.list_active())
 
     def _write(self, generation: Generation) -> Versioned:
         self.writes += 1
@@ -256,8 +269,10 @@ class FakeThrottling:
 
     steps: Steps
     paused: dict[str, Throttle] = field(default_factory=dict[str, Throttle])
+    paces: dict[str, Pace] = field(default_factory=dict[str, Pace])
     reads: list[str] = field(default_factory=list[str])
     """Model of each read. A read is a storage transaction."""
+    paces_written: int = 0
 
     def current(self, model: str) -> Throttle | None:
         self.reads.append(model)
@@ -269,15 +284,30 @@ class FakeThrottling:
 
         self.steps.take("pause", act)
 
+    def pace(self, model: str) -> Pace | None:
+        return self.paces.get(model)
+
+    def set_pace(self, model: str, pace: Pace) -> None:
+        self.paces_written += 1
+        self.paces[model] = pace
+
 
 @dataclass
 class FakeQueue:
     steps: Steps
     messages: list[list[str]] = field(default_factory=list[list[str]])
     """Ids in each message that no worker has received yet."""
+    with_turn: set[str] = field(default_factory=set[str])
+    """Ids that the timer gave a turn."""
+    sent: int = 0
 
-    def send(self, ids: Sequence[str]) -> None:
-        self.steps.take("send", lambda: self.messages.append(list(ids)))
+    def send(self, ids: Sequence[str], *, has_turn: bool = False) -> None:
+        def act() -> None:
+            self.messages.append(list(ids))
+            self.with_turn |= set(ids) if has_turn else set()
+            self.sent += 1
+
+        self.steps.take("send", act)
 
     def count(self) -> int:
         return len(self.messages)

@@ -12,6 +12,7 @@ from imagegen.generation import Generation, GenerationRequest, Versioned
 from imagegen.idempotency import IdempotencyKey
 from imagegen.lifecycle.claims import ClaimKeeper
 from imagegen.lifecycle.generations import Generations
+from imagegen.lifecycle.pacing import Pacer
 from imagegen.lifecycle.ports import Ports
 from imagegen.lifecycle.worker import Worker
 from imagegen.telemetry import NoTelemetry, Telemetry
@@ -26,7 +27,12 @@ class FakeApp:
     """The app with two models. It keeps its state in `records`, so after a `Crash` it continues as a new process."""
 
     def __init__(
-        self, *, most_active: int = 100, repeat_lost_calls: bool = True, telemetry: Telemetry | None = None
+        self,
+        *,
+        most_active: int = 100,
+        repeat_lost_calls: bool = True,
+        requests_per_minute: Mapping[str, int] | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.steps = Steps()
         self.clock = Clock()
@@ -53,11 +59,13 @@ class FakeApp:
             throttling=self.throttling,
             queue=self.queue,
             repeat_lost_calls=repeat_lost_calls,
+            requests_per_minute=requests_per_minute or {},
             telemetry=telemetry or NoTelemetry(),
             clock=self.clock,
             jitter=lambda: self.jitter,
             sleep=self.pass_time,
         )
+        self.pacer = Pacer(self.throttling, self.clock, send=self._send_turn, configured=requests_per_minute or {})
         self.configure({POLLED: self.polled, DIRECT: self.direct})
 
     def configure(self, upstreams: Mapping[str, Upstream]) -> None:
@@ -65,6 +73,11 @@ class FakeApp:
         ports = replace(self._ports, upstreams=upstreams)
         self.worker = Worker(ports, self.keeper)
         self.generations = Generations(ports, self.worker, new_id=self._new_id, most_active=self._most_active)
+
+    def _send_turn(self, model: str, generation_id: str) -> bool:
+        if model == DIRECT:
+            self.queue.send([generation_id], has_turn=True)
+        return model == DIRECT
 
     def _new_id(self, _: datetime) -> str:
         self._ids += 1
@@ -107,7 +120,8 @@ class FakeApp:
         """Receive all queue messages, as a worker with minutes does."""
         while self.queue.messages:
             for generation_id in self.queue.messages.pop(0):
-                self.worker.advance_by_id(generation_id, has_minutes=True)
+                has_turn = generation_id in self.queue.with_turn
+                self.worker.advance_by_id(generation_id, has_minutes=True, has_turn=has_turn)
 
     def pass_time(self, length: float) -> None:
         """Let time pass for a living process: its claims are renewed when they are due."""

@@ -13,6 +13,7 @@ import pytest
 
 from imagegen.errors import StorageUnavailableError
 from imagegen.generation import Generation, Versioned
+from imagegen.lifecycle.pacing import Turns
 from imagegen.lifecycle.poller import LONGEST_SLOT, Poller, SlotSummary, slot_end
 from imagegen.storage.records import ActiveEntry
 from tests.app.generations import ID, NOON, PROMPT, TOKEN, running, seconds
@@ -39,6 +40,12 @@ class PollerApp:
     """Messages in the queue."""
     outages: int = 0
     listings: list[float] = field(default_factory=list[float])
+    asked: list[tuple[float, list[str]]] = field(default_factory=list[tuple[float, list[str]]])
+    """Seconds after noon, and the ids of the generations that wait for a turn."""
+    give: Callable[[Sequence[str]], Turns | None] | None = None
+    """Gives turns. None: no model is paced."""
+    on_tell: Callable[[str], bool] | None = None
+    taken_back: list[str] = field(default_factory=list[str])
     on_advance: Advance | None = None
     """Result of `advance`. None: each generation ends when it is first advanced."""
 
@@ -51,6 +58,7 @@ class PollerApp:
             advance=self.advance,
             clock=lambda: self.now,
             queue=self,
+            turns=self,
             threads=threads,
             most=most,
             on_outage=self.note_outage,
@@ -67,7 +75,15 @@ class PollerApp:
     def list_active(self) -> list[ActiveEntry]:
         self.listings.append(self._elapsed())
         return [
-            ActiveEntry(id=found, etag=entry.etag, due=entry.generation.due, status=entry.generation.status)
+            ActiveEntry(
+                id=found,
+                etag=entry.etag,
+                due=entry.generation.due,
+                status=entry.generation.status,
+                waits_for=entry.generation.request.model if entry.generation.waits else None,
+                queued=entry.generation.queued,
+                deadline=entry.generation.deadline,
+            )
             for found, entry in self.active.items()
         ]
 
@@ -82,7 +98,20 @@ class PollerApp:
         del self.active[current.generation.id]
         return None
 
-    def send(self, ids: Sequence[str]) -> None:
+    def turns(self, model: str, waiting: Sequence[str]) -> Turns | None:
+        self.asked.append((self._elapsed(), list(waiting)))
+        return self.give and self.give(waiting)
+
+    def take_back(self, model: str, generation_id: str) -> None:
+        self.taken_back.append(generation_id)
+
+    def tell(self, model: str, generation_id: str) -> bool:
+        if self.on_tell:
+            return self.on_tell(generation_id)
+        self.send([generation_id], has_turn=True)
+        return True
+
+    def send(self, ids: Sequence[str], *, has_turn: bool = False) -> None:
         self.sent.append((self._elapsed(), list(ids)))
 
     def count(self) -> int:

@@ -14,7 +14,7 @@ from azure.storage.queue import QueueClient
 from imagegen.errors import StorageUnavailableError
 from imagegen.settings import Settings, SettingsError, read_settings
 from imagegen.storage import work_queue
-from imagegen.storage.work_queue import CALLS_QUEUE, WorkQueue, read_ids
+from imagegen.storage.work_queue import CALLS_QUEUE, Message, WorkQueue, read_message
 from local.azurite import Azurite
 from tests.app.generations import ID
 
@@ -45,15 +45,15 @@ def test_message_is_base64_of_json(azurite: Azurite, raw: QueueClient) -> None:
     assert message is not None
     content = b64decode(message.content, validate=True)
     assert json.loads(content) == {"ids": [ID, "another"]}
-    assert read_ids(content) == [ID, "another"]  # the Functions worker passes bytes
+    assert read_message(content) == Message((ID, "another"), has_turn=False)  # the Functions worker passes bytes
 
 
 def test_missing_queue_is_created(azurite: Azurite, raw: QueueClient) -> None:
     queue = WorkQueue(settings(azurite.connection_string), CALLS_QUEUE, connections=1)
     for number in range(3):
         queue.send([str(number)])
-    found = [read_ids(b64decode(message.content)) for message in raw.receive_messages(max_messages=10)]
-    assert sorted(found) == [["0"], ["1"], ["2"]]
+    found = [read_message(b64decode(message.content)).ids for message in raw.receive_messages(max_messages=10)]
+    assert sorted(found) == [("0",), ("1",), ("2",)]
 
 
 def test_largest_batch_fits_into_a_message(azurite: Azurite, raw: QueueClient) -> None:
@@ -92,9 +92,25 @@ def test_invalid_connection_string_is_named_but_not_shown() -> None:
     assert "s3cret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ['{"ids": ["a", "b"]}', b'{"ids": ["a", "b"]}', '{"ids": ["a", "b"], "later": 1}'])
-def test_read_ids(content: str | bytes) -> None:
-    assert read_ids(content) == ["a", "b"]
+@pytest.mark.parametrize(
+    ("content", "has_turn"),
+    [
+        ('{"ids": ["a", "b"]}', False),
+        (b'{"ids": ["a", "b"]}', False),
+        ('{"ids": ["a", "b"], "later": 1}', False),
+        ('{"ids": ["a", "b"], "hasTurn": true}', True),
+        ('{"ids": ["a", "b"], "hasTurn": "true"}', False),
+    ],
+)
+def test_read_message(content: str | bytes, has_turn: bool) -> None:
+    assert read_message(content) == Message(("a", "b"), has_turn)
+
+
+def test_message_can_give_a_turn(azurite: Azurite, raw: QueueClient) -> None:
+    WorkQueue(settings(azurite.connection_string), CALLS_QUEUE, connections=1).send([ID], has_turn=True)
+    message = raw.receive_message()
+    assert message is not None
+    assert read_message(b64decode(message.content)) == Message((ID,), has_turn=True)
 
 
 @pytest.mark.parametrize(
@@ -117,5 +133,5 @@ def test_read_ids(content: str | bytes) -> None:
 )
 def test_malformed_message_is_refused(content: bytes, reason: str) -> None:
     with pytest.raises(ValueError, match=reason) as caught:
-        read_ids(content)
+        read_message(content)
     assert "prompt" not in str(caught.value)
