@@ -31,6 +31,8 @@ _CREEP: Final = 0.0015
 minute, one call in 14 is answered 429."""
 _NEAR: Final = (0.9, 1.1)
 """What is near the rate of the last 429, as factors."""
+_SLOW: Final = 10.0
+"""Calls a minute. A lower rate grows more slowly, so that one call in 14 is refused there too."""
 
 _RECENT: Final = timedelta(seconds=60)
 """A deployment is paced for this long after a 429, or after the last generation that waited for it."""
@@ -43,6 +45,8 @@ _AGAIN: Final = timedelta(seconds=20)
 """Time for a worker to begin a generation that has its turn, if the service refused calls meanwhile."""
 _MESSAGE_LOST: Final = timedelta(minutes=10)
 """The same if it did not: the message of the turn is lost."""
+_ROUNDING: Final = 1e-6
+"""Six sixths of a turn are one."""
 _LONGEST_STEP: Final = 5.0
 """Seconds between two passes that count. A slot that comes late does not let more begin."""
 _WINDOW_SECONDS: Final = 10.0
@@ -109,11 +113,13 @@ class _Lane:
 
     def grow(self, seconds: float) -> None:
         """Generations waited for so long, and no call was refused."""
-        if self.ceiling is None:
+        if self.limit < math.inf:  # the quota is known
+            factor = 1 + _CLIMB * seconds
+        elif self.ceiling is None:
             factor = 2.0 ** (seconds / _DOUBLING_SECONDS)
         else:
             is_near = _NEAR[0] <= self.rate / self.ceiling <= _NEAR[1]
-            factor = 1 + (_CREEP if is_near else _CLIMB) * seconds
+            factor = 1 + (_CREEP if is_near else _CLIMB) * min(1.0, self.rate / _SLOW) * seconds
         self.rate = min(self.limit, self.rate * factor)
 
 
@@ -215,14 +221,15 @@ class Pacer:
             lane.turns = 1.0  # the end of Retry-After is a promise
             return
         lane.grow(seconds)
-        lane.turns = min(max(1.0, lane.rate / 30), lane.turns + lane.rate / 60 * seconds)
+        each_second = lane.rate / 60
+        lane.turns = min(max(1 + each_second, 4 * each_second), lane.turns + each_second * seconds)
 
     def _give(self, lane: _Lane, waiting: Sequence[str], now: datetime) -> tuple[str, ...]:
         there = set(waiting)
         lane.given = {id_: again for id_, again in lane.given.items() if id_ in there and again > now}
         if lane.pausing:
             return ()
-        ids = tuple([one for one in waiting if one not in lane.given][: int(lane.turns)])
+        ids = tuple([one for one in waiting if one not in lane.given][: int(lane.turns + _ROUNDING)])
         lane.turns -= len(ids)
         lane.given |= dict.fromkeys(ids, now + _MESSAGE_LOST)
         return ids

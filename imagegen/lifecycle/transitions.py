@@ -299,7 +299,9 @@ def _begin(generation: Generation, due: DueForPolled | DueForDirect, now: dateti
     if isinstance(due, DueForDirect) and not due.has_minutes:
         return Step(changes.queued(generation, now), Enqueue())
     if due.wait_until and due.wait_until > now:
-        return Step(changes.waiting(generation, due.wait_until), Wait())
+        # The `due` of a start hides its record from the timer, so that only the start submits. A queued one is seen.
+        is_hidden = generation.due > now and not generation.queued
+        return Step(changes.waiting(generation, due.wait_until), Rest() if is_hidden else Wait())
     if isinstance(due, DueForDirect):
         return Step(changes.call_claimed(generation, now, claim=claim), Call())
     return Step(generation, Submit())

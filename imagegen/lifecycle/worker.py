@@ -170,9 +170,6 @@ class Worker:
                     case Drop(winner):
                         drop(self._ports, current.generation.id, winner, current.etag)
                         return Versioned(step.generation, current.etag)
-                    case Wait() if is_new:
-                        # The `due` of a start hides the record from the timer, so that only the start submits.
-                        current = self._write(current, step)
                     case Leave() | Wait() | Take():
                         current = Versioned(step.generation, current.etag)
                     case Call():

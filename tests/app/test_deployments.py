@@ -176,7 +176,7 @@ def test_list_may_have_a_byte_order_mark() -> None:
 
 
 WHOLE = {"name": "a", "api": "images"}
-FIELDS = "name, api, endpoint, deployment, apiVersion, apiKeySetting, modelPath"
+FIELDS = "name, api, endpoint, deployment, apiVersion, apiKeySetting, modelPath, requestsPerMinute"
 
 
 @pytest.mark.parametrize(

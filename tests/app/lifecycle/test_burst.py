@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from imagegen.errors import QuotaUsedUpError
+import pytest
+
+from imagegen.errors import QuotaUsedUpError, StorageUnavailableError
 from imagegen.generation import Generation, GenerationRequest
 from imagegen.lifecycle.poller import Poller
-from imagegen.upstream.protocol import Accepted, Answered, ImageBytes, Throttled
+from imagegen.lifecycle.ports import ActiveEntry
+from imagegen.upstream.protocol import Accepted, Answered, ImageBytes, Throttle, Throttled
 from tests.app.fakes import CallOutcome, Clock, FakeDirect, FakePolled, Steps, SubmitOutcome
-from tests.app.generations import DIRECT, OPERATION, POLLED, seconds
+from tests.app.generations import DIRECT, NOON, OPERATION, POLLED, seconds
 from tests.app.lifecycle.fake_app import FakeApp
 
 
@@ -87,7 +91,7 @@ class Burst:
 
     def slot(self, length: float = 59) -> None:
         app = self.app
-        app.work()
+        self._work()
         poller = Poller(
             records=app.records,
             advance=app.worker.advance,
@@ -115,4 +119,131 @@ class Burst:
 
     def _sleep(self, length: float) -> None:
         self.app.clock.sleep(length)
-        self.app.work()
+        self._work()
+
+    def _work(self) -> None:
+        messages = self.app.queue.messages
+        while messages:
+            message = messages[0]
+            try:
+                self.app.work()
+            except StorageUnavailableError:
+                messages.append(message)  # as the host does
+
+    @property
+    def used(self) -> float:
+        """Part of the quota that was used, from noon to the last call."""
+        minutes = (self.quota.accepted[-1] - NOON).total_seconds() / 60
+        return len(self.quota.accepted) / (self.quota.per_minute * minutes)
+
+    @property
+    def refused(self) -> float:
+        """Part of the calls that were answered 429."""
+        return self.quota.refused / (self.quota.refused + len(self.quota.accepted))
+
+
+@pytest.mark.parametrize("model", [DIRECT, POLLED])
+@pytest.mark.parametrize("configured", [True, False])
+def test_burst_on_a_small_quota_succeeds_at_the_pace_of_the_quota(model: str, configured: bool) -> None:
+    burst = Burst(configured=configured)
+    burst.start(400, model=model, timeout=86_400)
+    burst.drain(timedelta(hours=2))
+
+    assert burst.outcomes() == {"succeeded": 400}
+    assert burst.used >= 0.9
+    assert burst.refused <= 0.1
+    assert Counter(burst.direct.calls or burst.polled.operations).most_common(1)[0][1] == 1
+
+
+@pytest.mark.parametrize("configured", [True, False])
+def test_waiting_costs_no_write_and_no_message(configured: bool) -> None:
+    burst = Burst(configured=configured)
+    writes, messages = Counter[str](), Counter[str]()
+    save, send = burst.app.records.save, burst.app.queue.send
+
+    def counted_save(generation: Generation, etag: str) -> str:
+        writes[generation.id] += 1
+        return save(generation, etag)
+
+    def counted_send(ids: Sequence[str], *, has_turn: bool = False) -> None:
+        messages.update(ids)
+        send(ids, has_turn=has_turn)
+
+    burst.app.records.save, burst.app.queue.send = counted_save, counted_send  # pyright: ignore[reportAttributeAccessIssue]
+    burst.start(200, timeout=86_400)
+    burst.drain(timedelta(hours=1))
+
+    assert max(writes.values()) + 3 <= 6  # and: created, written to done/, dropped from active/
+    assert max(messages.values()) <= 3
+    assert burst.app.throttling.paces_written <= 9 * 21  # a minute
+
+
+def test_oldest_generations_begin_first() -> None:
+    burst = Burst(configured=True)
+    for _ in range(5):
+        burst.start(20, timeout=86_400)
+        burst.slot()
+    burst.drain(timedelta(hours=1))
+    order = [burst.started.index(next(one for one in burst.started if one.id == done)) for done in burst.direct.calls]
+    late = [place - number for number, place in enumerate(order)]
+    assert max(map(abs, late)) <= 20  # the first calls of a burst begin before the timer knows it
+
+
+def test_start_that_cannot_begin_in_time_is_refused_with_an_honest_retry_after() -> None:
+    burst = Burst(configured=True)
+    burst.start(700, timeout=3_600)
+    assert 530 <= len(burst.started) <= 545  # 54 minutes at ten a minute
+    with pytest.raises(QuotaUsedUpError) as refused:
+        burst.app.start(DIRECT)
+
+    _run_until(burst, burst.app.clock.now + seconds(refused.value.seconds))
+    before = len(burst.started)
+    burst.start(1, timeout=600)
+    assert len(burst.started) == before + 1
+    burst.drain(timedelta(hours=2))
+    assert burst.outcomes() == {"succeeded": len(burst.started)}
+
+
+def _run_until(burst: Burst, end: datetime) -> None:
+    while burst.app.clock.now < end:
+        burst.slot()
+
+
+def test_generation_that_waits_ends_at_its_deadline() -> None:
+    burst = Burst()
+    burst.app.throttling.pause(DIRECT, Throttle(NOON + seconds(600), "status 429"))
+    burst.start(1, timeout=60)
+    burst.slot()
+    burst.slot()
+    assert burst.outcomes() == {"failed": 1}
+    assert burst.direct.calls == []
+
+
+def test_long_pause_ends_the_slot() -> None:
+    """A listing each second for an hour would find nothing."""
+    burst = Burst()
+    burst.app.throttling.pause(DIRECT, Throttle(NOON + seconds(3_600), "status 429"))
+    burst.start(1, timeout=7_200)
+    listings = 0
+    list_active = burst.app.records.list_active
+
+    def counted() -> list[ActiveEntry]:
+        nonlocal listings
+        listings += 1
+        return list_active()
+
+    burst.app.records.list_active = counted
+    burst.slot()
+    assert listings <= 2
+    burst.drain(timedelta(hours=2))
+    assert burst.outcomes() == {"succeeded": 1}
+
+
+@pytest.mark.parametrize("step", range(0, 40, 3))
+def test_no_message_of_a_turn_is_lost_for_long_when_storage_fails(step: int) -> None:
+    burst = Burst(configured=True)
+    burst.start(10, timeout=3_600)
+    burst.app.steps.fail_at = len(burst.app.steps.taken) + step
+    burst.app.steps.failure = StorageUnavailableError
+    _run_until(burst, NOON + seconds(600))
+    assert burst.outcomes() == {"succeeded": 10}

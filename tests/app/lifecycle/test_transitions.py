@@ -186,6 +186,8 @@ def due_direct(*, repeat: bool = True, wait_until: datetime | None = None, has_m
         (new(), DEADLINE, FREE_POLLED, "deadlineExceeded"),  # no billed work begins past the deadline
         (new(), DEADLINE, due_direct(wait_until=DEADLINE + seconds(60)), "deadlineExceeded"),
         (new(), NOON, due_direct(wait_until=NOON + seconds(9)), Wait()),
+        (new(due=NOON + seconds(45), queued=True), NOON, due_direct(wait_until=NOON + seconds(9)), Wait()),
+        (new(due=NOON + seconds(45)), NOON, DueForPolled(True, NOON + seconds(9)), Rest()),  # hidden until then
         (new(), NOON, due_direct(wait_until=NOON), Call()),  # the wait ends at this moment
         (new(), NOON, DueForPolled(repeat_lost_calls=True, wait_until=NOON + seconds(9)), Wait()),
         (new(), NOON, DueForPolled(repeat_lost_calls=True, wait_until=NOON), Submit()),
