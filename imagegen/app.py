@@ -6,6 +6,7 @@ import importlib
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,8 @@ from imagegen.lifecycle.changes import COPY_SECONDS_EACH
 from imagegen.lifecycle.generations import Generations
 from imagegen.lifecycle.pacing import Pacer
 from imagegen.lifecycle.poller import Poller, SlotSummary, slot_end
-from imagegen.lifecycle.ports import Ports
+from imagegen.lifecycle.ports import ANY_TURN, Member, Ports, Turn
+from imagegen.lifecycle.quotas import Quotas
 from imagegen.lifecycle.worker import Worker
 from imagegen.settings import Settings, read_settings
 from imagegen.storage.clients import open_storage
@@ -76,7 +78,7 @@ class App:
         """
         work = read_message(message)
         for generation_id in work.ids:
-            self.worker.advance_by_id(generation_id, has_minutes=True, has_turn=work.has_turn)
+            self.worker.advance_by_id(generation_id, has_minutes=True, turn=work.turn)
 
     def poll_some(self, message: str | bytes) -> None:
         """Advance the generations of a message that the timer passed on. Raises as `call`.
@@ -85,7 +87,7 @@ class App:
         """
         ids = read_message(message).ids
         with ContextPool(THREADS, "work") as pool:
-            for _ in pool.map(partial(self.worker.advance_by_id, has_minutes=False, has_turn=True), ids):
+            for _ in pool.map(partial(self.worker.advance_by_id, has_minutes=False, turn=ANY_TURN), ids):
                 pass
 
 
@@ -117,28 +119,19 @@ def build(settings: Settings) -> App:
         link_lifetime=timedelta(seconds=settings.sas_lifetime_seconds),
         clock=utc_now,
     )
-    upstreams = {
-        deployment.name: open_upstream(
-            deployment,
-            allowed_origins=settings.operation_location_allowed_origins,
-            max_image_bytes=settings.max_image_bytes,
-            connections=THREADS,
-        )
-        for deployment in settings.deployments
-    }
+    models = open_models(settings)
+    upstreams = {name: members[0].upstream for name, members in models.items()}
     throttling = Throttling(storage, settings.generations_container)
     telemetry = open_telemetry(settings)
     calls = WorkQueue(settings, CALLS_QUEUE, connections=THREADS)
-    quotas = {one.name: one.requests_per_minute for one in settings.deployments if one.requests_per_minute}
     ports = Ports(
         records=records,
         images=images,
-        upstreams=upstreams,
         throttling=throttling,
         queue=calls,
         clock=utc_now,
         repeat_lost_calls=settings.repeat_lost_calls,
-        requests_per_minute=quotas,
+        models=models,
         telemetry=telemetry,
     )
     worker = Worker(ports)
@@ -149,7 +142,7 @@ def build(settings: Settings) -> App:
         retention=retention,
         clock=utc_now,
         backlog=records.count_active,
-        throttling=throttling,
+        throttling=Quotas(ports),
         models=upstreams.keys(),
     )
     return App(
@@ -171,7 +164,11 @@ def build(settings: Settings) -> App:
             retention=retention,
         ),
         health=HealthRoute(
-            settings=settings, storage=records, links=images, upstreams=upstreams, monotonic=time.monotonic
+            settings=settings,
+            storage=records,
+            links=images,
+            upstreams=[member.upstream for members in models.values() for member in members],
+            monotonic=time.monotonic,
         ),
         models=ModelListRoute(settings.deployments, upstreams),
         openapi=OpenApiRoute(settings),
@@ -180,7 +177,7 @@ def build(settings: Settings) -> App:
             advance=worker.advance,
             clock=utc_now,
             queue=WorkQueue(settings, POLLS_QUEUE, connections=THREADS),
-            turns=Pacer(throttling, utc_now, send=partial(_send_turn, upstreams, calls), configured=quotas),
+            turns=Pacer(ports, send=partial(_send_turn, upstreams, calls)),
             threads=THREADS,
             most=settings.max_due_per_instance,
             on_outage=worker.note_outage,
@@ -191,11 +188,29 @@ def build(settings: Settings) -> App:
     )
 
 
-def _send_turn(upstreams: Mapping[str, Upstream], calls: WorkQueue, model: str, generation_id: str) -> bool:
+def open_models(settings: Settings) -> dict[str, list[Member]]:
+    """The deployments of each model, by its name. Opens no connection yet."""
+    names = Counter(deployment.name for deployment in settings.deployments)
+    models: dict[str, list[Member]] = {}
+    for deployment in settings.deployments:
+        upstream = open_upstream(
+            deployment,
+            allowed_origins=settings.operation_location_allowed_origins,
+            max_image_bytes=settings.max_image_bytes,
+            connections=THREADS,
+        )
+        address = deployment.address if names[deployment.name] > 1 else None
+        key = f"{deployment.name}@{address}" if address else deployment.name
+        member = Member(address, key, upstream, deployment.requests_per_minute)
+        models.setdefault(deployment.name, []).append(member)
+    return models
+
+
+def _send_turn(upstreams: Mapping[str, Upstream], calls: WorkQueue, model: str, generation_id: str, turn: Turn) -> bool:
     """Give a generation its turn by a message, if its model is called for minutes."""
     if not isinstance(upstreams.get(model), Direct):
         return False
-    calls.send([generation_id], has_turn=True)
+    calls.send([generation_id], turn)
     return True
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Final, Protocol
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
 from pydantic.alias_generators import to_camel
@@ -41,6 +42,11 @@ class Deployment(BaseModel):
     """The last part of the route; FLUX only."""
     requests_per_minute: int | None = None
     """The quota. None: learned from 429s."""
+
+    @property
+    def address(self) -> str:
+        """What records call it, if other deployments have the same name."""
+        return f"{urlsplit(self.endpoint).netloc}/{self.deployment}"
 
 
 def matching(pattern: str, problem: str) -> Callable[[str], str]:
@@ -149,8 +155,6 @@ def resolve(settings: DeploymentSettings, environment: Mapping[str, str]) -> tup
         place = f"IMAGE_DEPLOYMENTS.{number}"
         key = _key(entry, settings, environment)
         problems += _own_key_problem(entry, key, place)
-        if entry.name in {other.name for other in entries[:number]}:
-            problems.append(f"{place}.name: is also the name of another entry. Use each name once.")
         endpoint = entry.endpoint or settings.endpoint
         if endpoint is None:
             problems.append(
@@ -162,6 +166,7 @@ def resolve(settings: DeploymentSettings, environment: Mapping[str, str]) -> tup
         problems += other_deployment(entry.endpoint, entry.deployment, _place(number))
         problems += _other_model_path(entry, _place(number))
         deployment = _deployment(entry, settings, endpoint, key)
+        problems += _pool_problem(deployment, [other for other in found if other.name == entry.name], place)
         found.append(deployment)
         problems += _name_problem(deployment.deployment, f"{place}.{_source_of_name(entry)}")
         if entry.model_path and entry.api is not ImageApi.FLUX:
@@ -172,6 +177,25 @@ def resolve(settings: DeploymentSettings, environment: Mapping[str, str]) -> tup
                 f"{_KNOWN_PATHS}."
             )
     return tuple(found), problems
+
+
+def _pool_problem(deployment: Deployment, others: Sequence[Deployment], place: str) -> Iterator[str]:
+    """Entries with one name are a pool: a generation may go to any of them."""
+    if any(other.address.lower() == deployment.address.lower() for other in others):
+        yield (
+            f"{place}.name: is also the name of another entry, for the same deployment. Entries with one name are a "
+            "pool of different deployments. Change the name, endpoint or deployment, or remove the entry."
+        )
+    elif others and deployment.api is ImageApi.OPERATIONS:
+        yield (
+            f"{place}.name: is also the name of another entry. Entries with one name are a pool, which the API "
+            "'operations' cannot have: the app must repeat a submit at the same deployment. Use another name."
+        )
+    elif any(other.api is not deployment.api for other in others):
+        yield (
+            f"{place}.api: differs from that of another entry with the same name. Entries with one name are a pool, "
+            "and have one api. Change the name or the api."
+        )
 
 
 def _resolve_single(settings: DeploymentSettings) -> tuple[tuple[Deployment, ...], list[str]]:

@@ -88,8 +88,14 @@ class GenerationError(JsonModel):
         """Whether the service refused the caller's input. The same request would fail again."""
         return self.code in _REFUSALS
 
+    @property
+    def is_of_deployment(self) -> bool:
+        """Whether the deployment refused the app. Another one may accept the same request."""
+        return self.code in _REFUSALS_OF_THE_APP
+
 
 _REFUSALS = frozenset({"contentFilter", "invalidPayload"})
+_REFUSALS_OF_THE_APP = frozenset({"upstreamUnauthorized", "upstreamForbidden", "upstreamNotFound"})
 
 
 class StoredImage(JsonModel):
@@ -210,6 +216,10 @@ class Generation(JsonModel):
 
     operation_location: str | None = None
     """The URL to poll, byte for byte from the service. None until the service accepted the operation."""
+    deployment: str | None = None
+    """The member of a pool that takes its call. None: the model has one deployment."""
+    refused_by: tuple[str, ...] = ()
+    """Members of the pool that refused the app, with 401, 403 or 404."""
     submitted: Time | None = None
     queued: bool = False
     """Whether a queue message is on its way. A worker may act on it before `due`; `due` is for a lost message."""

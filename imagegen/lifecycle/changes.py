@@ -112,9 +112,22 @@ def waiting(generation: Generation, until: datetime) -> Generation:
 
 def paused(generation: Generation, throttle: Throttle, now: datetime) -> Generation:
     """Its call was refused with 429. Wait for the end of the throttle, but not past the deadline."""
-    due = min(throttle.until, max(generation.deadline, now))
+    # Another member of its pool may take the call at once.
+    due = now if generation.deployment else min(throttle.until, max(generation.deadline, now))
     fault = f"throttled by the image service: {throttle.reason}"
-    return generation.changed(queued=False, calling=False, claim=None, fault=fault, due=due)
+    return generation.changed(queued=False, calling=False, claim=None, deployment=None, fault=fault, due=due)
+
+
+def fell_over(generation: Generation, error: GenerationError, now: datetime) -> Generation:
+    """Its deployment refused the app. Another member of the pool takes the call."""
+    return generation.changed(
+        calling=False,
+        claim=None,
+        deployment=None,
+        refused_by=(*generation.refused_by, generation.deployment or ""),
+        fault=error.message,
+        due=now,
+    )
 
 
 def call_claimed(generation: Generation, now: datetime, *, claim: str) -> Generation:

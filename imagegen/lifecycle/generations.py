@@ -25,6 +25,7 @@ from imagegen.idempotency import IdempotencyKey
 from imagegen.lifecycle import changes
 from imagegen.lifecycle.finishing import finish
 from imagegen.lifecycle.ports import Ports
+from imagegen.lifecycle.quotas import Quotas
 from imagegen.lifecycle.worker import Worker
 from imagegen.upstream.protocol import Direct, Upstream
 
@@ -55,6 +56,7 @@ class Generations:
     def __init__(self, ports: Ports, worker: Worker, *, new_id: Callable[[datetime], str], most_active: int) -> None:
         self._ports = ports
         self._worker = worker
+        self._quotas = Quotas(ports)
         self._new_id = new_id
         self._most_active = most_active
 
@@ -180,10 +182,10 @@ class Generations:
             return generation
 
     def _choose(self, model: str | None) -> Upstream:
-        upstreams = self._ports.upstreams
-        upstream = upstreams.get(model if model is not None else next(iter(upstreams)))
+        models = self._ports.models
+        upstream = self._ports.upstream(model if model is not None else next(iter(models)))
         if upstream is None:
-            names = ", ".join(f"'{name}'" for name in upstreams)
+            names = ", ".join(f"'{name}'" for name in models)
             problem = FieldProblem("model", f"is not configured; leave it out or use one of {names}")
             raise RequestError.for_fields([problem])
         return upstream
@@ -202,10 +204,8 @@ class Generations:
 
     def _per_minute(self, model: str) -> float | None:
         """How many generations of the model begin in a minute. None: not known, or none waits."""
-        pace = self._ports.throttling.pace(model)
-        if pace and pace.until > self._ports.clock():
-            return pace.per_minute
-        return self._ports.requests_per_minute.get(model)
+        pace = self._quotas.pace(model)
+        return pace.per_minute if pace else None
 
     def cancel(self, generation: Generation) -> Generation | None:
         """End the generation as `canceled`, unless it has ended. Return its outcome, None when it was deleted."""

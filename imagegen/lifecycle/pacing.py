@@ -11,12 +11,10 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Final, Protocol
+from typing import Final
 
+from imagegen.lifecycle.ports import Clock, Member, Pace, Ports, Turn
 from imagegen.upstream.protocol import Throttle
-
-type Clock = Callable[[], datetime]
-"""The time now, aware, UTC."""
 
 _FIRST_RATE: Final = 6.0
 _LOWEST_RATE: Final = 0.2
@@ -26,13 +24,13 @@ _DECREASE: Final = 0.88
 _DOUBLING_SECONDS: Final = 10.0
 """Time in which the rate doubles, from the first 429 to the second."""
 _CLIMB: Final = 0.01
-_CREEP: Final = 0.0015
-"""Growth of the rate in a second: far from the rate of the last 429, and near it. 12 % take 85 s: at ten calls a
-minute, one call in 14 is answered 429."""
+_CREEP: Final = 0.0012
+"""Growth of the rate in a second: far from the rate of the last 429, and near it. 12 % take 106 s: at ten calls a
+minute, one call in 18 is answered 429."""
 _NEAR: Final = (0.9, 1.1)
 """What is near the rate of the last 429, as factors."""
 _SLOW: Final = 10.0
-"""Calls a minute. A lower rate grows more slowly, so that one call in 14 is refused there too."""
+"""Calls a minute. A lower rate grows more slowly, so that no more calls are refused there."""
 
 _RECENT: Final = timedelta(seconds=60)
 """A deployment is paced for this long after a 429, or after the last generation that waited for it."""
@@ -54,34 +52,11 @@ _WINDOW_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """How fast a deployment takes calls, as all instances see it."""
-
-    per_minute: float
-    ceiling: float | None
-    """The rate at the last 429."""
-    until: datetime
-    """Until then, only generations that the timer gives a turn may begin."""
-
-    def seconds_for(self, calls: int) -> float:
-        """Time in which so many calls begin."""
-        return 60 * calls / self.per_minute
-
-
-class Throttles(Protocol):
-    """The throttles and paces of the deployments, shared by all instances. Each method raises
-    StorageUnavailableError."""
-
-    def current(self, model: str) -> Throttle | None: ...
-    def pace(self, model: str) -> Pace | None: ...
-    def set_pace(self, model: str, pace: Pace) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
 class Turns:
     """Which generations may begin now."""
 
-    ids: tuple[str, ...]
+    given: Mapping[str, Turn]
+    """By the id of the generation."""
     next_at: datetime
     """When the next one may."""
 
@@ -111,6 +86,17 @@ class _Lane:
         self.ceiling = self.rate
         self.rate = max(_LOWEST_RATE, self.rate / 2 if first else self.rate * _DECREASE)
 
+    def forget(self, waiting: Sequence[str], now: datetime) -> None:
+        """Forget the turns of generations that have begun, or may get another."""
+        there = set(waiting)
+        self.given = {id_: again for id_, again in self.given.items() if id_ in there and again > now}
+
+    def next_at(self, now: datetime) -> datetime:
+        """When the next generation may begin."""
+        if self.pausing:
+            return self.refused_until
+        return now + timedelta(seconds=max(0.0, 1 - self.turns) * 60 / self.rate)
+
     def grow(self, seconds: float) -> None:
         """Generations waited for so long, and no call was refused."""
         if self.limit < math.inf:  # the quota is known
@@ -130,69 +116,72 @@ class Pacer:
     ----------
     send
         Sends a message that gives a generation its turn. Returns False if its model needs no worker with minutes.
-    configured
-        `requestsPerMinute` of the deployments that have one.
     """
 
-    def __init__(
-        self, throttles: Throttles, clock: Clock, *, send: Callable[[str, str], bool], configured: Mapping[str, int]
-    ) -> None:
-        self._throttles = throttles
-        self._clock = clock
+    def __init__(self, ports: Ports, *, send: Callable[[str, str, Turn], bool]) -> None:
+        self._ports = ports
         self._send = send
-        self._configured = configured
         self._lanes: dict[str, _Lane] = {}
+        """By the key of the deployment's throttle."""
         self._lock = threading.Lock()
 
     def turns(self, model: str, waiting: Sequence[str]) -> Turns | None:
-        """Which of these generations may begin now. None: the deployment is not paced, all may.
+        """Which of these generations may begin now. None: the model is not paced, all may.
 
         Parameters
         ----------
         waiting
-            Ids of the generations that wait for the deployment, oldest first.
+            Ids of the generations that wait for the model, oldest first.
 
         Raises
         ------
         StorageUnavailableError
         """
         with self._lock:
-            now = self._clock()
-            throttle = self._throttles.current(model)
-            lane = self._lane(model, throttle, now)
-            if lane is None:
-                return None
-            self._look(lane, throttle, now)
-            ids = self._give(lane, waiting, now)
-            self._tell(model, lane, now)
-            if throttle and lane.pausing:
-                return Turns(ids, throttle.until)
-            return Turns(ids, now + timedelta(seconds=max(0.0, 1 - lane.turns) * 60 / lane.rate))
+            now = self._ports.clock()
+            lanes: list[tuple[Member, _Lane]] = []
+            for member in self._ports.members(model):
+                if (lane := self._lane(member, now)) is None:
+                    return None  # it takes what comes, until it answers 429
+                self._look(lane, self._ports.throttling.current(member.key), now)
+                lane.forget(waiting, now)
+                lanes.append((member, lane))
+            has_turn = {id_ for _, lane in lanes for id_ in lane.given}
+            given: dict[str, Turn] = {}
+            for member, lane in lanes:
+                ids = self._give(lane, [one for one in waiting if one not in has_turn and one not in given], now)
+                given |= dict.fromkeys(ids, Turn(member.address))
+                self._tell(member.key, lane, now)
+            next_at = [lane.next_at(now) for _, lane in lanes]
+            return Turns(given, min(next_at)) if next_at else None
 
-    def tell(self, model: str, generation_id: str) -> bool:
+    def tell(self, model: str, generation_id: str, turn: Turn) -> bool:
         """Tell a worker with minutes that a generation has its turn. Return False if the slot itself can begin it."""
-        return self._send(model, generation_id)
+        return self._send(model, generation_id, turn)
 
-    def take_back(self, model: str, generation_id: str) -> None:
+    def take_back(self, generation_id: str) -> None:
         """This generation could not be told that it has its turn: another one gets it, and it waits a moment."""
         with self._lock:
-            if lane := self._lanes.get(model):
-                lane.turns += 1
-                lane.given[generation_id] = self._clock() + _AGAIN
+            for lane in self._lanes.values():
+                if generation_id in lane.given:
+                    lane.turns += 1
+                    lane.given[generation_id] = self._ports.clock() + _AGAIN
 
-    def _lane(self, model: str, throttle: Throttle | None, now: datetime) -> _Lane | None:
-        lane, stored = self._lanes.get(model), self._throttles.pace(model)
+    def _lane(self, member: Member, now: datetime) -> _Lane | None:
+        """What is known about a deployment. None: it is not paced."""
+        key, configured = member.key, member.requests_per_minute
+        throttle, stored = self._ports.throttling.current(key), self._ports.throttling.pace(key)
+        lane = self._lanes.get(key)
         is_new = lane is None or now - lane.at > _RECENT
         if lane and not is_new:
             return lane
-        configured = self._configured.get(model)
         throttled = throttle is not None and now - throttle.until < _RECENT
         in_use = stored is not None and now - stored.until < _RECENT
         if not (configured or throttled or in_use):
-            self._lanes.pop(model, None)
+            self._lanes.pop(key, None)
             return None
         limit = float(configured) if configured else math.inf
-        self._lanes[model] = lane = _Lane(
+        self._lanes[key] = lane = _Lane(
             rate=min(limit, stored.per_minute if stored else limit if configured else _FIRST_RATE),
             limit=limit,
             ceiling=stored.ceiling if stored else None,
@@ -224,23 +213,21 @@ class Pacer:
         each_second = lane.rate / 60
         lane.turns = min(max(1 + each_second, 4 * each_second), lane.turns + each_second * seconds)
 
-    def _give(self, lane: _Lane, waiting: Sequence[str], now: datetime) -> tuple[str, ...]:
-        there = set(waiting)
-        lane.given = {id_: again for id_, again in lane.given.items() if id_ in there and again > now}
+    def _give(self, lane: _Lane, waiting: Sequence[str], now: datetime) -> Sequence[str]:
         if lane.pausing:
             return ()
-        ids = tuple([one for one in waiting if one not in lane.given][: int(lane.turns + _ROUNDING)])
+        ids = waiting[: int(lane.turns + _ROUNDING)]
         lane.turns -= len(ids)
         lane.given |= dict.fromkeys(ids, now + _MESSAGE_LOST)
         return ids
 
-    def _tell(self, model: str, lane: _Lane, now: datetime) -> None:
+    def _tell(self, key: str, lane: _Lane, now: datetime) -> None:
         """Tell all instances that the deployment is paced, if they do not know it."""
-        stored = self._throttles.pace(model)
+        stored = self._ports.throttling.pace(key)
         lasts = stored and stored.until - now >= _LEASE_LEFT
         if stored and lasts and abs(stored.per_minute - lane.rate) < _CHANGE_WORTH_WRITING * stored.per_minute:
             return
-        self._throttles.set_pace(model, Pace(lane.rate, lane.ceiling, now + _LEASE))
+        self._ports.throttling.set_pace(key, Pace(lane.rate, lane.ceiling, now + _LEASE))
 
 
 class Gate:
@@ -250,22 +237,21 @@ class Gate:
     Thread-safe.
     """
 
-    def __init__(self, configured: Mapping[str, int], clock: Clock) -> None:
-        self._configured = configured
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._turns: dict[str, tuple[datetime, float]] = {}
-        """By model: when, and how many turns there were then."""
+        """By the key of the deployment's throttle: when, and how many turns there were then."""
 
-    def lets_begin(self, model: str) -> bool:
+    def lets_begin(self, member: Member) -> bool:
         """Whether a call may begin now. It counts as begun."""
-        rate = self._configured.get(model)
+        key, rate = member.key, member.requests_per_minute
         if rate is None:
             return True
         most = max(1.0, rate * _WINDOW_SECONDS / 60)
         with self._lock:
             now = self._clock()
-            at, turns = self._turns.get(model, (now, most))
+            at, turns = self._turns.get(key, (now, most))
             turns = min(most, turns + rate / 60 * (now - at).total_seconds())
-            self._turns[model] = (now, turns - 1 if turns >= 1 else turns)
+            self._turns[key] = (now, turns - 1 if turns >= 1 else turns)
             return turns >= 1

@@ -20,7 +20,7 @@ from imagegen.errors import StorageUnavailableError
 from imagegen.events import log_stuck
 from imagegen.generation import Versioned, is_generation_id, started_at
 from imagegen.lifecycle.pacing import Turns
-from imagegen.lifecycle.ports import ActiveEntry, Clock, CountedQueue
+from imagegen.lifecycle.ports import ANY_TURN, ActiveEntry, Clock, CountedQueue, Turn
 from imagegen.threads import ContextPool
 
 CADENCE: Final = timedelta(seconds=1)
@@ -60,11 +60,11 @@ class GiveTurns(Protocol):
         """Which of the generations that wait for a model may begin now, oldest first. None: all of them."""
         ...
 
-    def take_back(self, model: str, generation_id: str) -> None:
+    def take_back(self, generation_id: str) -> None:
         """This generation could not be told that it has its turn."""
         ...
 
-    def tell(self, model: str, generation_id: str) -> bool:
+    def tell(self, model: str, generation_id: str, turn: Turn) -> bool:
         """Tell a worker with minutes that a generation has its turn. Return False if the slot itself can begin it."""
         ...
 
@@ -72,7 +72,7 @@ class GiveTurns(Protocol):
 class Advance(Protocol):
     """Advance a due generation. Return its record, None when it needs no more work here."""
 
-    def __call__(self, current: Versioned, /) -> Versioned | None: ...
+    def __call__(self, current: Versioned, turn: Turn, /) -> Versioned | None: ...
 
 
 @dataclass(slots=True)
@@ -109,6 +109,8 @@ class _Slot:
         default_factory=dict[Future[Versioned | None], ActiveEntry]
     )
     not_before: dict[str, datetime] = field(default_factory=dict[str, datetime])
+    turns: dict[str, Turn] = field(default_factory=dict[str, Turn])
+    """Of generations that begin in this pass."""
     summary: SlotSummary = field(default_factory=SlotSummary)
     wait: timedelta = CADENCE
     """Time to the next listing."""
@@ -203,7 +205,8 @@ class Poller:
         due = self._due(slot, [entry for entry in entries if entry.id not in busy], now)
         room = max(0, self._most - len(busy))
         for entry in due[:room]:
-            slot.running[pool.submit(self._advance_entry, entry, slot.known.get(entry.id))] = entry
+            turn = slot.turns.pop(entry.id, ANY_TURN)
+            slot.running[pool.submit(self._advance_entry, entry, slot.known.get(entry.id), turn)] = entry
         self._send_to_queue(slot, due[room:], now)
         waiting = any(entry.id not in busy and slot.due(entry) < slot.ends for entry in entries)
         if now + CADENCE < slot.ends:
@@ -238,16 +241,22 @@ class Poller:
             return []
         if turns is None:
             return [entry for entry in ready if slot.due(entry) <= now]
-        slot.not_before |= {entry.id: turns.next_at for entry in ready if entry.id not in turns.ids}
-        return [entry for entry in ready if entry.id in turns.ids and not self._is_told(slot, model, entry.id)]
+        begins: list[ActiveEntry] = []
+        for entry in ready:
+            if (turn := turns.given.get(entry.id)) is None:
+                slot.not_before[entry.id] = turns.next_at
+            elif not self._is_told(slot, model, entry.id, turn):
+                slot.turns[entry.id] = turn
+                begins.append(entry)
+        return begins
 
-    def _is_told(self, slot: _Slot, model: str, generation_id: str) -> bool:
+    def _is_told(self, slot: _Slot, model: str, generation_id: str, turn: Turn) -> bool:
         """Tell a worker with minutes that a generation has its turn. Return False if this slot must begin it."""
         try:
-            is_sent = self._turns.tell(model, generation_id)
+            is_sent = self._turns.tell(model, generation_id, turn)
         except StorageUnavailableError:
             slot.summary.failures += 1
-            self._turns.take_back(model, generation_id)
+            self._turns.take_back(generation_id)
             return True
         slot.summary.turns += 1
         return is_sent
@@ -278,12 +287,12 @@ class Poller:
             slot.summary.passed_on += len(batch)
             slot.not_before |= {entry.id: now + _MESSAGE_WAIT for entry in batch}
 
-    def _advance_entry(self, entry: ActiveEntry, known: Versioned | None) -> Versioned | None:
+    def _advance_entry(self, entry: ActiveEntry, known: Versioned | None, turn: Turn) -> Versioned | None:
         current = known if known and known.etag == entry.etag else self._records.read_active(entry.id)
         if current and current.generation.due > self._clock():
             # Another worker has claimed it since the listing. A takeover would count its running call as lost.
             return current
-        return self._advance(current) if current else None
+        return self._advance(current, turn) if current else None
 
     def _pause(self, slot: _Slot) -> None:
         """Collect results until the next pass is worth its listing."""

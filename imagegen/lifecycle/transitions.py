@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import Enum, auto
 from typing import Final
 
-from imagegen.generation import Generation, Status
+from imagegen.generation import Generation, GenerationError, Status
 from imagegen.lifecycle import backoff, changes
 from imagegen.lifecycle.changes import CopyResult
 from imagegen.upstream.protocol import (
@@ -61,6 +61,13 @@ class DueForPolled:
 
 
 @dataclass(frozen=True, slots=True)
+class FellOver:
+    """A deployment of a pool refused the app. Nothing was billed, and another deployment may take the call."""
+
+    error: GenerationError
+
+
+@dataclass(frozen=True, slots=True)
 class DueForDirect:
     """The record is due, and its model answers with the images."""
 
@@ -68,6 +75,8 @@ class DueForDirect:
     wait_until: datetime | None
     has_minutes: bool
     """Whether this worker can spend the minutes of a call."""
+    deployment: str | None = None
+    """The member of a pool that takes the call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +107,7 @@ type Due = DueForPolled | DueForDirect | DueWithoutModel
 type Outcome = (
     Due
     | AlreadyEnded
+    | FellOver
     | Accepted
     | Working
     | Produced
@@ -127,6 +137,11 @@ class Leave:
 @dataclass(frozen=True, slots=True)
 class Wait:
     """Nothing, and no write: the quota of the model is used up. The timer gives the generation its turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class TryNext:
+    """Nothing: the worker begins again, with another deployment of the pool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +183,8 @@ class Pause:
     """Tell all workers not to call the deployment for a while."""
 
     throttle: Throttle
+    deployment: str | None = None
+    """The member of a pool that was throttled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +199,7 @@ class Drop:
     winner: Generation | None
 
 
-type ContinuingEffect = Rest | Leave | Wait | Submit | Poll | Enqueue | Call | Copy | Take | Pause
+type ContinuingEffect = Rest | Leave | Wait | TryNext | Submit | Poll | Enqueue | Call | Copy | Take | Pause
 type EndingEffect = Finish | Drop
 type Effect = ContinuingEffect | EndingEffect
 
@@ -276,12 +293,15 @@ def transition(  # noqa: C901 - the table: one case for each pair
             throttle = Throttle(backoff.pause_until(outcome.retry_after, generation.faults, now), outcome.cause)
             waiting = changes.paused(generation, throttle, now)
             # The record first: a record with `calling` and no call would count as a lost call.
-            return Step(waiting.changed(faults=generation.faults + 1), Pause(throttle))
+            pause = Pause(throttle, generation.deployment)
+            return Step(waiting.changed(faults=generation.faults + 1), pause)
+        case State.CALLING, FellOver(error):
+            return Step(changes.fell_over(generation, error, now), TryNext())
 
         case (
-            (State.WAITING, Working() | Produced() | Missing() | Answered() | Lost() | Copied())
+            (State.WAITING, Working() | Produced() | Missing() | Answered() | Lost() | Copied() | FellOver())
             | (State.CALLING, Accepted() | Working() | Produced() | Missing())
-            | (State.ACCEPTED, Accepted() | Answered() | Lost() | Throttled() | AlreadyEnded())
+            | (State.ACCEPTED, Accepted() | Answered() | Lost() | Throttled() | AlreadyEnded() | FellOver())
         ):
             raise ImpossibleOutcomeError(f"{type(outcome).__name__} in state {state_of(generation).name}")
 
@@ -303,7 +323,7 @@ def _begin(generation: Generation, due: DueForPolled | DueForDirect, now: dateti
         is_hidden = generation.due > now and not generation.queued
         return Step(changes.waiting(generation, due.wait_until), Rest() if is_hidden else Wait())
     if isinstance(due, DueForDirect):
-        return Step(changes.call_claimed(generation, now, claim=claim), Call())
+        return Step(changes.call_claimed(generation.changed(deployment=due.deployment), now, claim=claim), Call())
     return Step(generation, Submit())
 
 

@@ -13,19 +13,21 @@ from typing import Final
 from imagegen.crash_points import CrashPoint, crash_point
 from imagegen.errors import ConflictError, StorageUnavailableError
 from imagegen.events import log_event, log_stuck
-from imagegen.generation import Generation, Status, Versioned
+from imagegen.generation import Generation, GenerationError, Status, Versioned
 from imagegen.lifecycle.claims import ClaimKeeper, KeptClaim
 from imagegen.lifecycle.effects import Effects
 from imagegen.lifecycle.finishing import drop, finish
-from imagegen.lifecycle.pacing import Gate
-from imagegen.lifecycle.ports import Ports
+from imagegen.lifecycle.ports import ANY_TURN, Ports, Turn
+from imagegen.lifecycle.quotas import Choice, Quotas
 from imagegen.lifecycle.transitions import (
     Call,
+    ContinuingEffect,
     Drop,
     Due,
     DueForDirect,
     DueForPolled,
     DueWithoutModel,
+    FellOver,
     Finish,
     Leave,
     Outcome,
@@ -34,16 +36,14 @@ from imagegen.lifecycle.transitions import (
     Step,
     Submit,
     Take,
+    TryNext,
     Wait,
     transition,
 )
-from imagegen.upstream.protocol import Direct, Lost, Missing, Throttled, Unavailable
+from imagegen.upstream.protocol import Direct, Ended, Lost, Missing, Throttled, Unavailable
 
 _WORTH_WRITING: Final = timedelta(seconds=5)
 """A nearer `due` stays in the memory of the worker that polls. It is not worth a transaction."""
-
-_TURN_WAIT: Final = timedelta(seconds=1)
-"""The shortest wait for a turn."""
 
 _CAUSE: Final[dict[type, str]] = {
     DueWithoutModel: "the settings do not name its model",
@@ -69,20 +69,20 @@ class Worker:
         self._ports = ports
         self._keeper = keeper or ClaimKeeper(ports.records, ports.clock, on_outage=self.note_outage)
         self._effects = Effects(ports)
-        self._gate = Gate(ports.requests_per_minute, ports.clock)
+        self._quotas = Quotas(ports)
         self._no_takeover_before = datetime.min.replace(tzinfo=UTC)
 
     def note_outage(self) -> None:
         """Remember that storage did not answer: claims of living workers may be renewed late."""
         self._no_takeover_before = self._ports.clock() + _OUTAGE_GRACE
 
-    def advance_by_id(self, generation_id: str, *, has_minutes: bool, has_turn: bool = False) -> None:
+    def advance_by_id(self, generation_id: str, *, has_minutes: bool, turn: Turn | None = None) -> None:
         """Advance the generation of a queue message, if it is due or still waits for this message.
 
         Parameters
         ----------
-        has_turn
-            Whether the timer gave the generation its turn. If not, it waits while earlier ones wait.
+        turn
+            What the timer gave the generation. None: it waits while earlier ones wait.
 
         Raises
         ------
@@ -92,14 +92,16 @@ class Worker:
         try:
             current = self._ports.records.read_active(generation_id)
             if current and (current.generation.queued or current.generation.due <= self._ports.clock()):
-                self.advance(current, has_minutes=has_minutes, has_turn=has_turn)
+                self.advance(current, turn, has_minutes=has_minutes)
         except StorageUnavailableError:
             self.note_outage()
             raise
         except Exception as error:  # noqa: BLE001 - the timer advances the generation later
             log_stuck(generation_id, error)
 
-    def advance(self, current: Versioned, *, has_minutes: bool = False, has_turn: bool = True) -> Versioned | None:
+    def advance(
+        self, current: Versioned, turn: Turn | None = ANY_TURN, *, has_minutes: bool = False
+    ) -> Versioned | None:
         """Advance a due generation. Return its record, None when it ended or another worker changed it.
 
         Parameters
@@ -113,13 +115,13 @@ class Worker:
             When a write failed. The record is unchanged or one step further; the next tick goes on.
         """
         try:
-            after = self.run(current, has_minutes=has_minutes, has_turn=has_turn)
+            after = self.run(current, has_minutes=has_minutes, turn=turn)
         except ConflictError:
             return None
         return None if after.generation.status.is_terminal else after
 
     def run(
-        self, current: Versioned, *, has_minutes: bool = False, has_turn: bool = False, is_new: bool = False
+        self, current: Versioned, *, has_minutes: bool = False, turn: Turn | None = None, is_new: bool = False
     ) -> Versioned:
         """Advance a due generation. Return its record as it is now, ended or not.
 
@@ -138,8 +140,7 @@ class Worker:
             if self._ports.clock() < spared_until:
                 return Versioned(current.generation.changed(due=spared_until), current.etag)
         try:
-            due = self._due(current.generation, has_minutes=has_minutes, has_turn=has_turn)
-            return self._run(current, due, is_new=is_new)
+            return self._run(current, partial(self._due, has_minutes=has_minutes, turn=turn), is_new=is_new)
         except StorageUnavailableError:
             self.note_outage()
             raise
@@ -147,9 +148,9 @@ class Worker:
             log_event("generation.overtaken", id=current.generation.id)
             raise
 
-    def _run(self, current: Versioned, due: Due, *, is_new: bool) -> Versioned:
+    def _run(self, current: Versioned, due: Callable[[Generation], Due], *, is_new: bool) -> Versioned:
         claim = self._ports.new_claim()
-        outcome: Outcome = due
+        outcome: Outcome = due(current.generation)
         with ExitStack() as stack:
             kept: KeptClaim | None = None
             while True:
@@ -180,12 +181,25 @@ class Worker:
                         current = self._repeat(write, _OUTCOME_BUDGET) if kept else write()
                 # A crash from here on repeats the effect, with one exception: a call is not idempotent. The claim in
                 # the record says that a call was made, and that its response is lost.
-                if isinstance(step.effect, Call):
-                    kept = stack.enter_context(self._keeper.keep(current))
-                more = self._effects.carry_out(step.effect, current.generation)
+                if isinstance(step.effect, Call | TryNext):
+                    kept = stack.enter_context(self._keeper.keep(current)) if isinstance(step.effect, Call) else None
+                more = self._carry_out(step.effect, current.generation, due)
                 if more is None:
                     return current
                 outcome = more
+
+    def _carry_out(
+        self, effect: ContinuingEffect, generation: Generation, due: Callable[[Generation], Due]
+    ) -> Outcome | None:
+        if isinstance(effect, TryNext):
+            return due(generation)
+        outcome = self._effects.carry_out(effect, generation)
+        match outcome:
+            case Ended(_, GenerationError(is_of_deployment=True) as error) if generation.deployment:
+                self._quotas.note_refusal(generation)
+                return FellOver(error) if self._quotas.has_another(generation) else outcome
+            case _:
+                return outcome
 
     def _decide(self, generation: Generation, outcome: Outcome, claim: str, *, is_new: bool) -> Step:
         step = self._step(generation, outcome, claim)
@@ -212,29 +226,18 @@ class Worker:
             self._ports.sleep(wait)
         raise AssertionError("the waits are endless")
 
-    def _due(self, generation: Generation, *, has_minutes: bool, has_turn: bool) -> Due:
+    def _due(self, generation: Generation, *, has_minutes: bool, turn: Turn | None) -> Due:
         """Collect the facts that decide how a due generation goes on."""
-        upstream = self._ports.upstreams.get(generation.request.model or "")
+        upstream = self._ports.upstream(generation.request.model)
+        direct = isinstance(upstream, Direct)
         if upstream is None:
             return DueWithoutModel()
         repeat = self._ports.repeat_lost_calls
-        direct = isinstance(upstream, Direct)
         may_call = generation.operation_location is None and (has_minutes or not direct)
-        wait_until = self._wait_until(generation.request.model or "", has_turn=has_turn) if may_call else None
+        choice = self._quotas.choose(generation, turn) if may_call else Choice(None, None)
         if direct:
-            return DueForDirect(repeat, wait_until, has_minutes)
-        return DueForPolled(repeat, wait_until)
-
-    def _wait_until(self, model: str, *, has_turn: bool) -> datetime | None:
-        """How long the quota of the model keeps a generation waiting."""
-        throttling, now = self._ports.throttling, self._ports.clock()
-        throttle = throttling.current(model)
-        if has_turn or (throttle and throttle.until > now):
-            return throttle.until if throttle else None
-        pace = throttling.pace(model)
-        if pace and pace.until > now:
-            return pace.until
-        return None if self._gate.lets_begin(model) else now + _TURN_WAIT
+            return DueForDirect(repeat, choice.wait_until, has_minutes, choice.address)
+        return DueForPolled(repeat, choice.wait_until)
 
     def _write(self, current: Versioned, step: Step) -> Versioned:
         """Write what other workers must know. Raises ConflictError when one of them changed the record."""
@@ -260,6 +263,14 @@ class Worker:
                     reason="status 404" if isinstance(outcome, Missing) else outcome.cause,
                     faults=generation.faults,
                     seconds=round((resumes - self._ports.clock()).total_seconds()),
+                )
+            case FellOver(error):
+                log_event(
+                    "generation.fell_over",
+                    level=logging.WARNING,
+                    id=generation.id,
+                    deployment=generation.refused_by[-1],
+                    code=error.code,
                 )
             case Lost(reason):
                 log_event("generation.call_lost", level=logging.WARNING, id=generation.id, reason=reason)

@@ -17,7 +17,7 @@ from azure.core.exceptions import ResourceExistsError, ResourceModifiedError, Re
 from imagegen.errors import StorageUnavailableError
 from imagegen.events import log_event
 from imagegen.generation import format_time
-from imagegen.lifecycle.pacing import Pace
+from imagegen.lifecycle.ports import Pace
 from imagegen.storage.clients import create_container, storage_errors
 from imagegen.upstream.protocol import Throttle
 

@@ -14,6 +14,7 @@ from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.queue import QueueClient, TextBase64EncodePolicy
 
 from imagegen.events import log_event
+from imagegen.lifecycle.ports import Turn
 from imagegen.settings import Settings, SettingsError
 from imagegen.storage.clients import INVALID_CONNECTION_STRING, client_options, storage_credential, storage_errors
 
@@ -45,20 +46,21 @@ class WorkQueue:
         credential = credential or storage_credential(settings)
         self._client = QueueClient(settings.queue_service_uri, name, credential=credential, **options)
 
-    def send(self, ids: Sequence[str], *, has_turn: bool = False) -> None:
+    def send(self, ids: Sequence[str], turn: Turn | None = None) -> None:
         """Send one message with all of these.
 
         Parameters
         ----------
-        has_turn
-            Whether the timer gives them their turn. If not, they wait while earlier ones wait.
+        turn
+            Lets them begin. None: they wait while earlier ones wait.
 
         Raises
         ------
         StorageUnavailableError
             If it could not be sent.
         """
-        content = json.dumps({"ids": list(ids)} | ({"hasTurn": True} if has_turn else {}))
+        given = {"turn": {"deployment": turn.address}} if turn else {}
+        content = json.dumps({"ids": list(ids), **given})
         with storage_errors("send message"):
             try:
                 self._client.send_message(content)
@@ -88,7 +90,7 @@ class Message:
     """What a message asks for."""
 
     ids: tuple[str, ...]
-    has_turn: bool
+    turn: Turn | None = None
 
 
 def read_message(content: str | bytes) -> Message:
@@ -104,4 +106,11 @@ def read_message(content: str | bytes) -> Message:
     ids = message.get("ids")
     if not isinstance(ids, list) or not all(isinstance(one, str) for one in cast("list[Any]", ids)):
         raise ValueError('a message must be {"ids": ["…"]}')
-    return Message(tuple(cast("list[str]", ids)), has_turn=message.get("hasTurn") is True)
+    return Message(tuple(cast("list[str]", ids)), _turn(message.get("turn")))
+
+
+def _turn(given: object) -> Turn | None:
+    if not isinstance(given, dict):
+        return None
+    address = cast("dict[str, Any]", given).get("deployment")
+    return Turn(address if isinstance(address, str) else None)

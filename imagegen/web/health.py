@@ -6,7 +6,7 @@ The route is anonymous and is called often: the answer holds no secret, costs no
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
 from imagegen.errors import StorageUnavailableError
@@ -52,7 +52,7 @@ class HealthRoute:
         settings: Settings,
         storage: StorageCheck,
         links: LinkCheck,
-        upstreams: Mapping[str, Upstream],
+        upstreams: Sequence[Upstream],
         monotonic: Callable[[], float],
     ) -> None:
         self._settings = settings
@@ -89,7 +89,7 @@ class HealthRoute:
     def _upstream_check(self) -> CheckBody:
         # In parallel: several deployments that time out must not add up to more than the caller's timeout.
         with ContextPool(len(self._upstreams)) as pool:
-            checks = [pool.submit(upstream.check) for upstream in self._upstreams.values()]
+            checks = [pool.submit(upstream.check) for upstream in self._upstreams]
         return _check_body([problem for check in checks if (problem := check.result())])
 
     def _storage_check(self) -> CheckBody:

@@ -8,8 +8,7 @@ from datetime import datetime
 
 from imagegen.errors import ConflictError, ImageUnusableError
 from imagegen.generation import Generation, GenerationRequest, KeyClaim, StoredImage, Versioned
-from imagegen.lifecycle.pacing import Pace
-from imagegen.lifecycle.ports import ActiveEntry
+from imagegen.lifecycle.ports import ActiveEntry, Pace, Turn
 from imagegen.upstream.protocol import (
     Accepted,
     Answered,
@@ -297,14 +296,15 @@ class FakeQueue:
     steps: Steps
     messages: list[list[str]] = field(default_factory=list[list[str]])
     """Ids in each message that no worker has received yet."""
-    with_turn: set[str] = field(default_factory=set[str])
-    """Ids that the timer gave a turn."""
+    turns: dict[str, Turn] = field(default_factory=dict[str, Turn])
+    """What the timer gave, by id."""
     sent: int = 0
 
-    def send(self, ids: Sequence[str], *, has_turn: bool = False) -> None:
+    def send(self, ids: Sequence[str], turn: Turn | None = None) -> None:
         def act() -> None:
             self.messages.append(list(ids))
-            self.with_turn |= set(ids) if has_turn else set()
+            if turn:
+                self.turns |= dict.fromkeys(ids, turn)
             self.sent += 1
 
         self.steps.take("send", act)

@@ -258,7 +258,7 @@ FIELDS = "name, api, endpoint, deployment, apiVersion, apiKeySetting, modelPath,
         ([WHOLE | {"deployment": "s3cret two"}], ".0.deployment: contains a blank or a line break. Remove it."),
         ([WHOLE | {"endpoint": "https://YOUR-RESOURCE.openai.azure.com"}], ".0.endpoint: has the placeholder "),
         ([WHOLE | {"apiKeySetting": "S3CRET"}], ".0.apiKeySetting: names a setting that is missing. Add it, "),
-        ([WHOLE, WHOLE], ".1.name: is also the name of another entry. Use each name once."),
+        ([WHOLE, WHOLE], ".1.name: is also the name of another entry, for the same deployment. "),
     ],
 )
 def test_wrong_entry_is_named_by_its_place_but_not_shown(entries: Any, expected: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 from imagegen.errors import QuotaUsedUpError, StorageUnavailableError
 from imagegen.generation import Generation, GenerationRequest
 from imagegen.lifecycle.poller import Poller
-from imagegen.lifecycle.ports import ActiveEntry
+from imagegen.lifecycle.ports import ActiveEntry, Turn
 from imagegen.upstream.protocol import Accepted, Answered, ImageBytes, Throttle, Throttled
 from tests.app.fakes import CallOutcome, Clock, FakeDirect, FakePolled, Steps, SubmitOutcome
 from tests.app.generations import DIRECT, NOON, OPERATION, POLLED, seconds
@@ -165,9 +165,9 @@ def test_waiting_costs_no_write_and_no_message(configured: bool) -> None:
         writes[generation.id] += 1
         return save(generation, etag)
 
-    def counted_send(ids: Sequence[str], *, has_turn: bool = False) -> None:
+    def counted_send(ids: Sequence[str], turn: Turn | None = None) -> None:
         messages.update(ids)
-        send(ids, has_turn=has_turn)
+        send(ids, turn)
 
     burst.app.records.save, burst.app.queue.send = counted_save, counted_send  # pyright: ignore[reportAttributeAccessIssue]
     burst.start(200, timeout=86_400)

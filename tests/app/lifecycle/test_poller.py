@@ -15,6 +15,7 @@ from imagegen.errors import StorageUnavailableError
 from imagegen.generation import Generation, Versioned
 from imagegen.lifecycle.pacing import Turns
 from imagegen.lifecycle.poller import LONGEST_SLOT, Poller, SlotSummary, slot_end
+from imagegen.lifecycle.ports import Turn
 from imagegen.storage.records import ActiveEntry
 from tests.app.generations import ID, NOON, PROMPT, TOKEN, running, seconds
 
@@ -91,7 +92,7 @@ class PollerApp:
         self.read.append(generation_id)
         return self.active.get(generation_id)
 
-    def advance(self, current: Versioned) -> Versioned | None:
+    def advance(self, current: Versioned, turn: Turn) -> Versioned | None:
         self.advanced.append((self._elapsed(), current.generation.id))
         if self.on_advance:
             return self.on_advance(current)
@@ -102,16 +103,16 @@ class PollerApp:
         self.asked.append((self._elapsed(), list(waiting)))
         return self.give and self.give(waiting)
 
-    def take_back(self, model: str, generation_id: str) -> None:
+    def take_back(self, generation_id: str) -> None:
         self.taken_back.append(generation_id)
 
-    def tell(self, model: str, generation_id: str) -> bool:
+    def tell(self, model: str, generation_id: str, turn: Turn) -> bool:
         if self.on_tell:
             return self.on_tell(generation_id)
-        self.send([generation_id], has_turn=True)
+        self.send([generation_id], turn)
         return True
 
-    def send(self, ids: Sequence[str], *, has_turn: bool = False) -> None:
+    def send(self, ids: Sequence[str], turn: Turn | None = None) -> None:
         self.sent.append((self._elapsed(), list(ids)))
 
     def count(self) -> int:

@@ -7,7 +7,7 @@ import pytest
 from imagegen.errors import StorageUnavailableError
 from imagegen.generation import Status
 from imagegen.lifecycle.generations import SUBMIT_CLAIM
-from imagegen.lifecycle.pacing import Pace
+from imagegen.lifecycle.ports import ANY_TURN, Pace
 from imagegen.upstream.protocol import Answered, ImageBytes, Throttled
 from tests.app.generations import DIRECT, ID, NOON, POLLED, seconds, throttle
 from tests.app.lifecycle.fake_app import FakeApp
@@ -72,7 +72,7 @@ def test_generation_without_a_turn_waits_while_earlier_ones_wait(app: FakeApp) -
     app.start(DIRECT)
     app.work()
     assert (app.direct.calls, app.records.writes) == ([], 1)
-    app.worker.advance_by_id(ID, has_minutes=True, has_turn=True)
+    app.worker.advance_by_id(ID, has_minutes=True, turn=ANY_TURN)
     assert app.direct.calls == [ID]
 
 

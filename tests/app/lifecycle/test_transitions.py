@@ -21,6 +21,7 @@ from imagegen.lifecycle.transitions import (
     DueForPolled,
     DueWithoutModel,
     Enqueue,
+    FellOver,
     Finish,
     ImpossibleOutcomeError,
     Leave,
@@ -32,6 +33,7 @@ from imagegen.lifecycle.transitions import (
     Step,
     Submit,
     Take,
+    TryNext,
     Wait,
     state_of,
     transition,
@@ -91,6 +93,7 @@ TABLE: list[tuple[State, Outcome, type | object, dict[str, object]]] = [
     (State.WAITING, Copied(()), IMPOSSIBLE, {}),
     (State.WAITING, AlreadyEnded(None), Drop(None), {"status": Status.CANCELED, "last_action": NOON}),
     (State.WAITING, Missing(), IMPOSSIBLE, {}),
+    (State.WAITING, FellOver(REFUSED), IMPOSSIBLE, {}),
     # A record that is due while CALLING: its worker crashed. The call counts as lost.
     (State.CALLING, FREE_POLLED, Submit(), {"calling": False, "claim": None, "lost_calls": 1}),
     (State.CALLING, FREE_DIRECT, Call(), {"calling": True, "claim": CLAIM, "lost_calls": 1}),
@@ -107,6 +110,12 @@ TABLE: list[tuple[State, Outcome, type | object, dict[str, object]]] = [
         {"status": Status.SUCCEEDED, "calling": False, "usage": {"total_tokens": 3}},
     ),
     (State.CALLING, AlreadyEnded(None), Drop(None), {"status": Status.CANCELED, "last_action": NOON}),
+    (
+        State.CALLING,
+        FellOver(REFUSED),
+        TryNext(),
+        {"calling": False, "claim": None, "lost_calls": 0, "refused_by": ("",), "due": NOON},
+    ),
     (State.CALLING, Accepted(OPERATION, None), IMPOSSIBLE, {}),
     (State.CALLING, Working(None), IMPOSSIBLE, {}),
     (State.CALLING, PRODUCED, IMPOSSIBLE, {}),
@@ -126,6 +135,7 @@ TABLE: list[tuple[State, Outcome, type | object, dict[str, object]]] = [
     (State.ACCEPTED, Lost("no answer"), IMPOSSIBLE, {}),
     (State.ACCEPTED, Throttled("429"), IMPOSSIBLE, {}),
     (State.ACCEPTED, AlreadyEnded(None), IMPOSSIBLE, {}),
+    (State.ACCEPTED, FellOver(REFUSED), IMPOSSIBLE, {}),
 ]
 
 

@@ -12,6 +12,7 @@ from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.queue import QueueClient
 
 from imagegen.errors import StorageUnavailableError
+from imagegen.lifecycle.ports import Turn
 from imagegen.settings import Settings, SettingsError, read_settings
 from imagegen.storage import work_queue
 from imagegen.storage.work_queue import CALLS_QUEUE, Message, WorkQueue, read_message
@@ -45,7 +46,7 @@ def test_message_is_base64_of_json(azurite: Azurite, raw: QueueClient) -> None:
     assert message is not None
     content = b64decode(message.content, validate=True)
     assert json.loads(content) == {"ids": [ID, "another"]}
-    assert read_message(content) == Message((ID, "another"), has_turn=False)  # the Functions worker passes bytes
+    assert read_message(content) == Message((ID, "another"))  # the Functions worker passes bytes
 
 
 def test_missing_queue_is_created(azurite: Azurite, raw: QueueClient) -> None:
@@ -93,24 +94,26 @@ def test_invalid_connection_string_is_named_but_not_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "has_turn"),
+    ("content", "turn"),
     [
-        ('{"ids": ["a", "b"]}', False),
-        (b'{"ids": ["a", "b"]}', False),
-        ('{"ids": ["a", "b"], "later": 1}', False),
-        ('{"ids": ["a", "b"], "hasTurn": true}', True),
-        ('{"ids": ["a", "b"], "hasTurn": "true"}', False),
+        ('{"ids": ["a", "b"]}', None),
+        (b'{"ids": ["a", "b"]}', None),
+        ('{"ids": ["a", "b"], "later": 1}', None),
+        ('{"ids": ["a", "b"], "turn": {}}', Turn()),
+        ('{"ids": ["a", "b"], "turn": {"deployment": null}}', Turn()),
+        ('{"ids": ["a", "b"], "turn": {"deployment": "h/d"}}', Turn("h/d")),
+        ('{"ids": ["a", "b"], "turn": true}', None),
     ],
 )
-def test_read_message(content: str | bytes, has_turn: bool) -> None:
-    assert read_message(content) == Message(("a", "b"), has_turn)
+def test_read_message(content: str | bytes, turn: Turn | None) -> None:
+    assert read_message(content) == Message(("a", "b"), turn)
 
 
 def test_message_can_give_a_turn(azurite: Azurite, raw: QueueClient) -> None:
-    WorkQueue(settings(azurite.connection_string), CALLS_QUEUE, connections=1).send([ID], has_turn=True)
+    WorkQueue(settings(azurite.connection_string), CALLS_QUEUE, connections=1).send([ID], Turn("h/d"))
     message = raw.receive_message()
     assert message is not None
-    assert read_message(b64decode(message.content)) == Message((ID,), has_turn=True)
+    assert read_message(b64decode(message.content)) == Message((ID,), Turn("h/d"))
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ class Harness:
             settings=read_settings(ENVIRONMENT),
             storage=self,
             links=self,
-            upstreams=self.upstreams,
+            upstreams=list(self.upstreams.values()),
             monotonic=lambda: self.now,
         )
 
