@@ -162,9 +162,11 @@ class Pacer:
             lane = self._lane(model, throttle, now)
             if lane is None:
                 return None
-            self._look(lane, throttle, now)
+            self._look(lane, throttle, now, has_demand=bool(waiting))
+            if waiting:
+                # Before the turns are given: if it fails, none of them is lost.
+                self._tell(model, lane, now)
             ids = self._give(lane, waiting, now)
-            self._tell(model, lane, now)
             if throttle and lane.pausing:
                 return Turns(ids, throttle.until)
             return Turns(ids, now + timedelta(seconds=max(0.0, 1 - lane.turns) * 60 / lane.rate))
@@ -203,7 +205,7 @@ class Pacer:
         )
         return lane
 
-    def _look(self, lane: _Lane, throttle: Throttle | None, now: datetime) -> None:
+    def _look(self, lane: _Lane, throttle: Throttle | None, now: datetime, *, has_demand: bool) -> None:
         """Change the rate by what happened since the last pass."""
         seconds = min(_LONGEST_STEP, (now - lane.at).total_seconds())
         lane.at = now
@@ -220,7 +222,8 @@ class Pacer:
         if was_pausing:
             lane.turns = 1.0  # the end of Retry-After is a promise
             return
-        lane.grow(seconds)
+        if has_demand:
+            lane.grow(seconds)
         each_second = lane.rate / 60
         lane.turns = min(max(1 + each_second, 4 * each_second), lane.turns + each_second * seconds)
 
