@@ -143,15 +143,18 @@ class Pacer:
             for member in self._ports.members(model):
                 if (lane := self._lane(member, now)) is None:
                     return None  # it takes what comes, until it answers 429
-                self._look(lane, self._ports.throttling.current(member.key), now)
+                self._look(lane, self._ports.throttling.current(member.key), now, has_demand=bool(waiting))
                 lane.forget(waiting, now)
                 lanes.append((member, lane))
+            if waiting:
+                # Before the turns are given: if it fails, none of them is lost.
+                for member, lane in lanes:
+                    self._tell(member.key, lane, now)
             has_turn = {id_ for _, lane in lanes for id_ in lane.given}
             given: dict[str, Turn] = {}
             for member, lane in lanes:
                 ids = self._give(lane, [one for one in waiting if one not in has_turn and one not in given], now)
                 given |= dict.fromkeys(ids, Turn(member.address))
-                self._tell(member.key, lane, now)
             next_at = [lane.next_at(now) for _, lane in lanes]
             return Turns(given, min(next_at)) if next_at else None
 
@@ -192,7 +195,7 @@ class Pacer:
         )
         return lane
 
-    def _look(self, lane: _Lane, throttle: Throttle | None, now: datetime) -> None:
+    def _look(self, lane: _Lane, throttle: Throttle | None, now: datetime, *, has_demand: bool) -> None:
         """Change the rate by what happened since the last pass."""
         seconds = min(_LONGEST_STEP, (now - lane.at).total_seconds())
         lane.at = now
@@ -209,7 +212,8 @@ class Pacer:
         if was_pausing:
             lane.turns = 1.0  # the end of Retry-After is a promise
             return
-        lane.grow(seconds)
+        if has_demand:
+            lane.grow(seconds)
         each_second = lane.rate / 60
         lane.turns = min(max(1 + each_second, 4 * each_second), lane.turns + each_second * seconds)
 

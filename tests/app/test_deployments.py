@@ -259,6 +259,15 @@ FIELDS = "name, api, endpoint, deployment, apiVersion, apiKeySetting, modelPath,
         ([WHOLE | {"endpoint": "https://YOUR-RESOURCE.openai.azure.com"}], ".0.endpoint: has the placeholder "),
         ([WHOLE | {"apiKeySetting": "S3CRET"}], ".0.apiKeySetting: names a setting that is missing. Add it, "),
         ([WHOLE, WHOLE], ".1.name: is also the name of another entry, for the same deployment. "),
+        ([WHOLE | {"requestsPerMinute": 0}], ".0.requestsPerMinute: is too small. Use 1 or more."),
+        ([WHOLE | {"requestsPerMinute": -1}], ".0.requestsPerMinute: is too small. Use 1 or more."),
+        ([WHOLE | {"requestsPerMinute": 100_001}], ".0.requestsPerMinute: is too large. Use 100000 or less."),
+        ([WHOLE | {"requestsPerMinute": 1.5}], ".0.requestsPerMinute: is not a whole number. Use digits only."),
+        ([WHOLE | {"requestsPerMinute": True}], ".0.requestsPerMinute: is not a whole number. Use digits only."),
+        ([WHOLE | {"requestsPerMinute": "ten"}], ".0.requestsPerMinute: is not a whole number. Use digits only."),
+        ([WHOLE | {"requestsPerMinute": ["s3cret"]}], ".0.requestsPerMinute: is not a whole number. Use digits only."),
+        ([WHOLE | {"requestsPerMinute": ""}], ".0.requestsPerMinute: is not a whole number. Use digits only."),
+        ([WHOLE | {"requests_per_minute": 5}], ".0.requests_per_minute: is not a field of a deployment. "),
     ],
 )
 def test_wrong_entry_is_named_by_its_place_but_not_shown(entries: Any, expected: str) -> None:
@@ -292,6 +301,19 @@ def test_endpoint_of_an_entry_or_of_the_settings_is_enough() -> None:
     assert problems(AZURE_OPENAI_DEPLOYMENT="a", AZURE_OPENAI_ENDPOINT="") == [
         "AZURE_OPENAI_ENDPOINT: is missing. Set it to the URL of the image service."
     ]
+
+
+@pytest.mark.parametrize(("given", "expected"), [(10, 10), ("10", 10), (100_000, 100_000), (None, None)])
+def test_quota_of_an_entry(given: Any, expected: int | None) -> None:
+    [found] = read([WHOLE | {"requestsPerMinute": given}])
+    assert found.requests_per_minute == expected
+
+
+def test_quota_of_the_settings_is_that_of_the_single_deployment() -> None:
+    [single] = read(AZURE_OPENAI_DEPLOYMENT="a", AZURE_OPENAI_REQUESTS_PER_MINUTE="7")
+    assert single.requests_per_minute == 7
+    [entry] = read([WHOLE], AZURE_OPENAI_REQUESTS_PER_MINUTE="7")  # quotas differ: no entry inherits one
+    assert entry.requests_per_minute is None
 
 
 @pytest.mark.parametrize("api", ["images", "flux", "mai"])
