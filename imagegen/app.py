@@ -22,7 +22,7 @@ from imagegen.lifecycle.poller import Poller, SlotSummary, slot_end
 from imagegen.lifecycle.ports import ANY_TURN, Member, Ports, Turn
 from imagegen.lifecycle.quotas import Quotas
 from imagegen.lifecycle.worker import Worker
-from imagegen.settings import Settings, read_settings
+from imagegen.settings import Settings, invalid_settings, read_settings
 from imagegen.storage.clients import open_storage
 from imagegen.storage.download import Downloader
 from imagegen.storage.images import BlobImages
@@ -103,7 +103,13 @@ def new_generation_id(now: datetime) -> str:
 
 
 def build(settings: Settings) -> App:
-    """Connect all parts for these settings. Opens no connection yet."""
+    """Connect all parts for these settings. Opens no connection yet.
+
+    Raises
+    ------
+    SettingsError
+        When deployments with one name are of different models.
+    """
     storage = open_storage(settings, connections=THREADS)
     records = BlobRecords(storage, settings.generations_container)
     images = BlobImages(
@@ -167,7 +173,7 @@ def build(settings: Settings) -> App:
             settings=settings,
             storage=records,
             links=images,
-            upstreams=[member.upstream for members in models.values() for member in members],
+            upstreams=[[member.upstream for member in members] for members in models.values()],
             monotonic=time.monotonic,
         ),
         models=ModelListRoute(settings.deployments, upstreams),
@@ -189,10 +195,11 @@ def build(settings: Settings) -> App:
 
 
 def open_models(settings: Settings) -> dict[str, list[Member]]:
-    """The deployments of each model, by its name. Opens no connection yet."""
+    """The deployments of each model, by its name. Opens no connection yet. Raises as `build`."""
     names = Counter(deployment.name for deployment in settings.deployments)
     models: dict[str, list[Member]] = {}
-    for deployment in settings.deployments:
+    problems: list[str] = []
+    for number, deployment in enumerate(settings.deployments):
         upstream = open_upstream(
             deployment,
             allowed_origins=settings.operation_location_allowed_origins,
@@ -202,7 +209,17 @@ def open_models(settings: Settings) -> dict[str, list[Member]]:
         address = deployment.address if names[deployment.name] > 1 else None
         key = f"{deployment.name}@{address}" if address else deployment.name
         member = Member(address, key, upstream, deployment.requests_per_minute)
-        models.setdefault(deployment.name, []).append(member)
+        members = models.setdefault(deployment.name, [])
+        members.append(member)
+        # A request is checked against the limits of the first.
+        if upstream.limits != members[0].upstream.limits:
+            problems.append(
+                f"IMAGE_DEPLOYMENTS.{number}.deployment: accepts other requests than another entry with the same name, "
+                "by its name and API version. Entries with one name are a pool of one model. Use a deployment of that "
+                "model, which is named after it, or change the name of the entry."
+            )
+    if problems:
+        raise invalid_settings(problems)
     return models
 
 

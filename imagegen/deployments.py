@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import sha256
 from typing import Annotated, Final, Protocol
 from urllib.parse import urlsplit
 
@@ -19,7 +20,14 @@ from imagegen.endpoints import (
     ImageApi,
     is_api_version,
 )
-from imagegen.pasted import named, refuse_blanks, refuse_other_than_ascii, refuse_paste_error, refuse_wrong_key
+from imagegen.pasted import (
+    is_plain_name,
+    named,
+    refuse_blanks,
+    refuse_other_than_ascii,
+    refuse_paste_error,
+    refuse_wrong_key,
+)
 from imagegen.urls import origin_of
 
 
@@ -45,8 +53,16 @@ class Deployment(BaseModel):
 
     @property
     def address(self) -> str:
-        """What records call it, if other deployments have the same name."""
-        return f"{urlsplit(self.endpoint).netloc}/{self.deployment}"
+        """What logs call it, and records if it is one of a pool: host, path and deployment."""
+        host = origin_of(self.endpoint).partition("://")[2].removesuffix(":443")
+        # A gateway may have several services, at different paths of one host.
+        path = [part for part in urlsplit(self.endpoint).path.split("/") if part]
+        return "/".join([host, *map(_loggable, path), _loggable(self.deployment)])
+
+
+def _loggable(name: str) -> str:
+    """The name, or a digest of what may be a secret."""
+    return name if is_plain_name(name) else sha256(name.encode()).hexdigest()[:8]
 
 
 def matching(pattern: str, problem: str) -> Callable[[str], str]:
@@ -195,6 +211,11 @@ def _pool_problem(deployment: Deployment, others: Sequence[Deployment], place: s
         yield (
             f"{place}.api: differs from that of another entry with the same name. Entries with one name are a pool, "
             "and have one api. Change the name or the api."
+        )
+    elif any(other.model_path != deployment.model_path for other in others):
+        yield (
+            f"{place}.modelPath: differs from that of another entry with the same name. Entries with one name are a "
+            "pool of one model. Change the name, modelPath or deployment."
         )
 
 

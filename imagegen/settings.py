@@ -173,9 +173,14 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     if "IMAGE_DEPLOYMENTS" not in invalid_names:
         problems += [text for text in deployment_problems if text.split(":")[0] not in invalid_names]
     if problems:
-        raise SettingsError("\n  ".join(["Invalid settings:", *map(_with_example, problems)]))
+        raise invalid_settings(problems)
     _log_shortened(settings)
     return settings.model_copy(update={"deployments": deployments})
+
+
+def invalid_settings(problems: Iterable[str]) -> SettingsError:
+    """The error for these problems. Each problem starts with the name of a setting."""
+    return SettingsError("\n  ".join(["Invalid settings:", *map(_with_example, problems)]))
 
 
 def _log_shortened(settings: Settings) -> None:
