@@ -1,40 +1,42 @@
-"""Time from the end of a lone operation to its image, with and without early ticks: ``python -m bench.early_tick``.
-
-Both apps have the default schedule, one tick a minute, and no other work. The result is in docs/benchmarks.md.
-"""
+"""Time from the end of a lone operation to the end of its generation, with and without early ticks."""
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 
 import requests
 
+from bench.services import Options, spread, table
 from local.azurite import azurite
 from local.stack import app_environment, emulator, functions_host
 
-SECONDS, ROUNDS = 8, 9
-"""Duration of an operation; rounds, which begin at different seconds of the minute."""
-WAYS = {"with": {}, "without": {"AzureWebJobs.poll_early.Disabled": "true"}}
+SECONDS = 8
+"""Duration of an operation."""
+WAYS: dict[str, dict[str, str]] = {"with": {}, "without": {"AzureWebJobs.poll_early.Disabled": "true"}}
 
 
-def main() -> None:
+def section(options: Options) -> str:
+    count = 3 * options.rounds
     with ThreadPoolExecutor() as pool:
-        lags = dict(zip(WAYS, pool.map(_measure, WAYS.values()), strict=True))
-    for way, found in lags.items():
-        rounds = ", ".join(f"{lag:.1f}" for lag in found)
-        print(f"{way} early ticks: median {statistics.median(found):.1f} s, of {rounds}")
+        lags = dict(zip(WAYS, pool.map(partial(_measure, count), WAYS.values()), strict=True))
+    rows = [[way, f"{spread(found, 1)} s", ", ".join(f"{lag:.1f}" for lag in found)] for way, found in lags.items()]
+    return f"""Time from the end of a lone operation of {SECONDS} s to the end of its generation, which a client sees by
+asking ten times a second. Two idle apps at the same time, each with one tick a minute. The {count} rounds begin at
+different seconds of the minute. In Azure, the cold start of the instance that gets the message comes on top.
+
+{table(["early ticks", "lag", "rounds"], rows)}"""
 
 
-def _measure(settings: dict[str, str]) -> list[float]:
+def _measure(count: int, settings: dict[str, str]) -> list[float]:
     """The lag of each round."""
     with _app(settings) as base_url:
         lags: list[float] = []
-        for number in range(ROUNDS):
-            _wait_for_second(5 + number * 60 / ROUNDS)
+        for number in range(count):
+            _wait_for_second(5 + number * 60 / count)
             lags.append(_lag(base_url))
         return lags
 
@@ -61,7 +63,3 @@ def _lag(base_url: str) -> float:
         time.sleep(0.1)
     assert answer.json()["status"] == "succeeded", answer.text
     return time.monotonic() - ends
-
-
-if __name__ == "__main__":
-    main()
