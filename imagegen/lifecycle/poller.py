@@ -109,6 +109,8 @@ class _Slot:
         default_factory=dict[Future[Versioned | None], ActiveEntry]
     )
     not_before: dict[str, datetime] = field(default_factory=dict[str, datetime])
+    next_turn: datetime | None = None
+    """When the next generation of a paced model may begin. Its own `due` may be later: a message was sent for it."""
     summary: SlotSummary = field(default_factory=SlotSummary)
     wait: timedelta = CADENCE
     """Time to the next listing."""
@@ -206,8 +208,9 @@ class Poller:
             slot.running[pool.submit(self._advance_entry, entry, slot.known.get(entry.id))] = entry
         self._send_to_queue(slot, due[room:], now)
         waiting = any(entry.id not in busy and slot.due(entry) < slot.ends for entry in entries)
+        has_turns = slot.next_turn is not None and slot.next_turn < slot.ends
         if now + CADENCE < slot.ends:
-            return waiting or bool(slot.running)
+            return waiting or has_turns or bool(slot.running)
         # Work that began earlier keeps the next tick waiting until it ends. The other generations must not wait too.
         if slot.overdue is None:
             slot.overdue = begun
@@ -222,6 +225,7 @@ class Poller:
                 waiting[entry.waits_for].append(entry)
             elif slot.due(entry) <= now:
                 due.append(entry)
+        slot.next_turn = None
         for model, there in waiting.items():
             due += self._with_turn(slot, model, there, now)
         return due
@@ -238,7 +242,10 @@ class Poller:
             return []
         if turns is None:
             return [entry for entry in ready if slot.due(entry) <= now]
-        slot.not_before |= {entry.id: turns.next_at for entry in ready if entry.id not in turns.ids}
+        later = [entry.id for entry in ready if entry.id not in turns.ids]
+        slot.not_before |= dict.fromkeys(later, turns.next_at)
+        if later:
+            slot.next_turn = min(turns.next_at, slot.next_turn or turns.next_at)
         return [entry for entry in ready if entry.id in turns.ids and not self._is_told(slot, model, entry.id)]
 
     def _is_told(self, slot: _Slot, model: str, generation_id: str) -> bool:
