@@ -43,7 +43,7 @@ _WORTH_WRITING: Final = timedelta(seconds=5)
 """A nearer `due` stays in the memory of the worker that polls. It is not worth a transaction."""
 
 _TURN_WAIT: Final = timedelta(seconds=1)
-"""The shortest wait for a turn."""
+"""After it, the timer sees a new record that waits for a turn."""
 
 _CAUSE: Final[dict[type, str]] = {
     DueWithoutModel: "the settings do not name its model",
@@ -232,9 +232,8 @@ class Worker:
         if has_turn or (throttle and throttle.until > now):
             return throttle.until if throttle else None
         pace = throttling.pace(model)
-        if pace and pace.until > now:
-            return pace.until
-        return None if self._gate.lets_begin(model) else now + _TURN_WAIT
+        is_paced = pace is not None and pace.until > now
+        return None if not is_paced and self._gate.lets_begin(model) else now + _TURN_WAIT
 
     def _write(self, current: Versioned, step: Step) -> Versioned:
         """Write what other workers must know. Raises ConflictError when one of them changed the record."""
