@@ -149,6 +149,7 @@ def build(settings: Settings) -> App:
         retention=retention,
         clock=utc_now,
         backlog=records.count_active,
+        waiting=records.count_waiting,
         throttling=throttling,
         models=upstreams.keys(),
     )
