@@ -7,6 +7,7 @@ INSTALLED := $(VENV)/.installed
 AZURITE := local/node_modules/.installed
 CHECKOV := .venv-checkov/.installed
 PIP_TOOLS := .venv-pip-tools/.installed
+PEERS := .venv-bench/.installed
 WORKERS ?= 4
 
 # Take the prompt as typed: make would expand the $ in "costs $5" as a variable.
@@ -17,7 +18,7 @@ export PROMPT
 endif
 export N SIZE MODEL PORT KEYS DATA BICEP REQUIRE_BICEP
 
-.PHONY: help demo start test chaos infra lint format requirements clean install
+.PHONY: help demo start test chaos bench infra lint format requirements clean install
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -40,6 +41,9 @@ test: install ## Run all tests and measure the branch coverage of imagegen/
 chaos: install ## Kill hosts under load, and check that nothing is lost or paid twice
 	@$(BIN)/python -m tests.chaos $(if $(GENERATIONS),--generations $(GENERATIONS)) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))
 
+bench: install $(PEERS) ## Measure speed, memory and costs, and write docs/benchmarks.md
+	@$(BIN)/python -m bench
+
 infra: install $(CHECKOV) ## Check what infra/ would deploy, with the Bicep CLI and checkov
 	@$(BIN)/python -m pytest tests/infra
 
@@ -54,12 +58,13 @@ format: install ## Format the code and apply the fixes of the linter
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-requirements: $(PIP_TOOLS) ## Compile requirements*.in into requirements*.txt
+requirements: $(PIP_TOOLS) ## Compile each requirements*.in into its .txt
 	@.venv-pip-tools/bin/pip-compile --quiet requirements.in
 	@.venv-pip-tools/bin/pip-compile --quiet requirements-dev.in
+	@.venv-pip-tools/bin/pip-compile --quiet bench/requirements.in
 
 clean: ## Remove everything that make has created
-	rm -rf $(VENV) .venv-checkov .venv-pip-tools local/node_modules .local .local-* demo-output .pytest_cache .ruff_cache .coverage .coverage.* htmlcov
+	rm -rf $(VENV) .venv-checkov .venv-pip-tools .venv-bench local/node_modules .local .local-* demo-output .pytest_cache .ruff_cache .coverage .coverage.* htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # With a Bicep CLI, `make test` checks infra/ with checkov too.
@@ -80,6 +85,12 @@ $(CHECKOV): infra/requirements-checkov.txt
 	@echo "Installing checkov into .venv-checkov" >&2
 	@"$(PYTHON)" -m venv --clear .venv-checkov
 	@.venv-checkov/bin/pip install --quiet --disable-pip-version-check -r infra/requirements-checkov.txt
+	@touch $@
+
+$(PEERS): bench/requirements.txt
+	@echo "Installing the peers of the benchmarks into .venv-bench" >&2
+	@"$(PYTHON)" -m venv --clear .venv-bench
+	@.venv-bench/bin/pip install --quiet --disable-pip-version-check -r bench/requirements.txt
 	@touch $@
 
 $(PIP_TOOLS):

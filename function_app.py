@@ -120,6 +120,7 @@ def poll_operations(timer: func.TimerRequest) -> None:
             moves=done.moves,
             failures=done.failures,
             passed_on=done.passed_on or None,
+            turns=done.turns or None,
             left=done.left,
             oldest_seconds=done.oldest_seconds,
             past_due=timer.past_due or None,

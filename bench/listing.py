@@ -1,24 +1,21 @@
-"""CPU of one listing of 10,000 active records: the app's own, and that of the SDK: ``python -m bench.listing``.
-
-The result is in docs/benchmarks.md.
-"""
+"""CPU of one listing of 10,000 active records: the app's own, and that of the SDK."""
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from azure.storage.blob import BlobServiceClient
 
+from bench.services import Options, in_turns, spread, table
 from imagegen.storage.records import BlobRecords
 from local.azurite import azurite
 
-COUNT, ROUNDS = 10_000, 5
 
-
-def main() -> None:
+def section(options: Options) -> str:
+    count = 50 * options.generations
     with azurite() as storage:
         service = BlobServiceClient.from_connection_string(storage.connection_string)
         container = service.get_container_client("generations")
@@ -29,27 +26,20 @@ def main() -> None:
             container.upload_blob(f"active/{number:036d}", b"{}", metadata=metadata)
 
         with ThreadPoolExecutor(16) as pool:
-            list(pool.map(create, range(COUNT)))
+            list(pool.map(create, range(count)))
         records = BlobRecords(service, "generations")
         ways: dict[str, Callable[[], int]] = {
             "app": lambda: len(records.list_active()),
             "SDK": lambda: sum(1 for _ in container.list_blobs(name_starts_with="active/", include=["metadata"])),
         }
-        seconds: dict[str, list[float]] = {name: [] for name in ways}
-        for _ in range(ROUNDS):  # in turns: both see the same load of the machine
-            for name, listing in ways.items():
-                seconds[name].append(_cpu_of(listing))
-    medians = {name: statistics.median(found) for name, found in seconds.items()}
-    for name, found in seconds.items():
-        print(f"{name}: {medians[name]:.2f} s ({min(found):.2f} to {max(found):.2f})")
-    print(f"ratio: {medians['app'] / medians['SDK']:.2f}")
+        found = in_turns({name: partial(_cpu_of, listing, count) for name, listing in ways.items()}, options.rounds)
+    ratios = [ours / sdk for ours, sdk in zip(found["app"], found["SDK"], strict=True)]
+    rows = [[name, spread(seconds)] for name, seconds in found.items()]
+    text = f"The timer lists all active records once a second. CPU of one listing of {count:,} records:"
+    return f"{text}\n\n{table(['', 'CPU s'], rows)}\n\nRatio: {spread(ratios)}."
 
 
-def _cpu_of(listing: Callable[[], int]) -> float:
+def _cpu_of(listing: Callable[[], int], count: int) -> float:
     began = time.process_time()
-    assert listing() == COUNT
+    assert listing() == count
     return time.process_time() - began
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Memory for responses with large images: ``python -m bench.memory``. The results are in docs/benchmarks.md.
+"""Memory for responses with large images.
 
 Each row is a separate process that does the work of the queue function: take messages, call the model, write images.
 """
@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
 
+from bench.services import Options, table
 from imagegen.app import build
 from imagegen.generation import GenerationRequest
 from imagegen.settings import read_settings
@@ -33,18 +34,33 @@ ROWS = [
 ]
 
 
-def main() -> None:
-    print("| images per response | bytes of each | concurrent responses | peak MiB | above idle | seconds |")
-    print("| --- | --- | --- | --- | --- | --- |")
+_NOTE = """One process does the work of the queue function, on the machine that also runs Azurite and the emulator. A
+response goes to a temporary file as it arrives. Then one image at a time is in memory: as base64, as bytes, and in the
+parser."""
+_CONSEQUENCE = """The consequence for `instanceMemoryMB`. The Functions host needs memory too; it is not measured here:
+
+| memory | images of up to 2 MB | images of up to 20 MB |
+| --- | --- | --- |
+| 512 | `batchSize` 8, as it is | `batchSize` 1, `newBatchThreshold` 0 |
+| 2048 | `batchSize` 8, as it is | `batchSize` 8, as it is |
+
+`batchSize` and `newBatchThreshold` are in `host.json`. Their sum is the number of messages that an instance works on at
+once. An image of gpt-image has 1 to 4 MB at 1024x1024."""
+
+
+def section(options: Options) -> str:
+    rows: list[list[str]] = []
     idle = 0.0
     with azurite() as storage, emulator("--speed", "0") as (endpoint, _):
         env = app_environment(storage.connection_string, endpoint, IMAGE_DEPLOYMENTS=EVERY_MODEL)
-        for row in ROWS:
+        for row in ROWS[: options.generations]:
             command = [sys.executable, "-m", "bench.memory", *map(str, row)]
             done = subprocess.run(command, input=json.dumps(env), capture_output=True, text=True, check=True, cwd=ROOT)
             peak, seconds = map(float, done.stdout.split())
             idle = idle or peak
-            print(f"| {row[0]} | {row[1]:,} | {row[2]} | {peak:.0f} | {peak - idle:.0f} | {seconds:.1f} |", flush=True)
+            rows.append([*(f"{number:,}" for number in row), f"{peak:.0f}", f"{peak - idle:.0f}", f"{seconds:.1f}"])
+    header = ["images in a response", "bytes each", "responses at once", "peak MiB", "above idle", "seconds"]
+    return f"{_NOTE}\n\n{table(header, rows)}\n\n{_CONSEQUENCE}"
 
 
 def measure(images: int, length: int, concurrent: int) -> None:
@@ -62,7 +78,4 @@ def measure(images: int, length: int, concurrent: int) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        measure(*map(int, sys.argv[1:]))
-    else:
-        main()
+    measure(*map(int, sys.argv[1:]))

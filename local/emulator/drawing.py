@@ -8,7 +8,7 @@ import random
 import re
 import textwrap
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from PIL import Image, ImageDraw, ImageFont
@@ -46,11 +46,8 @@ class Drawing:
 
     def encode(self) -> bytes:
         """Draw the image and return the file. CPU-bound: call it in a thread."""
-        image, file = self.draw(), io.BytesIO()
-        if self.transparent:
-            image.putalpha(_rounded_mask(image.size))
-        image.save(file, self.format, quality=self.quality, compress_level=1)
-        padding = min(self.padded_size, _MAX_PADDED_SIZE) - file.tell() - _CHUNK_OVERHEAD
+        file = io.BytesIO(_encode(replace(self, padded_size=0)))
+        padding = min(self.padded_size, _MAX_PADDED_SIZE) - len(file.getvalue()) - _CHUNK_OVERHEAD
         if self.format == "PNG" and padding >= 0:
             file.seek(-_CHUNK_OVERHEAD, io.SEEK_END)
             putchunk(file, b"paDd", bytes(padding))  # a private chunk: readers skip it
@@ -62,6 +59,16 @@ class Drawing:
         image = _tiles(random.Random(f"{self.index} {self.prompt}"), self.width, self.height)
         _write(image, self.prompt, f"{self.width}x{self.height}   {self.index + 1} of {self.count}   local.emulator")
         return image
+
+
+@functools.lru_cache(maxsize=8)
+def _encode(drawing: Drawing) -> bytes:
+    """The file without padding. Cached: load tests ask for the same image again and again."""
+    image, file = drawing.draw(), io.BytesIO()
+    if drawing.transparent:
+        image.putalpha(_rounded_mask(image.size))
+    image.save(file, drawing.format, quality=drawing.quality, compress_level=1)
+    return file.getvalue()
 
 
 def _tiles(dice: random.Random, width: int, height: int) -> Image.Image:
