@@ -138,6 +138,7 @@ def log_slot(done: SlotSummary, *, past_due: bool | None = None, early: bool | N
         moves=done.moves,
         failures=done.failures,
         passed_on=done.passed_on or None,
+        turns=done.turns or None,
         left=done.left,
         oldest_seconds=done.oldest_seconds,
         past_due=past_due,

@@ -171,6 +171,7 @@ def build(settings: Settings) -> App:
         retention=retention,
         clock=utc_now,
         backlog=records.count_active,
+        waiting=records.count_waiting,
         throttling=Quotas(ports),
         models=upstreams.keys(),
     )

@@ -247,8 +247,8 @@ class Generations:
                     current = self._ports.records.read_active(generation.id)
                 continue
             self._ports.sleep(min(seconds, _WATCH_SECONDS))
-            if seconds > _WATCH_SECONDS:
-                # Another worker may be at work on it.
+            if seconds > _WATCH_SECONDS or current.generation.waits:
+                # Another worker may be at work on it. Without a turn, its `due` is never written.
                 current = self._ports.records.read_active(generation.id)
         return self._ports.records.read(generation.id) or generation
 

@@ -113,6 +113,8 @@ class _Slot:
     not_before: dict[str, datetime] = field(default_factory=dict[str, datetime])
     turns: dict[str, Turn] = field(default_factory=dict[str, Turn])
     """Of generations that begin in this pass."""
+    next_turn: datetime | None = None
+    """When the next generation of a paced model may begin. Its own `due` may be later: a message was sent for it."""
     summary: SlotSummary = field(default_factory=SlotSummary)
     wait: timedelta = CADENCE
     """Time to the next listing."""
@@ -229,8 +231,9 @@ class Poller:
             slot.running[pool.submit(self._advance_entry, entry, slot.known.get(entry.id), turn)] = entry
         self._send_to_queue(slot, due[room:], now)
         waiting = any(entry.id not in busy and slot.due(entry) < slot.ends for entry in entries)
+        has_turns = slot.next_turn is not None and slot.next_turn < slot.ends
         if now + CADENCE < slot.ends:
-            return waiting or bool(slot.running)
+            return waiting or has_turns or bool(slot.running)
         # Work that began earlier keeps the next tick waiting until it ends. The other generations must not wait too.
         if slot.overdue is None:
             slot.overdue = begun
@@ -245,6 +248,7 @@ class Poller:
                 waiting[entry.waits_for].append(entry)
             elif slot.due(entry) <= now:
                 due.append(entry)
+        slot.next_turn = None
         for model, there in waiting.items():
             due += self._with_turn(slot, model, there, now)
         return due
@@ -265,6 +269,7 @@ class Poller:
         for entry in ready:
             if (turn := turns.given.get(entry.id)) is None:
                 slot.not_before[entry.id] = turns.next_at
+                slot.next_turn = min(turns.next_at, slot.next_turn or turns.next_at)
             elif not self._is_told(slot, model, entry.id, turn):
                 slot.turns[entry.id] = turn
                 begins.append(entry)

@@ -16,7 +16,7 @@ from imagegen.lifecycle.ports import Member, Pace, Ports, Turn
 from imagegen.upstream.protocol import Throttle
 
 _TURN_WAIT: Final = timedelta(seconds=1)
-"""The shortest wait for a turn."""
+"""After it, the timer sees a new record that waits for a turn."""
 _REFUSAL_LASTS: Final = timedelta(minutes=5)
 """Time for which a deployment that refused the app, with 401, 403 or 404, is tried last."""
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
@@ -109,6 +109,5 @@ class Quotas:
         if has_turn or (throttle and throttle.until > now):
             return throttle.until if throttle else None
         pace = self._ports.throttling.pace(member.key)
-        if pace and pace.until > now:
-            return pace.until
-        return None if self._gate.lets_begin(member) else now + _TURN_WAIT
+        is_paced = pace is not None and pace.until > now
+        return None if not is_paced and self._gate.lets_begin(member) else now + _TURN_WAIT

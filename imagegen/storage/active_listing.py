@@ -6,7 +6,7 @@ use. This module sends the same request through a pipeline of azure-core, and re
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -18,6 +18,7 @@ from azure.core.exceptions import HttpResponseError, ResourceNotFoundError, Serv
 from azure.core.pipeline.policies import BearerTokenCredentialPolicy, HttpLoggingPolicy, SansIOHTTPPolicy
 from azure.core.rest import HttpRequest
 
+from imagegen.generation import parse_time
 from imagegen.lifecycle.ports import ActiveEntry
 from imagegen.storage.clients import client_options
 
@@ -105,17 +106,9 @@ def _entry(blob: ElementTree.Element, prefix: str) -> ActiveEntry:
         id=name.removeprefix(prefix),
         etag=f'"{etag}"',
         # A record without a valid time is due now, so that it does not stay unnoticed.
-        due=_time(metadata, "due") or _EARLIEST,
+        due=parse_time(metadata.get("due", "")) or _EARLIEST,
         status=metadata.get("status", ""),
         waits_for=unquote(waits_for) if waits_for else None,
         queued="queued" in metadata,
-        deadline=_time(metadata, "deadline") if waits_for else None,
+        deadline=parse_time(metadata.get("deadline", "")) if waits_for else None,
     )
-
-
-def _time(metadata: Mapping[str, str], name: str) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(metadata.get(name, ""))
-    except ValueError:
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
 
@@ -16,7 +16,7 @@ from azure.core.exceptions import ResourceExistsError, ResourceModifiedError, Re
 
 from imagegen.errors import StorageUnavailableError
 from imagegen.events import log_event
-from imagegen.generation import format_time
+from imagegen.generation import format_time, parse_time
 from imagegen.lifecycle.ports import Pace
 from imagegen.storage.clients import create_container, storage_errors
 from imagegen.upstream.protocol import Throttle
@@ -123,18 +123,21 @@ class Throttling:
 
 
 def _throttle(fields: Mapping[str, str]) -> Throttle | None:
-    try:
-        return Throttle(datetime.fromisoformat(fields.get("until", "")), unquote(fields.get("reason", "")))
-    except ValueError:
-        return None
+    until = parse_time(fields.get("until", ""))
+    return Throttle(until, unquote(fields.get("reason", ""))) if until else None
 
 
 def _pace(fields: Mapping[str, str]) -> Pace | None:
+    rate, until = _rate(fields, "rate"), parse_time(fields.get("paced_until", ""))
+    return Pace(rate, _rate(fields, "ceiling"), until) if rate and until else None
+
+
+def _rate(fields: Mapping[str, str], name: str) -> float | None:
     try:
-        rate, until = float(fields.get("rate", "")), datetime.fromisoformat(fields.get("paced_until", ""))
-        return Pace(rate, float(fields["ceiling"]) if "ceiling" in fields else None, until) if rate > 0 else None
+        rate = float(fields.get(name, ""))
     except ValueError:
         return None
+    return rate if 0 < rate < math.inf else None
 
 
 def _fields(state: _State) -> dict[str, str]:

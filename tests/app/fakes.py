@@ -288,8 +288,11 @@ class FakeThrottling:
         return self.paces.get(model)
 
     def set_pace(self, model: str, pace: Pace) -> None:
-        self.paces_written += 1
-        self.paces[model] = pace
+        def act() -> None:
+            self.paces_written += 1
+            self.paces[model] = pace
+
+        self.steps.take("set pace", act)
 
 
 @dataclass

@@ -139,7 +139,7 @@ def test_next_turn_is_told() -> None:
 
 
 def test_late_pass_lets_no_more_begin() -> None:
-    """A slot of the timer may come a minute late. The service would refuse the turns of that minute."""
+    """A pass of the timer may come a minute late. The service would refuse the calls of a whole minute at once."""
     app = configured(60)
     app.turns()
     app.clock.now += seconds(50)

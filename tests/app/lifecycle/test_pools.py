@@ -38,6 +38,11 @@ class PoolApp:
         return {name: len(member.calls) for name, member in self.members.items()}
 
 
+def crash() -> None:
+    """The process ends during the call."""
+    raise Crash
+
+
 def refusal(code: str) -> Ended:
     return Ended(Status.FAILED, GenerationError(code=code, message="No."))
 
@@ -174,6 +179,111 @@ def test_pool_that_became_one_deployment_goes_on() -> None:
     pool.app.configure({POLLED: pool.app.polled, DIRECT: pool.members["b"]})
     pool.app.work()
     assert pool.calls == {"a": 0, "b": 1}
+
+
+def test_deployment_that_became_a_pool_goes_on() -> None:
+    """Records of before name no deployment."""
+    pool = PoolApp("ab")
+    pool.app.configure({POLLED: pool.app.polled, DIRECT: pool.app.direct})
+    pool.app.direct.during_call = crash
+    pool.app.start(DIRECT)
+    pool.app.start(DIRECT)
+    with pytest.raises(Crash):
+        pool.app.work()
+    pool.configure("ab")
+    pool.app.settle()
+    assert sorted(one.lost_calls for one in pool.app.records.done.values() if one) == [0, 1]
+    assert sum(pool.calls.values()) == 2
+
+
+@pytest.mark.parametrize("left", ["b", "bc", "cb"])
+def test_deployment_that_was_removed_during_its_call_is_a_lost_call(left: str) -> None:
+    """The first of the pool is another one then."""
+    pool = PoolApp()
+    for name in "bc":
+        pool.app.throttling.pause(f"{DIRECT}@{name}", throttle(-1))
+    pool.members["a"].during_call = crash
+    pool.app.start(DIRECT)
+    with pytest.raises(Crash):
+        pool.app.work()
+    assert pool.app.read().deployment == "a"
+    pool.configure(left)
+    pool.app.settle()
+    found = pool.app.read()
+    assert (found.status, found.lost_calls) == (Status.SUCCEEDED, 1)
+    assert pool.app.records.active == {}
+    assert sum(pool.calls.values()) == 2
+
+
+def test_429_of_a_deployment_that_was_removed_meanwhile_pauses_no_other() -> None:
+    """An older instance got the 429, and a newer one has other settings."""
+    pool = PoolApp("ab")
+    pool.app.throttling.pause(f"{DIRECT}@b", throttle(-1))
+    pool.members["a"].outcomes = [Throttled("status 429", 600)]
+    pool.app.start(DIRECT)
+    pool.app.work()
+    pool.configure("b")
+    pool.app.settle()
+    assert pool.app.read().status is Status.SUCCEEDED
+    assert pool.calls == {"a": 1, "b": 1}
+
+
+def test_pool_whose_deployments_all_refused_and_one_was_replaced_tries_it() -> None:
+    pool = PoolApp("ab")
+    pool.members["a"].outcomes = [refusal("upstreamForbidden")]
+    pool.app.throttling.pause(f"{DIRECT}@b", throttle(-1))
+    pool.members["b"].outcomes = [Throttled("status 429", 60)]
+    pool.app.start(DIRECT)
+    pool.app.work()
+    assert pool.app.read().refused_by == ("a",)
+    pool.members |= {"c": FakeDirect(pool.app.steps, outcomes=[IMAGES])}
+    pool.configure("ac")
+    pool.app.settle()
+    assert pool.app.read().status is Status.SUCCEEDED
+    assert pool.calls == {"a": 1, "b": 1, "c": 1}
+
+
+def test_only_deployment_left_that_refused_before_is_asked_again() -> None:
+    """The settings may have been corrected."""
+    pool = PoolApp("ab")
+    pool.app.throttling.pause(f"{DIRECT}@b", throttle(-1))
+    pool.members["a"].outcomes = [refusal("upstreamForbidden"), IMAGES]
+    pool.members["b"].outcomes = [Throttled("status 429", 60)]
+    pool.app.start(DIRECT)
+    pool.app.work()
+    pool.configure("a")
+    pool.app.settle()
+    assert pool.app.read().status is Status.SUCCEEDED
+    assert pool.calls == {"a": 2, "b": 1}
+
+
+def test_generation_that_fell_over_waits_for_the_others() -> None:
+    """It is not failed while they are throttled, and does not call the one that refused it."""
+    pool = PoolApp("ab")
+    pool.members["a"].outcomes = [refusal("upstreamForbidden")]
+    pool.app.throttling.pause(f"{DIRECT}@b", throttle(-1))
+    pool.members["a"].during_call = lambda: pool.app.throttling.pause(f"{DIRECT}@b", throttle(300))
+    pool.app.start(DIRECT)
+    pool.app.work()
+    assert pool.app.read().waits
+    pool.app.settle()
+    assert pool.app.clock.now >= NOON + seconds(300)
+    assert pool.calls == {"a": 1, "b": 1}
+    assert pool.app.read().status is Status.SUCCEEDED
+
+
+def test_lost_call_that_must_not_be_repeated_does_not_fall_over() -> None:
+    pool = PoolApp("ab")
+    pool.app = FakeApp(repeat_lost_calls=False)
+    for member in pool.members.values():
+        member.outcomes = [Lost("status 504")]
+    pool.configure("ab")
+    pool.app.start(DIRECT)
+    pool.app.settle()
+    assert sum(pool.calls.values()) == 1
+    found = pool.app.read()
+    assert found.error
+    assert found.error.code == "outcomeUnknown"
 
 
 def test_turn_names_the_deployment() -> None:

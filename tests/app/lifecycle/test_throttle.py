@@ -123,3 +123,11 @@ def test_throttled_call_is_not_lost_when_the_pause_fails() -> None:
     assert app.steps.taken[2:] == ["save", "generate", "save", "pause"]
     app.settle()
     assert (app.read().status, app.read().lost_calls) == (Status.SUCCEEDED, 0)
+
+
+def test_start_of_a_paced_model_asks_the_timer_for_a_turn_at_once(app: FakeApp) -> None:
+    """Its record is hidden from the timer while it submits. It must not lose its place until the lease ends."""
+    app.throttling.set_pace(POLLED, Pace(10, None, NOON + seconds(15)))
+    started = app.start(POLLED)
+    assert (app.polled.operations, started.due) == ([], NOON + seconds(1))
+    assert app.records.active[started.id].generation.due == started.due
