@@ -100,11 +100,11 @@ class GenerationError(JsonModel):
     @property
     def is_of_deployment(self) -> bool:
         """Whether the deployment refused the app. Another one may accept the same request."""
-        return self.code in _REFUSALS_OF_THE_APP
+        return self.code in REFUSALS_OF_THE_APP
 
 
 _REFUSALS = frozenset({"contentFilter", "invalidPayload"})
-_REFUSALS_OF_THE_APP = frozenset({"upstreamUnauthorized", "upstreamForbidden", "upstreamNotFound"})
+REFUSALS_OF_THE_APP = frozenset({"upstreamUnauthorized", "upstreamForbidden", "upstreamNotFound"})
 
 
 class StoredImage(JsonModel):

@@ -124,7 +124,7 @@ def fell_over(generation: Generation, error: GenerationError, now: datetime) -> 
         calling=False,
         claim=None,
         deployment=None,
-        refused_by=(*generation.refused_by, generation.deployment or ""),
+        refused_by=tuple(dict.fromkeys((*generation.refused_by, generation.deployment or ""))),
         fault=error.message,
         due=now,
     )

@@ -105,12 +105,12 @@ class Effects:
                 self._ports.queue.send([generation.id])
                 crash_point(CrashPoint.MESSAGE_SENT)
                 return None
-            case Pause(throttle, deployment), _:
+            case Pause(throttle, deployment) | TryNext(throttle, deployment), _:
                 key = self._ports.key_of(generation.request.model, deployment)
                 self._ports.throttling.pause(key, throttle)
                 crash_point(CrashPoint.PAUSE_WRITTEN)
                 return None
-            case Rest() | Leave() | Wait() | TryNext(), _:
+            case Rest() | Leave() | Wait(), _:
                 return None
             case Submit() | Poll() | Call(), upstream:
                 raise TypeError(f"{type(effect).__name__} does not fit {type(upstream).__name__}")

@@ -140,7 +140,7 @@ class Pacer:
         with self._lock:
             now = self._ports.clock()
             lanes: list[tuple[Member, _Lane]] = []
-            for member in self._ports.members(model):
+            for member in self._ports.working_members(model):
                 if (lane := self._lane(member, now)) is None:
                     return None  # it takes what comes, until it answers 429
                 self._look(lane, self._ports.throttling.current(member.key), now, has_demand=bool(waiting))

@@ -218,6 +218,15 @@ class Ports:
         """The deployments of a model; empty if the settings do not name it."""
         return self.models.get(model or "", ())
 
+    def working_members(self, model: str | None) -> Sequence[Member]:
+        """The deployments of a model, without those of a pool that refuse the app. All, if all of them do."""
+        members, now = self.members(model), self.clock()
+        if len(members) < 2:
+            return members
+        throttles = [self.throttling.current(member.key) for member in members]
+        refuses = [one is not None and one.is_refusal and one.until > now for one in throttles]
+        return [member for member, no in zip(members, refuses, strict=True) if not no] or members
+
     def upstream(self, model: str | None) -> Upstream | None:
         """What the deployments of a model have in common: the API and its limits."""
         members = self.members(model)

@@ -17,8 +17,6 @@ from imagegen.upstream.protocol import Throttle
 
 _TURN_WAIT: Final = timedelta(seconds=1)
 """After it, the timer sees a new record that waits for a turn."""
-_REFUSAL_LASTS: Final = timedelta(minutes=5)
-"""Time for which a deployment that refused the app, with 401, 403 or 404, is tried last."""
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 
@@ -38,8 +36,6 @@ class Quotas:
     def __init__(self, ports: Ports) -> None:
         self._ports = ports
         self._gate = Gate(ports.clock)
-        self._refused: dict[str, datetime] = {}
-        """Until when each deployment is tried last."""
 
     def choose(self, generation: Generation, turn: Turn | None) -> Choice:
         """The deployment for the next call: the one that was throttled longest ago.
@@ -58,26 +54,22 @@ class Quotas:
             waits.append(wait_until)
         return Choice(None, min(waits))
 
-    def note_refusal(self, generation: Generation) -> None:
-        """The deployment of this generation refused the app."""
-        key = self._ports.key_of(generation.request.model, generation.deployment)
-        self._refused[key] = self._ports.clock() + _REFUSAL_LASTS
-
     def has_another(self, generation: Generation) -> bool:
-        """Whether the model has a deployment that has not refused the app for this generation."""
+        """Whether the model has a deployment that has not refused the app, for this generation or another one."""
         tried = {*generation.refused_by, generation.deployment}
-        return any(member.address not in tried for member in self._ports.members(generation.request.model))
+        members = self._ports.working_members(generation.request.model)
+        return any(member.address not in tried for member in members)
 
     def current(self, model: str) -> Throttle | None:
         """The throttle of the model: of its deployment that can be called first. None if one was never throttled."""
-        found = [self._ports.throttling.current(member.key) for member in self._ports.members(model)]
+        found = [self._ports.throttling.current(member.key) for member in self._ports.working_members(model)]
         return min((one for one in found if one), key=lambda one: one.until) if all(found) else None
 
     def pace(self, model: str) -> Pace | None:
         """The pace of all deployments of the model together. None if generations do not wait for each of them."""
         now = self._ports.clock()
         found: list[Pace] = []
-        for member in self._ports.members(model):
+        for member in self._ports.working_members(model):
             pace = self._ports.throttling.pace(member.key)
             if pace and pace.until > now:
                 found.append(pace)
@@ -88,16 +80,15 @@ class Quotas:
         return Pace(math.fsum(one.per_minute for one in found), None, min(one.until for one in found))
 
     def _candidates(self, generation: Generation, turn: Turn | None) -> list[Member]:
-        members = self._ports.members(generation.request.model)
-        untried = [member for member in members if member.address not in generation.refused_by] or list(members)
-        if len(untried) == 1:
-            return untried
-        return sorted(untried, key=lambda member: self._rank(member, turn))
+        members = list(self._ports.members(generation.request.model))
+        if len(members) > 1:
+            members.sort(key=lambda member: self._rank(member, generation, turn))
+        return members
 
-    def _rank(self, member: Member, turn: Turn | None) -> tuple[bool, bool, datetime, float]:
+    def _rank(self, member: Member, generation: Generation, turn: Turn | None) -> tuple[bool, bool, datetime, float]:
         throttle = self._ports.throttling.current(member.key)
         return (
-            self._refused.get(member.key, _LONG_AGO) > self._ports.clock(),
+            member.address in generation.refused_by,
             turn is None or member.address != turn.address,
             throttle.until if throttle else _LONG_AGO,
             self._ports.jitter(),

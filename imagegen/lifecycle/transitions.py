@@ -6,7 +6,7 @@ This module only decides. It does not act, wait, log or read a clock. `changes` 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import Final
 
@@ -28,6 +28,9 @@ from imagegen.upstream.protocol import (
 
 MOST_LOST_CALLS: Final = 3
 """Lost responses of one generation before it fails."""
+
+REFUSAL_LASTS: Final = timedelta(minutes=5)
+"""Time for which a deployment of a pool that refused the app, with 401, 403 or 404, takes no calls."""
 
 
 class State(Enum):
@@ -141,7 +144,10 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class TryNext:
-    """Nothing: the worker begins again, with another deployment of the pool."""
+    """Tell all workers that a deployment refuses the app, then begin again with another one of the pool."""
+
+    throttle: Throttle
+    deployment: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +302,8 @@ def transition(  # noqa: C901 - the table: one case for each pair
             pause = Pause(throttle, generation.deployment)
             return Step(waiting.changed(faults=generation.faults + 1), pause)
         case State.CALLING, FellOver(error):
-            return Step(changes.fell_over(generation, error, now), TryNext())
+            refuses = Throttle(now + REFUSAL_LASTS, error.code)
+            return Step(changes.fell_over(generation, error, now), TryNext(refuses, generation.deployment))
 
         case (
             (State.WAITING, Working() | Produced() | Missing() | Answered() | Lost() | Copied() | FellOver())

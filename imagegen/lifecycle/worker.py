@@ -193,13 +193,12 @@ class Worker:
     def _carry_out(
         self, effect: ContinuingEffect, generation: Generation, due: Callable[[Generation], Due]
     ) -> Outcome | None:
-        if isinstance(effect, TryNext):
-            return due(generation)
         outcome = self._effects.carry_out(effect, generation)
         match outcome:
-            case Ended(_, GenerationError(is_of_deployment=True) as error) if generation.deployment:
-                self._quotas.note_refusal(generation)
-                return FellOver(error) if self._quotas.has_another(generation) else outcome
+            case None if isinstance(effect, TryNext):
+                return due(generation)
+            case Ended(_, GenerationError(is_of_deployment=True) as error) if self._quotas.has_another(generation):
+                return FellOver(error)
             case _:
                 return outcome
 

@@ -23,7 +23,8 @@ class PoolApp:
     """The app with a pool of deployments ``a``, ``b`` and ``c``."""
 
     def __init__(self, names: str = "abc") -> None:
-        self.app = FakeApp()
+        self.burst = Burst()
+        self.app = self.burst.app
         self.members = {name: FakeDirect(self.app.steps) for name in names}
         for member in self.members.values():
             member.outcomes = [IMAGES]
@@ -104,6 +105,28 @@ def test_generation_that_no_deployment_accepts_fails_with_the_last_error() -> No
     assert pool.calls == {"a": 1, "b": 1, "c": 1}
 
 
+def test_pool_that_refuses_the_app_fails_each_generation_at_once() -> None:
+    pool = PoolApp()
+    for member in pool.members.values():
+        member.outcomes = [refusal("upstreamForbidden")]
+    for _ in range(3):
+        pool.app.start(DIRECT)
+    pool.app.work()
+    assert pool.app.records.active == {}
+    assert sum(pool.calls.values()) == 3 + 2  # one of them is not paused: it shows when the app is accepted again
+
+
+def test_refusal_is_not_the_throttle_that_callers_see() -> None:
+    pool = PoolApp("ab")
+    quotas = Quotas(pool.app.worker._ports)  # pyright: ignore[reportPrivateUsage]
+    pool.app.throttling.pause(f"{DIRECT}@a", throttle(20, "upstreamForbidden"))
+    assert quotas.current(DIRECT) is None
+    pool.app.throttling.pause(f"{DIRECT}@b", throttle(30))
+    assert quotas.current(DIRECT) == throttle(30)
+    pool.app.throttling.set_pace(f"{DIRECT}@b", Pace(5, None, NOON + seconds(9)))
+    assert quotas.pace(DIRECT) == Pace(5, None, NOON + seconds(9))
+
+
 def test_refused_input_does_not_fall_over() -> None:
     pool = PoolApp()
     for member in pool.members.values():
@@ -114,13 +137,16 @@ def test_refused_input_does_not_fall_over() -> None:
     assert pool.app.read().status is Status.FAILED
 
 
-def test_deployment_that_refused_the_app_is_tried_last_for_five_minutes() -> None:
+def test_deployment_that_refused_the_app_gets_no_calls_for_five_minutes() -> None:
+    """All instances know: the timer gives no turns for it."""
     pool = PoolApp("ab")
     pool.members["a"].outcomes = [refusal("upstreamUnauthorized")]
+    pool.app.throttling.pause(f"{DIRECT}@b", throttle(-1))
     for _ in range(20):
         pool.app.start(DIRECT)
     pool.app.work()
-    assert pool.calls["a"] <= 1
+    assert pool.calls == {"a": 1, "b": 20}
+    assert pool.app.throttling.paused[f"{DIRECT}@a"] == throttle(300, "upstreamUnauthorized")
     assert [one.status for one in pool.app.records.done.values() if one] == [Status.SUCCEEDED] * 20
 
 
@@ -252,7 +278,7 @@ def test_only_deployment_left_that_refused_before_is_asked_again() -> None:
     pool.app.start(DIRECT)
     pool.app.work()
     pool.configure("a")
-    pool.app.settle()
+    pool.burst.drain(seconds(600))
     assert pool.app.read().status is Status.SUCCEEDED
     assert pool.calls == {"a": 2, "b": 1}
 
@@ -266,7 +292,7 @@ def test_generation_that_fell_over_waits_for_the_others() -> None:
     pool.app.start(DIRECT)
     pool.app.work()
     assert pool.app.read().waits
-    pool.app.settle()
+    pool.burst.drain(seconds(600))
     assert pool.app.clock.now >= NOON + seconds(300)
     assert pool.calls == {"a": 1, "b": 1}
     assert pool.app.read().status is Status.SUCCEEDED
@@ -338,3 +364,23 @@ def test_burst_uses_the_quotas_of_all_deployments(configured: bool) -> None:
     assert sum(quota.refused for quota in quotas) <= 50
     assert max(Counter(one for member in members for one in member.calls).values()) == 1
     assert Turn(None) == ANY_TURN
+
+
+@pytest.mark.parametrize("configured", [True, False])
+def test_burst_beside_a_deployment_that_refuses_the_app(configured: bool) -> None:
+    """It takes no turns: the others go on as if it were not there."""
+    burst = Burst()
+    quota = Quota(burst.app.clock)
+    broken = FakeDirect(Steps(), outcomes=[refusal("upstreamForbidden")])
+    limit = 10 if configured else None
+    works = QuotaDirect(Steps(), quota=quota)
+    pool = [Member(name, f"{DIRECT}@{name}", one, limit) for name, one in (("a", broken), ("b", works))]
+    burst.app.configure({POLLED: burst.app.polled, DIRECT: pool})
+    burst.start(150, timeout=86_400)
+    burst.drain(timedelta(hours=1))
+
+    assert burst.outcomes() == {"succeeded": 150}
+    assert 150 / (10 * (quota.accepted[-1] - NOON).total_seconds() / 60) >= 0.9
+    assert quota.refused <= 17
+    assert len(broken.calls) <= 8  # about one in five minutes
+    assert burst.app.records.writes <= 6 * 150

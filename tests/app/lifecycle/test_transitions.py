@@ -113,7 +113,7 @@ TABLE: list[tuple[State, Outcome, type | object, dict[str, object]]] = [
     (
         State.CALLING,
         FellOver(REFUSED),
-        TryNext(),
+        TryNext(throttle(300, "contentFilter"), None),
         {"calling": False, "claim": None, "lost_calls": 0, "refused_by": ("",), "due": NOON},
     ),
     (State.CALLING, Accepted(OPERATION, None), IMPOSSIBLE, {}),
