@@ -108,9 +108,14 @@ class Effects:
                 crash_point(CrashPoint.PAUSE_WRITTEN)
                 return None
             case Rest() | Leave() | Wait(), _:
-                return None
+                return self._rest(effect, generation)
             case Submit() | Poll() | Call(), upstream:
                 raise TypeError(f"{type(effect).__name__} does not fit {type(upstream).__name__}")
+
+    def _rest(self, effect: ContinuingEffect, generation: Generation) -> None:
+        if isinstance(effect, Wait):
+            # Without a live slot, no generation would get a turn before the timer's next tick.
+            self._ports.request_slot(generation.due)
 
     def find_end(self, generation: Generation) -> AlreadyEnded | None:
         """Whether a cancel, a delete or another worker has ended the generation."""

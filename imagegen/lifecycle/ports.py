@@ -175,6 +175,8 @@ class Ports:
     requests_per_minute: Mapping[str, int] = field(default_factory=dict[str, int])
     """The quota of the models whose settings state it."""
     telemetry: Telemetry = field(default_factory=NoTelemetry)
+    request_slot: Callable[[datetime], None] = lambda _: None
+    """Have a slot run when work is due, instead of at the timer's next tick (`EarlyTicks.request`)."""
     jitter: Callable[[], float] = random.random
     """A random number from 0 to 1."""
     sleep: Callable[[float], None] = time.sleep
