@@ -77,6 +77,8 @@ class _Lane:
     refused_until: datetime
     """End of the last throttle that was seen."""
     pausing: bool = False
+    told: Pace | None = None
+    """What this process stored last."""
     given: dict[str, datetime] = field(default_factory=dict[str, datetime])
     """Generations with a turn that have not begun, and when each may get another."""
 
@@ -176,7 +178,9 @@ class Pacer:
         throttle, stored = self._ports.throttling.current(key), self._ports.throttling.pace(key)
         lane = self._lanes.get(key)
         is_new = lane is None or now - lane.at > _RECENT
-        if lane and not is_new:
+        # What another instance stored meanwhile is newer: it has counted the last 429s, and given turns.
+        is_stale = lane is not None and stored is not None and lane.told is not None and stored.until > lane.told.until
+        if lane and not is_new and not is_stale:
             return lane
         throttled = throttle is not None and now - throttle.until < _RECENT
         in_use = stored is not None and now - stored.until < _RECENT
@@ -192,6 +196,7 @@ class Pacer:
             # Another timer may have given the last turn a moment ago.
             turns=0.0 if stored and stored.until > now else 1.0,
             refused_until=throttle.until if throttle else datetime.min.replace(tzinfo=UTC),
+            told=stored,
         )
         return lane
 
@@ -231,7 +236,9 @@ class Pacer:
         lasts = stored and stored.until - now >= _LEASE_LEFT
         if stored and lasts and abs(stored.per_minute - lane.rate) < _CHANGE_WORTH_WRITING * stored.per_minute:
             return
-        self._ports.throttling.set_pace(key, Pace(lane.rate, lane.ceiling, now + _LEASE))
+        pace = Pace(lane.rate, lane.ceiling, now + _LEASE)
+        self._ports.throttling.set_pace(key, pace)
+        lane.told = pace
 
 
 class Gate:

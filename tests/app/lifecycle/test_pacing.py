@@ -445,3 +445,20 @@ def test_gate_lets_one_begin_of_the_smallest_quota() -> None:
 def test_gate_is_open_without_a_quota() -> None:
     gate = Gate(Clock())
     assert all(gate.lets_begin(member("other", None)) for _ in range(100))
+
+
+def test_timer_that_comes_back_uses_what_another_one_learned() -> None:
+    """Early ticks move the slot from instance to instance."""
+    app = configured(60)
+    app.run(2)
+    ours = app.pacer
+    app.restart()
+    app.run(2)
+    app.refuse(5)
+    app.run(15)
+    theirs = app.rate
+    assert theirs < 60
+
+    app.pacer = ours
+    app.run(1)
+    assert app.rate == pytest.approx(theirs, rel=0.02)  # the refusal counts once, and the rate has grown since
