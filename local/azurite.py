@@ -57,6 +57,7 @@ def azurite(
     cert: Path | None = None,
     key: Path | None = None,
     keep_open: Collection[int] = (),
+    access_log: bool = False,
     timeout: float = 30,
 ) -> Generator[Azurite]:
     """Run Azurite on 127.0.0.1.
@@ -72,6 +73,8 @@ def azurite(
         (`--oauth basic`: Azurite checks their form, not their signature).
     keep_open
         File descriptors that Azurite inherits.
+    access_log
+        Whether Azurite prints a line for each request.
 
     Raises
     ------
@@ -84,6 +87,7 @@ def azurite(
         folder.mkdir(parents=True, exist_ok=True)
         command = _command(folder, in_memory=location is None, ports=(blob_port, queue_port, table_port))
         command += _tls(cert, key)
+        command += [] if access_log else ["--silent"]
         try:
             ready = _LISTENING.format("Table")
             # Azurite writes its lists of blobs and messages to disk every five seconds, and when SIGTERM ends it. So
@@ -126,7 +130,7 @@ def _command(folder: Path, *, in_memory: bool, ports: tuple[int, int, int]) -> l
     where = ["--inMemoryPersistence"] if in_memory else ["--location", str(folder)]
     # The installed SDKs send a newer API version than Azurite supports (12.31: 2026-10-06, Azurite 3.35: 2025-11-05).
     # Without --skipApiVersionCheck, Azurite refuses every request.
-    options = ["--silent", "--disableTelemetry", "--skipApiVersionCheck"]
+    options = ["--disableTelemetry", "--skipApiVersionCheck"]
     for service, port in zip(("blob", "queue", "table"), ports, strict=True):
         options += [f"--{service}Host", "127.0.0.1", f"--{service}Port", str(port)]
     return [node, "--import", _END_IN_ORDER, str(_SCRIPT), *where, *options]
