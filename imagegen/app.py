@@ -16,7 +16,9 @@ import uuid_utils
 
 from imagegen.events import log_event
 from imagegen.lifecycle.changes import COPY_SECONDS_EACH
+from imagegen.lifecycle.early_ticks import EarlyTicks
 from imagegen.lifecycle.generations import Generations
+from imagegen.lifecycle.live_slot import LiveSlot, SlotMark
 from imagegen.lifecycle.pacing import Pacer
 from imagegen.lifecycle.poller import Poller, SlotSummary, slot_end
 from imagegen.lifecycle.ports import ANY_TURN, Member, Ports, Turn
@@ -27,9 +29,10 @@ from imagegen.storage.clients import open_storage
 from imagegen.storage.download import Downloader
 from imagegen.storage.images import BlobImages
 from imagegen.storage.listing import BlobListing
+from imagegen.storage.live_slot import BlobLiveSlot
 from imagegen.storage.records import BlobRecords
 from imagegen.storage.throttling import Throttling
-from imagegen.storage.work_queue import CALLS_QUEUE, POLLS_QUEUE, WorkQueue, read_message
+from imagegen.storage.work_queue import CALLS_QUEUE, POLLS_QUEUE, SLOTS_QUEUE, SlotQueue, WorkQueue, read_message
 from imagegen.telemetry import NoTelemetry, Telemetry
 from imagegen.threads import ContextPool
 from imagegen.upstream.protocol import Direct, Upstream
@@ -56,13 +59,25 @@ class App:
     models: ModelListRoute
     openapi: OpenApiRoute
     poller: Poller
+    live_slot: LiveSlot
     generations: Generations
     worker: Worker
     telemetry: Telemetry
 
     def poll(self) -> SlotSummary:
         """Run the timer's slot: until just before its next tick, or until no work is left."""
-        summary = self.poller.run(slot_end(self.settings.poll_schedule, utc_now()))
+        ends = slot_end(self.settings.poll_schedule, utc_now())
+        return self._run_slot(ends, SlotMark(self.live_slot, ends))
+
+    def poll_early(self) -> SlotSummary | None:
+        """Run a slot that a start asked for, as `poll`. None when one is live, which sees the work of that start."""
+        now = utc_now()
+        ends = slot_end(self.settings.poll_schedule, now)
+        mark = SlotMark(self.live_slot, ends)
+        return self._run_slot(ends, mark) if mark.claim(now) else None
+
+    def _run_slot(self, ends: datetime, mark: SlotMark) -> SlotSummary:
+        summary = self.poller.run(ends, mark)
         self.telemetry.note_active(summary.left, summary.oldest_seconds)
         return summary
 
@@ -130,6 +145,13 @@ def build(settings: Settings) -> App:
     throttling = Throttling(storage, settings.generations_container)
     telemetry = open_telemetry(settings)
     calls = WorkQueue(settings, CALLS_QUEUE, connections=THREADS)
+    live_slot = BlobLiveSlot(storage, settings.generations_container)
+    early_ticks = EarlyTicks(
+        live_slot,
+        SlotQueue(settings, SLOTS_QUEUE, connections=THREADS),
+        schedule=settings.poll_schedule,
+        clock=utc_now,
+    )
     ports = Ports(
         records=records,
         images=images,
@@ -139,6 +161,7 @@ def build(settings: Settings) -> App:
         repeat_lost_calls=settings.repeat_lost_calls,
         models=models,
         telemetry=telemetry,
+        request_slot=early_ticks.request,
     )
     worker = Worker(ports)
     generations = Generations(ports, worker, new_id=new_generation_id, most_active=settings.max_active_generations)
@@ -189,6 +212,7 @@ def build(settings: Settings) -> App:
             most=settings.max_due_per_instance,
             on_outage=worker.note_outage,
         ),
+        live_slot=live_slot,
         generations=generations,
         worker=worker,
         telemetry=telemetry,

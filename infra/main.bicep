@@ -216,7 +216,7 @@ var rolesFor = assignPrincipalRoles ? principalId : ''
 var generationsContainer = 'generations'
 var imagesContainer = 'images'
 var packageContainer = 'app-package'
-var queueNames = ['generations-due', 'polls-due']
+var queueNames = ['generations-due', 'polls-due', 'slots-due']
 
 var makesImageAccount = empty(existingImageAccountName)
 // An account cannot move, and a deleted one keeps its name for 48 hours: another region gets another name.

@@ -174,12 +174,14 @@ class Generations:
                 self._ports.queue.send([generation.id])
                 crash_point(CrashPoint.MESSAGE_SENT)
                 return generation
-            return self._worker.run(created, is_new=True).generation
+            generation = self._worker.run(created, is_new=True).generation
+            if not generation.status.is_terminal:
+                self._ports.request_slot(generation.due)
         except (StorageUnavailableError, ConflictError):
-            return generation
+            pass
         except Exception as error:  # noqa: BLE001 - as the docstring says
             log_stuck(generation.id, error)
-            return generation
+        return generation
 
     def _choose(self, model: str | None) -> Upstream:
         models = self._ports.models

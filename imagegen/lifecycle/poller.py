@@ -19,6 +19,7 @@ from cronsim import CronSim
 from imagegen.errors import StorageUnavailableError
 from imagegen.events import log_stuck
 from imagegen.generation import Versioned, is_generation_id, started_at
+from imagegen.lifecycle.live_slot import KNOWN_FOR, SlotMark
 from imagegen.lifecycle.pacing import Turns
 from imagegen.lifecycle.ports import ANY_TURN, ActiveEntry, Clock, CountedQueue, Turn
 from imagegen.threads import ContextPool
@@ -100,6 +101,7 @@ class _Slot:
     """The memory of a slot. It saves transactions; correctness does not need it."""
 
     ends: datetime
+    mark: SlotMark | None
     known: dict[str, Versioned] = field(default_factory=dict[str, Versioned])
     """The last version of each record. A current one need not be read again; its `due` may be later than the one
     written."""
@@ -163,17 +165,22 @@ class Poller:
         self._sleep = sleep
         self._on_outage = on_outage
 
-    def run(self, ends: datetime) -> SlotSummary:
+    def run(self, ends: datetime, mark: SlotMark | None = None) -> SlotSummary:
         """Work until `ends`, or until no work is left. Begun work may take longer; until then, the slot goes on.
+
+        Parameters
+        ----------
+        mark
+            Of this slot: it is set while there is work.
 
         Raises
         ------
         StorageUnavailableError
             When no listing of the whole slot succeeded. The next tick tries again.
         """
-        slot = _Slot(ends)
+        slot = _Slot(ends, mark)
         with ContextPool(self._threads, "poll") as pool:
-            while self._pass(slot, pool):
+            while self._goes_on(slot, pool):
                 self._pause(slot)
             # Work of the last pass may begin until the slot ends. Begun work is finished, bounded by its own timeouts.
             # Work that has not begun is still due at the next tick.
@@ -186,6 +193,19 @@ class Poller:
         slot.summary.left = len(slot.active)
         slot.summary.oldest_seconds = _oldest_age(slot.active, self._clock())
         return slot.summary
+
+    def _goes_on(self, slot: _Slot, pool: ContextPool) -> bool:
+        """Make a pass. Return whether another one is needed."""
+        if self._pass(slot, pool):
+            if slot.mark:
+                slot.mark.set()
+            return True
+        is_early = self._clock() + CADENCE < slot.ends
+        if is_early and slot.mark and slot.mark.clear():
+            # A start may have relied on the mark until now. List once more, when no instance uses it any longer.
+            slot.wait = KNOWN_FOR
+            return True
+        return False
 
     def _pass(self, slot: _Slot, pool: ContextPool) -> bool:
         """List once, and start work on each due generation. Return whether another pass is needed."""

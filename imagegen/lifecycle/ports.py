@@ -206,6 +206,8 @@ class Ports:
     repeat_lost_calls: bool
     """Whether a call whose response was lost is repeated. The repeated call may be billed twice."""
     telemetry: Telemetry = field(default_factory=NoTelemetry)
+    request_slot: Callable[[datetime], None] = lambda _: None
+    """Have a slot run when work is due, instead of at the timer's next tick (`EarlyTicks.request`)."""
     jitter: Callable[[], float] = random.random
     """A random number from 0 to 1."""
     sleep: Callable[[float], None] = time.sleep

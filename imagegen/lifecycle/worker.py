@@ -92,7 +92,9 @@ class Worker:
         try:
             current = self._ports.records.read_active(generation_id)
             if current and (current.generation.queued or current.generation.due <= self._ports.clock()):
-                self.advance(current, turn, has_minutes=has_minutes)
+                after = self.advance(current, turn, has_minutes=has_minutes)
+                if has_minutes and after and after.generation.waits:
+                    self._ports.request_slot(after.generation.due)
         except StorageUnavailableError:
             self.note_outage()
             raise

@@ -1,6 +1,7 @@
-"""The work queues: ``generations-due`` for calls of minutes, ``polls-due`` for work that the timer passes on.
+"""The queues: ``generations-due`` for calls of minutes, ``polls-due`` for work that the timer passes on.
 
-Two queues, so that a poll never waits behind calls, and the platform scales the two functions independently.
+Two queues, so that a poll never waits behind calls, and the platform scales the two functions independently. A third,
+``slots-due``, has the messages of early ticks.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from azure.core.exceptions import ResourceNotFoundError
@@ -23,10 +25,11 @@ if TYPE_CHECKING:
 
 CALLS_QUEUE: Final = "generations-due"
 POLLS_QUEUE: Final = "polls-due"
+SLOTS_QUEUE: Final = "slots-due"
 
 
-class WorkQueue:
-    """Sends ids of generations. Thread-safe. The timer sends a lost message again."""
+class _Queue:
+    """A queue that triggers a function. Thread-safe."""
 
     def __init__(
         self, settings: Settings, name: str, *, connections: int, credential: TokenCredential | None = None
@@ -46,6 +49,21 @@ class WorkQueue:
         credential = credential or storage_credential(settings)
         self._client = QueueClient(settings.queue_service_uri, name, credential=credential, **options)
 
+    def _send(self, content: object, **options: int) -> None:
+        """Send one message: JSON."""
+        send = partial(self._client.send_message, json.dumps(content), **options)
+        with storage_errors("send message"):
+            try:
+                send()
+            except ResourceNotFoundError:
+                # In Azure the queue exists, because the Bicep template creates it.
+                self._client.create_queue()
+                send()
+
+
+class WorkQueue(_Queue):
+    """Sends ids of generations. The timer sends a lost message again."""
+
     def send(self, ids: Sequence[str], turn: Turn | None = None) -> None:
         """Send one message with all of these.
 
@@ -60,14 +78,7 @@ class WorkQueue:
             If it could not be sent.
         """
         given = {"turn": {"deployment": turn.address}} if turn else {}
-        content = json.dumps({"ids": list(ids), **given})
-        with storage_errors("send message"):
-            try:
-                self._client.send_message(content)
-            except ResourceNotFoundError:
-                # In Azure the queue exists, because the Bicep template creates it.
-                self._client.create_queue()
-                self._client.send_message(content)
+        self._send({"ids": list(ids), **given})
         log_event("work.queued", ids=len(ids))
 
     def count(self) -> int:
@@ -83,6 +94,21 @@ class WorkQueue:
                 return self._client.get_queue_properties().approximate_message_count or 0
             except ResourceNotFoundError:
                 return 0
+
+
+class SlotQueue(_Queue):
+    """Sends messages that start a slot early. The timer makes good for a lost one."""
+
+    def send(self, delay: int) -> None:
+        """Send a message that workers see after this many seconds. What it says is for operators only.
+
+        Raises
+        ------
+        StorageUnavailableError
+            If it could not be sent. The send is not repeated: the caller of a start waits.
+        """
+        self._send({"delay": delay}, visibility_timeout=delay, connection_timeout=5, read_timeout=10, retry_total=0)
+        log_event("slot.requested", seconds=delay)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from imagegen.errors import ConflictError, ImageUnusableError
 from imagegen.generation import Generation, GenerationRequest, KeyClaim, StoredImage, Versioned
+from imagegen.lifecycle.live_slot import Mark
 from imagegen.lifecycle.ports import ActiveEntry, Pace, Turn
 from imagegen.upstream.protocol import (
     Accepted,
@@ -314,3 +315,43 @@ class FakeQueue:
 
     def count(self) -> int:
         return len(self.messages)
+
+
+@dataclass
+class FakeLiveSlot:
+    """The mark of a live slot."""
+
+    steps: Steps
+    mark: Mark | None = None
+    reads: int = 0
+    before_replace: Callable[[], object] = lambda: None
+    """What another instance does between the read and the write of a claim."""
+
+    def read(self) -> Mark | None:
+        self.reads += 1
+        return self.mark
+
+    def replace(self, found: Mark | None, until: datetime) -> str:
+        before, self.before_replace = self.before_replace, lambda: None
+        before()
+
+        def act() -> str:
+            if (self.mark and self.mark.etag) != (found and found.etag):
+                raise ConflictError("slot")
+            return self._write(until)
+
+        return self.steps.take("claim slot", act)
+
+    def write(self, until: datetime) -> str:
+        return self.steps.take("write slot", lambda: self._write(until))
+
+    def clear(self, etag: str) -> None:
+        def act() -> None:
+            if self.mark and self.mark.etag == etag:
+                self._write(None)
+
+        self.steps.take("clear slot", act)
+
+    def _write(self, until: datetime | None) -> str:
+        self.mark = Mark(f"etag {len(self.steps.taken)}", until)
+        return self.mark.etag

@@ -197,7 +197,7 @@ def test_every_trigger_queue_has_a_poison_queue(
 ) -> None:
     queues = predictions["defaults"].names("Microsoft.Storage/storageAccounts/queueServices/queues")
     named = {binding["queueName"] for binding in bindings if binding["type"] in ("queueTrigger", "queue")}
-    assert len(named) == 2
+    assert len(named) == 3
     assert named | {f"{queue}-poison" for queue in named} == queues
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -43,6 +43,7 @@ class FakeApp:
         self.throttling = FakeThrottling(self.steps)
         self.queue = FakeQueue(self.steps)
         self.jitter = 0.0
+        self.request_slot: Callable[[datetime], None] = lambda _: None
         self.keeper = ClaimKeeper(
             self.records,
             self.clock,
@@ -64,6 +65,7 @@ class FakeApp:
             clock=self.clock,
             jitter=lambda: self.jitter,
             sleep=self.pass_time,
+            request_slot=lambda due: self.request_slot(due),
         )
         self.configure({POLLED: self.polled, DIRECT: self.direct})
 

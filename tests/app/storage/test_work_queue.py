@@ -15,7 +15,7 @@ from imagegen.errors import StorageUnavailableError
 from imagegen.lifecycle.ports import Turn
 from imagegen.settings import Settings, SettingsError, read_settings
 from imagegen.storage import work_queue
-from imagegen.storage.work_queue import CALLS_QUEUE, Message, WorkQueue, read_message
+from imagegen.storage.work_queue import CALLS_QUEUE, SLOTS_QUEUE, Message, SlotQueue, WorkQueue, read_message
 from local.azurite import Azurite
 from tests.app.generations import ID
 
@@ -75,6 +75,27 @@ def test_log_holds_no_id_and_no_account(azurite: Azurite, raw: QueueClient, capl
     with caplog.at_level("INFO", "imagegen"):
         WorkQueue(settings(azurite.connection_string), CALLS_QUEUE, connections=1).send([ID])
     assert [record.getMessage() for record in caplog.records if record.name == "imagegen"] == ["work.queued ids=1"]
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_message_for_a_slot_is_visible_after_its_delay(
+    azurite: Azurite, caplog: pytest.LogCaptureFixture, exists: bool
+) -> None:
+    queue = SlotQueue(settings(azurite.connection_string), SLOTS_QUEUE, connections=1)
+    with QueueClient.from_connection_string(azurite.connection_string, SLOTS_QUEUE) as slots:
+        with suppress(ResourceNotFoundError):
+            slots.delete_queue()
+        if exists:
+            slots.create_queue()
+        with caplog.at_level("INFO", "imagegen"):
+            queue.send(3_600)
+        assert slots.receive_message() is None
+        queue.send(0)
+        message = slots.receive_message()
+        assert message is not None
+        assert b64decode(message.content, validate=True) == b'{"delay": 0}'
+        assert slots.get_queue_properties().approximate_message_count == 2
+    assert caplog.messages == ["slot.requested seconds=3600"]
 
 
 def test_unreachable_queue_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
