@@ -74,6 +74,9 @@ param imageModelCapacity int = 2
 @description('More deployments for the new account. Make the app use them with imageDeployments.')
 param moreImageDeployments imageDeployment[] = []
 
+@description('Regions of more accounts, each with the deployment imageDeploymentName: a pool, which has the quotas of all its regions. The app chooses the account of each call.')
+param imagePoolLocations ('eastus2' | 'polandcentral' | 'swedencentral' | 'uaenorth' | 'westus3')[] = []
+
 @description('API of the deployment: images (gpt-image), flux, mai, or the retired operations.')
 @allowed(['images', 'flux', 'mai', 'operations'])
 param imageApi string = 'images'
@@ -219,12 +222,45 @@ var makesImageAccount = empty(existingImageAccountName)
 // An account cannot move, and a deleted one keeps its name for 48 hours: another region gets another name.
 var newImageAccountName = 'ai-${toLower(uniqueString(subscription().id, environmentName, location, accountLocation))}'
 var imageAccountName = makesImageAccount ? newImageAccountName : existingImageAccountName
+var defaultDeployment = {
+  name: imageDeploymentName
+  modelFormat: imageModelFormat
+  modelName: imageModelName
+  modelVersion: empty(imageModelVersion) ? null : imageModelVersion
+  skuName: imageModelSku
+  capacity: imageModelCapacity
+}
 // The routes of these APIs need a wider role than those of OpenAI.
 var usesFluxOrMai = !empty(intersection(['flux', 'mai'], [imageApi, ...map(imageDeployments, entry => entry.api)]))
+var imageHosts = {
+  images: 'openai.azure.com'
+  operations: 'openai.azure.com'
+  flux: 'api.cognitive.microsoft.com'
+  mai: 'services.ai.azure.com'
+}
 // One unit of these models is one request per minute; other models have other units. Of an existing deployment, neither
 // the model nor the capacity is known. Empty: the app learns the rate from refused calls.
-var unitIsOneRequest = makesImageAccount && contains(['gpt-image-1.5', 'gpt-image-2'], imageModelName)
-var requestsPerMinute = unitIsOneRequest && empty(imageDeployments) ? string(imageModelCapacity) : ''
+var unitIsOneRequest = contains(['gpt-image-1.5', 'gpt-image-2'], imageModelName)
+var poolQuota = unitIsOneRequest ? { requestsPerMinute: imageModelCapacity } : {}
+var firstQuota = makesImageAccount ? poolQuota : {}
+// The region of the new account has an account already.
+var poolLocations = filter(union(imagePoolLocations, []), place => !(makesImageAccount && place == accountLocation))
+var poolAccountNames = map(
+  poolLocations,
+  place => 'ai-${toLower(uniqueString(subscription().id, environmentName, location, place))}'
+)
+var poolEntries = map(poolAccountNames, name => {
+  name: imageDeploymentName
+  api: imageApi
+  endpoint: 'https://${name}.${imageHosts[imageApi]}'
+  ...poolQuota
+})
+var firstEntry = { name: imageDeploymentName, api: imageApi, ...firstQuota }
+var entries = empty(poolEntries)
+  ? imageDeployments
+  : concat(empty(imageDeployments) ? [firstEntry] : imageDeployments, poolEntries)
+var requestsPerMinute = empty(entries) ? string(firstQuota.?requestsPerMinute ?? '') : ''
+var deliverable = imageModelCapacity * (1 + length(poolLocations)) * generationTimeoutSeconds / 60
 var makesVault = keyVault || compatApiKeysInKeyVault
 var vaultName = 'kv-${resourceToken}'
 // azd passes an empty string for each setting that its environment lacks.
@@ -289,19 +325,7 @@ module imageAccount 'modules/image-account.bicep' = if (makesImageAccount) {
     name: imageAccountName
     location: accountLocation
     tags: tags
-    deployments: concat(
-      [
-        {
-          name: imageDeploymentName
-          modelFormat: imageModelFormat
-          modelName: imageModelName
-          modelVersion: empty(imageModelVersion) ? null : imageModelVersion
-          skuName: imageModelSku
-          capacity: imageModelCapacity
-        }
-      ],
-      moreImageDeployments
-    )
+    deployments: concat([defaultDeployment], moreImageDeployments)
     isPrivate: network
     workspaceId: monitoring.outputs.workspaceId
   }
@@ -319,6 +343,35 @@ module imageAccess 'modules/image-access.bicep' = {
   }
   dependsOn: [imageAccount]
 }
+
+module poolAccounts 'modules/image-account.bicep' = [
+  for (place, index) in poolLocations: {
+    scope: group
+    params: {
+      name: poolAccountNames[index]
+      location: place
+      tags: tags
+      deployments: [defaultDeployment]
+      isPrivate: network
+      workspaceId: monitoring.outputs.workspaceId
+    }
+  }
+]
+
+module poolAccess 'modules/image-access.bicep' = [
+  for (place, index) in poolLocations: {
+    scope: group
+    params: {
+      accountName: poolAccountNames[index]
+      #disable-next-line what-if-short-circuiting // As above.
+      appPrincipalId: identity.outputs.principalId
+      principalId: rolesFor
+      principalType: principalType
+      grantCognitiveServicesUser: usesFluxOrMai
+    }
+    dependsOn: [poolAccounts]
+  }
+]
 
 module finishedEvents 'modules/blob-created-events.bicep' = if (blobCreatedEvents) {
   scope: group
@@ -386,6 +439,12 @@ module queueEndpoint 'modules/private-endpoint.bicep' = if (network) {
   }
 }
 
+var imageZones = [
+  'privatelink.cognitiveservices.azure.com'
+  'privatelink.openai.azure.com'
+  'privatelink.services.ai.azure.com'
+]
+
 module imageAccountEndpoint 'modules/private-endpoint.bicep' = if (network) {
   scope: group
   params: {
@@ -394,15 +453,30 @@ module imageAccountEndpoint 'modules/private-endpoint.bicep' = if (network) {
     tags: tags
     targetId: imageAccess.outputs.accountId
     groupId: 'account'
-    zoneNames: [
-      'privatelink.cognitiveservices.azure.com'
-      'privatelink.openai.azure.com'
-      'privatelink.services.ai.azure.com'
-    ]
+    zoneNames: imageZones
     networkId: vnet!.outputs.id
     subnetId: vnet!.outputs.endpointSubnetId
   }
 }
+
+// In the region of the network, whatever the region of the account. One at a time: they share their DNS zones.
+@batchSize(1)
+module poolEndpoints 'modules/private-endpoint.bicep' = [
+  for (place, index) in network ? poolLocations : []: {
+    scope: group
+    params: {
+      name: 'pe-images-${place}-${resourceToken}'
+      location: location
+      tags: tags
+      targetId: poolAccess[index].outputs.accountId
+      groupId: 'account'
+      zoneNames: imageZones
+      networkId: vnet!.outputs.id
+      subnetId: vnet!.outputs.endpointSubnetId
+    }
+    dependsOn: [imageAccountEndpoint]
+  }
+]
 
 module vaultEndpoint 'modules/private-endpoint.bicep' = if (network && makesVault) {
   scope: group
@@ -416,13 +490,6 @@ module vaultEndpoint 'modules/private-endpoint.bicep' = if (network && makesVaul
     networkId: vnet!.outputs.id
     subnetId: vnet!.outputs.endpointSubnetId
   }
-}
-
-var imageHosts = {
-  images: 'openai.azure.com'
-  operations: 'openai.azure.com'
-  flux: 'api.cognitive.microsoft.com'
-  mai: 'services.ai.azure.com'
 }
 
 module app 'modules/function-app.bicep' = {
@@ -460,13 +527,13 @@ module app 'modules/function-app.bicep' = {
         AZURE_OPENAI_API: imageApi
         AZURE_OPENAI_DEPLOYMENT: imageDeploymentName
         AZURE_OPENAI_REQUESTS_PER_MINUTE: requestsPerMinute
-        IMAGE_DEPLOYMENTS: empty(imageDeployments) ? '' : string(imageDeployments)
+        IMAGE_DEPLOYMENTS: empty(entries) ? '' : string(entries)
         POLL_SCHEDULE: pollSchedule
         GENERATIONS_CONTAINER: generationsContainer
         IMAGES_CONTAINER: imagesContainer
         GENERATION_TIMEOUT_SECONDS: string(generationTimeoutSeconds)
         // More would fail at their deadline: one unit is one call per minute.
-        MAX_ACTIVE_GENERATIONS: string(min(max(imageModelCapacity * generationTimeoutSeconds / 60, 1), 100000))
+        MAX_ACTIVE_GENERATIONS: string(min(max(deliverable, 1), 100000))
         RETENTION_DAYS: string(retentionDays)
         COMPAT_API_KEYS: compatApiKeysInKeyVault
           ? '@Microsoft.KeyVault(VaultName=${vaultName};SecretName=COMPAT-API-KEYS)'
@@ -476,7 +543,7 @@ module app 'modules/function-app.bicep' = {
     )
   }
   // The app reads settings and storage when it starts: the private endpoints and the vault must exist by then.
-  dependsOn: [blobEndpoint, queueEndpoint, imageAccountEndpoint, vault, vaultEndpoint]
+  dependsOn: [blobEndpoint, queueEndpoint, imageAccountEndpoint, poolAccess, poolEndpoints, vault, vaultEndpoint]
 }
 
 module appEndpoint 'modules/private-endpoint.bicep' = if (network && !appIsPublic) {

@@ -365,7 +365,7 @@ def test_address_is_the_same_in_any_spelling_of_the_endpoint(endpoint: str, addr
 
 def test_address_holds_no_secret_of_the_path() -> None:
     """Logs show it. A gateway may have a key in its path."""
-    key = "0f3c9a7e5b1d24680f3c9a7e5b1d2468"
+    key = "0f3c9a7e" * 4
     [first, second] = read([WHOLE | {"endpoint": f"{ENDPOINT}/{one}/x"} for one in (key, key[::-1])])
     assert re.fullmatch(r"images\.example\.com/[0-9a-f]{8}/x/a", first.address)
     assert first.address != second.address

@@ -117,5 +117,20 @@ PARAMETER_SETS: Final[dict[str, dict[str, Any]]] = {
     "empty settings": {"extraSettings": {"AZURE_OPENAI_ENDPOINT": "", "MAX_IMAGE_BYTES": ""}, "budgetStartDate": ""},
     "capacity": {"imageModelName": "gpt-image-1.5", "imageModelCapacity": 7},
     "second account": {"imageAccountLocation": "westus3"},
+    # The region of the account, and one region twice: neither makes another account.
+    "pool": {"imagePoolLocations": ["westus3", "uaenorth", "swedencentral", "westus3"], "principalId": PERSON},
+    "pool, network": {"imagePoolLocations": ["westus3"], "network": True},
+    "pool, flux": {
+        "imageApi": "flux",
+        "imageModelName": "FLUX.2-pro",
+        "imageDeploymentName": "FLUX.2-pro",
+        "imagePoolLocations": ["westus3"],
+    },
+    "pool, several models": {"imagePoolLocations": ["westus3"], **_SEVERAL_MODELS},
+    "pool, existing account": {
+        "existingImageAccountName": "theirs",
+        "existingImageAccountResourceGroup": "rg-theirs",
+        "imagePoolLocations": ["swedencentral"],
+    },
     "everything": {**_EVERY_STRING, **_EVERY_NUMBER, **_EVERY_SWITCH, **_SEVERAL_MODELS},
 }

@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 
-from tests.infra.bicep import Prediction
+from tests.infra.bicep import REGION, Prediction
 
 type Check = Callable[[Prediction], None]
 type RuleTest = Callable[[Mapping[str, Prediction]], None]
@@ -24,6 +24,14 @@ def given(parameter: str) -> Callable[[Prediction], bool]:
 def has(resource_type: str) -> Callable[[Prediction], bool]:
     """Select the deployments that create a resource of this type."""
     return lambda prediction: bool(prediction.of_type(resource_type))
+
+
+def pool_regions(prediction: Prediction) -> set[str]:
+    """The regions that get an account of their own, in addition to the first account."""
+    parameters = prediction.parameters
+    first = parameters.get("imageAccountLocation") or REGION
+    regions = set(parameters.get("imagePoolLocations", []))
+    return regions if parameters.get("existingImageAccountName") else regions - {first}
 
 
 def rule_for(applies: Callable[[Prediction], bool]) -> Callable[[Check], RuleTest]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from ipaddress import ip_network
 from typing import Any, Final
 
-from tests.infra.bicep import Prediction, Resource
-from tests.infra.rules import every_deployment, given, rule_for
+from tests.infra.bicep import REGION, Prediction, Resource
+from tests.infra.rules import every_deployment, given, pool_regions, rule_for
 
 NETWORKS: Final = "Microsoft.Network/virtualNetworks"
 
@@ -85,11 +85,21 @@ def test_each_private_endpoint_has_its_dns_zones(prediction: Prediction) -> None
             assert zone in linked
 
 
+@rule_for(given("imagePoolLocations"))
+def test_each_account_of_a_pool_has_a_private_endpoint(prediction: Prediction) -> None:
+    endpoints = [one for one in prediction.of_type("Microsoft.Network/privateEndpoints") if _group(one) == "account"]
+    assert len(endpoints) == (1 + len(pool_regions(prediction)) if has_network(prediction) else 0)
+    assert len({one["name"] for one in endpoints}) == len(endpoints)
+    # In the region of the network: only the account may be elsewhere.
+    assert {one["location"] for one in endpoints} <= {REGION}
+
+
 def test_app_starts_after_what_it_reads_exists(template: dict[str, Any]) -> None:
     # Predictions have no order. Without it, the app would start in a network where it cannot reach storage or vault.
     modules: dict[str, Any] = template["resources"]
     endpoints = {name for name in modules if name.endswith("Endpoint")} - {"appEndpoint"}
     assert endpoints == {"blobEndpoint", "queueEndpoint", "imageAccountEndpoint", "vaultEndpoint"}
+    endpoints |= {"poolEndpoints", "poolAccess"}
     assert endpoints | {"vault"} <= set(modules["app"]["dependsOn"])
     assert "imageAccount" in modules["imageAccess"]["dependsOn"]
     assert "storage" in modules["finishedEvents"]["dependsOn"]

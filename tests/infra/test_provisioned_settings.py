@@ -10,8 +10,10 @@ from typing import Any, Final
 from imagegen.settings import Settings, read_settings
 from tests.infra.bicep import ROOT, Prediction
 from tests.infra.bicep_source import app_settings, tuning_settings
-from tests.infra.rules import every_deployment, given, rule_for
+from tests.infra.rules import every_deployment, given, pool_regions, rule_for
 from tests.infra.setting_names import NEVER_PROVISIONED, READ_BY_THE_PLATFORM
+
+ACCOUNTS: Final = "Microsoft.CognitiveServices/accounts"
 
 FLEX_REFUSES_OR_IGNORES: Final = (
     "ENABLE_ORYX_BUILD",
@@ -92,6 +94,7 @@ def test_misspelt_extra_setting_is_refused(template: dict[str, Any]) -> None:
 def test_no_more_generations_than_the_quota_can_deliver(prediction: Prediction) -> None:
     parameters = prediction.parameters
     calls_per_minute = parameters.get("imageModelCapacity", 2)
+    calls_per_minute *= 1 + len(pool_regions(prediction))
     deliverable = calls_per_minute * parameters.get("generationTimeoutSeconds", 3600) // 60
     asked = parameters.get("extraSettings", {}).get("MAX_ACTIVE_GENERATIONS")
     assert prediction.settings["MAX_ACTIVE_GENERATIONS"] == (asked or str(deliverable))
@@ -110,6 +113,36 @@ def test_quota_is_the_capacity_where_a_unit_is_one_request(predictions: Mapping[
     assert found == expected
     entries = read_settings(_resolved(predictions["several models"].settings)).deployments
     assert [entry.requests_per_minute for entry in entries] == [None, 4]
+
+
+POOLS: Final[dict[str, list[tuple[str, int | None]]]] = {
+    "pool": [("gpt-image-2", 2)] * 3,
+    "pool, network": [("gpt-image-2", 2)] * 2,
+    "pool, flux": [("FLUX.2-pro", None)] * 2,
+    # An existing deployment may have any capacity.
+    "pool, existing account": [("gpt-image-2", None), ("gpt-image-2", 2)],
+    "pool, several models": [("gpt-image-2", None), ("FLUX.2-pro", 4), ("gpt-image-2", 2)],
+}
+"""Name and quota of each deployment that the app uses, by parameter set."""
+
+
+def test_accounts_of_a_pool_are_deployments_of_one_name(predictions: Mapping[str, Prediction]) -> None:
+    assert POOLS.keys() == {name for name, one in predictions.items() if given("imagePoolLocations")(one)}
+    for name, expected in POOLS.items():
+        prediction = predictions[name]
+        settings = read_settings(_resolved(prediction.settings))
+        assert [(one.name, one.requests_per_minute) for one in settings.deployments] == expected, name
+        assert settings.requests_per_minute is None, name
+        # The first account is AZURE_OPENAI_ENDPOINT. Each other one is an endpoint with the host of the API.
+        hosts = {one.address.partition("/")[0] for one in settings.deployments}
+        domain = image_domain(prediction)
+        made = {f"{account['name']}.{domain}" for account in prediction.of_type(ACCOUNTS)}
+        assert len(made & hosts) == len(pool_regions(prediction)), name
+
+
+def image_domain(prediction: Prediction) -> str:
+    """The domain of the account."""
+    return HOSTS["flux" if prediction.parameters.get("imageApi") == "flux" else "defaults"]
 
 
 def test_every_call_of_an_instance_has_a_thread(

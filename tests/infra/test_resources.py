@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from imagegen.settings import Settings
-from tests.infra.bicep import INFRA, ROOT, SUBSCRIPTION, Prediction, Resource, scope_of
+from tests.infra.bicep import INFRA, REGION, ROOT, SUBSCRIPTION, Prediction, Resource, scope_of
 from tests.infra.bicep_source import parameters
-from tests.infra.rules import every_deployment, given, has, rule_for
+from tests.infra.rules import every_deployment, given, has, pool_regions, rule_for
 
 APP_SITE_CONFIG: Final = {"appSettings", "minTlsVersion"}
 """All properties of siteConfig. Flex Consumption refuses ftpsState, linuxFxVersion, use32BitWorkerProcess and others:
@@ -44,7 +44,11 @@ def test_resource_group_has_the_name_of_the_environment(prediction: Prediction) 
     assert group["name"] == prediction.parameters.get("resourceGroupName", "rg-demo")
 
 
-@rule_for(has(ACCOUNTS))
+def makes_its_account(prediction: Prediction) -> bool:
+    return not prediction.parameters.get("existingImageAccountName")
+
+
+@rule_for(makes_its_account)
 def test_all_resources_are_in_the_resource_group(prediction: Prediction) -> None:
     assert _outside_group(prediction) == []
 
@@ -233,15 +237,32 @@ def test_regions_have_flex_consumption_and_image_models() -> None:
     assert [region for region in gpt_image if f"`{region}`" not in docs] == []
 
 
+@rule_for(given("imagePoolLocations"))
+def test_each_region_of_a_pool_has_an_account_with_the_same_deployment(prediction: Prediction) -> None:
+    accounts = prediction.of_type(ACCOUNTS)
+    first = {REGION} if makes_its_account(prediction) else set[str]()
+    assert {account["location"] for account in accounts} == first | pool_regions(prediction)
+    assert len({account["name"] for account in accounts}) == len(accounts) == len(first | pool_regions(prediction))
+    name = prediction.settings["AZURE_OPENAI_DEPLOYMENT"]
+    models = [model for model in prediction.of_type(MODELS) if model["name"].endswith(f"/{name}")]
+    assert {model["name"].partition("/")[0] for model in models} == {account["name"] for account in accounts}
+    assert all(model["sku"] == models[0]["sku"] for model in models)
+    assert all(model["properties"] == models[0]["properties"] for model in models)
+
+
+def test_regions_of_a_pool_are_those_of_the_first_account() -> None:
+    types = re.findall(r"'(\w+)'", parameters()["imagePoolLocations"].type)
+    assert {*types, ""} == allowed("imageAccountLocation")
+
+
 @rule_for(has(ACCOUNTS))
 def test_image_account_has_the_only_paid_tier(prediction: Prediction) -> None:
-    assert prediction.the(ACCOUNTS)["sku"] == {"name": "S0"}
+    assert [account["sku"] for account in prediction.of_type(ACCOUNTS) if account["sku"] != {"name": "S0"}] == []
 
 
 @rule_for(given("existingImageAccountName"))
 def test_existing_account_is_used_and_not_created(prediction: Prediction) -> None:
-    assert prediction.of_type(ACCOUNTS) == []
-    assert prediction.of_type(MODELS) == []
+    assert len(prediction.of_type(ACCOUNTS)) == len(prediction.of_type(MODELS)) == len(pool_regions(prediction))
     assert "imageAccess" in prediction.settings["AZURE_OPENAI_ENDPOINT"]
     assert prediction.outputs["IMAGE_ACCOUNT_NAME"] == "theirs"
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
 from tests.infra.bicep import INFRA, PERSON, Prediction, Resource, scope_of, strings
-from tests.infra.rules import every_deployment, given, has, rule_for
+from tests.infra.rules import every_deployment, given, has, pool_regions, rule_for
 
 ACCOUNTS: Final = "Microsoft.CognitiveServices/accounts"
 ASSIGNMENTS: Final = "Microsoft.Authorization/roleAssignments"
@@ -70,7 +71,14 @@ def needed(prediction: Prediction) -> set[Assignment]:
 def test_granted_roles_are_exactly_the_needed_ones(prediction: Prediction) -> None:
     assignments = granted(prediction)
     assert set(assignments) == needed(prediction)
-    assert len(assignments) == len(set(assignments))
+    on_accounts = [one for one in assignments if one[2] == ACCOUNTS]
+    others = [one for one in assignments if one[2] != ACCOUNTS]
+    assert len(others) == len(set(others))
+    # The same roles on each account of a pool.
+    accounts = 1 + len(pool_regions(prediction))
+    assert Counter(on_accounts) == dict.fromkeys(on_accounts, accounts)
+    scopes = {scope_of(one) for one in prediction.of_type(ASSIGNMENTS) if f"/{ACCOUNTS}/" in scope_of(one)}
+    assert len(scopes) == accounts
 
 
 @rule_for(every_deployment)
@@ -153,10 +161,10 @@ def test_keys_and_passwords_are_off(prediction: Prediction) -> None:
 
 @rule_for(has(ACCOUNTS))
 def test_image_account_has_no_keys_and_its_own_host_name(prediction: Prediction) -> None:
-    account = prediction.the(ACCOUNTS)["properties"]
-    assert account["disableLocalAuth"] is True
-    # Entra ID tokens work only with a custom subdomain.
-    assert account["customSubDomainName"]
+    for account in prediction.of_type(ACCOUNTS):
+        assert account["properties"]["disableLocalAuth"] is True
+        # Entra ID tokens work only with a custom subdomain.
+        assert account["properties"]["customSubDomainName"] == account["name"]
 
 
 @rule_for(every_deployment)
