@@ -53,9 +53,9 @@ DEFAULT_SCOPE = "https://cognitiveservices.azure.com/.default"
 class SettingsError(Exception):
     """One or more settings are missing or wrong.
 
-    The message names each, says what to do and has an example. It quotes no value, except those that cannot be secret:
-    API names, API versions, routes and placeholders that the app knows, and the names of deployments, model paths and
-    unknown fields, unless they look like a key.
+    The message names each, says what to do and has an example. It never quotes the value of a key. It may quote what
+    the app knows (API names, API versions, routes, placeholders, headers), and the names of deployments, model paths,
+    fields and query parameters and the path of an Azure endpoint, except parts that look like a key.
     """
 
 

@@ -26,7 +26,7 @@ class Model(JsonModel):
     longest_prompt: int
     """Characters."""
     fields: tuple[str, ...]
-    """Fields in addition to prompt, n, size and model."""
+    """Fields that the model has, in addition to prompt, n, size and model. Others are refused, except ``user``."""
 
 
 class ModelList(JsonModel):

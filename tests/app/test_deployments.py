@@ -187,6 +187,15 @@ FIELDS = "name, api, endpoint, deployment, apiVersion, apiKeySetting, modelPath"
             '[{"name": "s3cret", "api": "images"}',
             ": is not valid JSON (line 1 column 37). The end is missing. ",
         ),  # cut by shell quoting
+        # Not the whole of an object: brackets around it would not make it a list.
+        (
+            '{"name": "s3cret", "n": 1',
+            ": is not valid JSON (line 1 column 26). The end is missing. ",
+        ),
+        (
+            '[{"name": "s3cret\udcff", "api": "images"}]',  # bytes of the environment that are not UTF-8
+            ": is not valid JSON (line 1 column 18). Remove the character that is not valid Unicode.",
+        ),
         ("[{'name': 's3cret'}]", ": has quotes that JSON does not know. Use double quotes "),  # Python's
         ("[{\u201cname\u201d: \u201cs3cret\u201d}]", ": has quotes that JSON does not know. Use double quotes "),
         ('[{"name": "s3cret", "api": "images",}]', ": is not valid JSON (line 1 column 36). Remove the comma before "),

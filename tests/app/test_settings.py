@@ -254,6 +254,9 @@ def test_wrong_value_is_named_but_not_shown(name: str, value: str) -> None:
         ("IMAGES_CONTAINER", "a-b", "images_container", "a-b"),
         ("IMAGES_CONTAINER", "abc", "images_container", "abc"),
         ("IMAGES_CONTAINER", "0" * 63, "images_container", "0" * 63),
+        # A placeholder is one only as the whole value.
+        ("IMAGES_CONTAINER", "todo-images", "images_container", "todo-images"),
+        ("GENERATIONS_CONTAINER", "change-me-xxx", "generations_container", "change-me-xxx"),
         ("AZURE_OPENAI_API", "Images", "api", ImageApi.IMAGES),
         ("AZURE_OPENAI_API", "MAI ", "api", ImageApi.MAI),
         ("AZURE_OPENAI_API_VERSION", "2025-04-01-PREVIEW", "api_version", "2025-04-01-preview"),
@@ -419,6 +422,21 @@ def test_key_with_its_header_in_front_is_refused(prefix: str) -> None:
         assert "s3cret" not in problem
 
 
+@pytest.mark.parametrize(
+    ("keys", "place"),
+    [
+        ("changeme,real-key", "0"),
+        ("real-key, TODO", "1"),
+        ("real-key,<key>", "1"),
+        ("real-key,your-key", "1"),
+    ],
+)
+def test_placeholder_among_the_keys_is_refused(keys: str, place: str) -> None:
+    [problem] = problems(COMPAT_API_KEYS=keys)
+    assert re.match(rf"COMPAT_API_KEYS\.{place}: (has the|looks like a) placeholder", problem)
+    assert "real-key" not in problem
+
+
 def test_commas_are_no_keys() -> None:
     assert problems(COMPAT_API_KEYS=" , ,") == ["COMPAT_API_KEYS: has commas only. Write a key, or remove the setting."]
 
@@ -439,7 +457,14 @@ def test_base_url_without_a_path_is_refused() -> None:
         ("host.docker.internal:7071", True),
         ("my-mac.local:7071", True),
         ("localhost:7071", True),
+        ("172.31.255.255", True),
+        ("[fd00::1]:7071", True),
+        ("127.0.0.2", True),
         ("8.8.8.8", False),
+        ("172.32.0.1", False),
+        # Python's `is_private` is true for these too.
+        ("169.254.169.254", False),
+        ("203.0.113.9", False),
         ("0.0.0.0:7071", False),
         ("images.example.com", False),
         ("10.0.0.1.example.com", False),
@@ -521,10 +546,13 @@ def test_origin_is_normalized(url: str, expected: str) -> None:
         "https://",
         "https://a:b",
         "https://[::",
+        "https://https://example.com",
+        "https://http://example.com",
+        "https://HTTPS//example.com",
     ],
 )
 def test_invalid_url_has_no_origin(url: str) -> None:
-    with pytest.raises(ValueError, match=r"^(is not a|contains a )"):
+    with pytest.raises(ValueError, match=r"^(is not a|contains a |has its scheme twice\. )"):
         origin_of(url)
 
 

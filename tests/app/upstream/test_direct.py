@@ -259,6 +259,8 @@ def test_call_that_may_be_billed_is_lost(server: ScriptedServer, reply: Reply, r
         (http(200, EVENTS, content_type="text/event-stream"), "200 with text/event-stream"),
         (http(200, EVENTS, content_type="text/event-stream", content_length=None), "200 with text/event-stream"),
         (http(200, b"4\r\ndata\r\n0\r\n\r\n", transfer_encoding="chunked"), "200 with no content type"),
+        # Incomplete JSON, but its last chunk says that this was all.
+        (http(200, b"32\r\n" + WHOLE[:50] + b"\r\n0\r\n\r\n", transfer_encoding="chunked"), "200 with no content type"),
         (http(200, b"", content_type="application/json"), "200 with application/json"),
         (http(200, WHOLE[:50]), "200 with no content type"),  # incomplete, but as long as announced
         (http(200, WHOLE[:-1]), "200 with no content type"),
@@ -812,6 +814,10 @@ def test_health_check_is_free_and_names_the_problem(server: ScriptedServer, repl
         (http(404, {"statusCode": 404, "message": "Resource not found"}), "404"),
         (http(302, location="https://login.example.com"), "302"),
         (http(200, b"<html>", content_type="text/html"), "200 with text/html"),
+        # Some gateways send all errors with 200.
+        (http(200, {"error": {"code": "401"}}, content_type="application/json"), "200 with application/json"),
+        (http(200, {"statusCode": 401, "message": "Access denied"}), "200 with no content type"),
+        (http(200, {}), "200 with no content type"),
         (http(405), "405"),
         (http(400), "400"),
         (http(402), "402"),
@@ -828,12 +834,22 @@ def test_health_check_notices_a_missing_route(server: ScriptedServer, path: str,
     assert server.host not in found.message
 
 
-def test_health_check_says_that_the_service_throttles(server: ScriptedServer) -> None:
-    server.answers(http(429))
+@pytest.mark.parametrize(
+    ("reply", "status"),
+    [
+        (http(429), 429),
+        (http(403, {"error": {"code": "insufficient_quota", "message": "x"}}), 403),  # no wrong credential
+        (http(403, {"message": "Out of call volume quota. Quota will be replenished in 00:12:34."}), 403),
+        (http(403, retry_after="20"), 403),
+        (http(402, {"error": {"code": "insufficient_quota", "message": "x"}}), 402),
+    ],
+)
+def test_health_check_says_that_the_service_throttles(server: ScriptedServer, reply: Reply, status: int) -> None:
+    server.answers(reply)
     found = upstream(server.url).check()
     assert found
     assert not found.certain
-    assert "answered 429 for its list of models" in found.message
+    assert f"answered {status} for its list of models" in found.message
     assert "The service is there, but throttles." in found.message
 
 

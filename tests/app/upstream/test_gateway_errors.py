@@ -473,6 +473,8 @@ SAFETY = "Your request was rejected by our safety system. safety_violations=[vio
             "Rate limit is exceeded"),
         (http(429, {"statusCode": 429, "message": "Rate limit is exceeded. Try again in 26 seconds."}),
             "Rate limit is exceeded. Try again in 26 seconds"),
+        (http(403, {"message": "Quota will be replenished in 00:12:34. See 'a secret lighthouse'"}),
+            "Quota will be replenished in 00:12:34"),
         # Any other text may quote the prompt, and the cause is for all callers and for the log.
         (http(429, b"<h1>429 Too Many Requests</h1>nginx", content_type="text/html"), "status 429"),
         (http(429, {"message": "Too many requests for 'a secret lighthouse'"}), "status 429"),
@@ -577,6 +579,21 @@ def test_error_with_200_is_the_error_of_the_service(
     assert refused.error.is_refusal is (expected[0] == "contentFilter")
 
 
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"statusCode": 429, "message": f"Too many calls with {KEY}"}, "Too many calls with ***"),
+        ({"detail": "y" * 9_000}, "y" * 500),
+        ({"statusCode": 429}, None),
+    ],
+)
+def test_reason_of_a_200_without_images_is_kept(server: ScriptedServer, body: object, reason: str | None) -> None:
+    [refused] = images(generate(server, http(200, body)))
+    assert isinstance(refused, ImageRefused)
+    assert refused.error.code == "noImages"
+    assert refused.error.innererror == (reason and {"message": reason})
+
+
 # --- final statuses
 
 
@@ -586,6 +603,7 @@ def test_error_with_200_is_the_error_of_the_service(
     [
         (405, b"", "Check the endpoint and the API in the settings, and whether a gateway allows this method.", None),
         (405, b"<h1>Method Not Allowed</h1>", "Check the endpoint and the API", "Method Not Allowed"),
+        (405, {"error": {"code": "405"}}, "Check the endpoint and the API", None),  # the status is no code
         (413, {"statusCode": 413, "message": "Too large"}, "Check the limit of a gateway", "Too large"),
         (415, b"", "Check the endpoint and the API in the settings, and the policies of a gateway before it.", None),
     ],
@@ -647,6 +665,8 @@ def test_403_names_what_can_be_wrong(
         {"code": "BadRequest", "message": "x", "innererror": {"code": "ResponsibleAIPolicyViolation"}},
         {"code": None, "message": "x", "inner_error": {"content_filter_results": {"hate": {"filtered": True}}}},
         SAFETY,
+        {"code": "400", "message": "The prompt was flagged by content filter."},
+        {"code": "400", "message": "Your input was Blocked by our content filters."},
     ],
 )
 @pytest.mark.parametrize("status", [400, 403, 422])

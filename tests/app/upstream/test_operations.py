@@ -581,6 +581,9 @@ def test_health_check_is_free_and_names_the_problem(server: ScriptedServer, repl
         (http(404, {"error": {"code": "404", "message": "Resource not found"}}), "404"),  # Azure, another route
         (http(302, location="https://login.example.com"), "302"),
         (http(200, b"<html>", content_type="text/html"), "200 with text/html"),
+        # A gateway that sends all errors with 200: no operation.
+        (http(200, {"error": {"code": "401"}}, content_type="application/json"), "200 with application/json"),
+        (http(200, {}), "200 with no content type"),
         (http(405), "405"),
         (http(404, {"error": {"code": "NotFound", "message": "No route"}}), "404"),  # a router
         (http(404, {"error": {"code": "ResourceNotFound"}}), "404"),
@@ -588,6 +591,7 @@ def test_health_check_is_free_and_names_the_problem(server: ScriptedServer, repl
         (http(402), "402"),
         (http(407), "407"),
         (http(429), "429"),
+        (http(403, {"error": {"code": "insufficient_quota", "message": "x"}}), "403"),  # no wrong credential
     ],
 )
 def test_health_check_notices_a_missing_route(server: ScriptedServer, reply: Reply, stated: str) -> None:

@@ -83,6 +83,21 @@ def test_unknown_charset_is_415_and_named(charset: str) -> None:
     assert charset.isprintable() is (charset[:40] in error.message)
 
 
+@pytest.mark.parametrize(
+    ("parameter", "shown"),
+    [
+        ("charset*=utf-8''utf%0A16", r"charset=utf\n16, but"),  # a header can have any character in this form
+        ("charset*=utf-8''utf%E2%80%AE16", r"charset=utf\u202e16, but"),
+        (f"charset=utf{'-' * 10_000}16", f"charset=utf{'-' * 37}, but"),
+    ],
+)
+def test_known_charset_in_a_hostile_form_stays_short_and_on_one_line(parameter: str, shown: str) -> None:
+    message = refusal(TEXT, f"application/json; {parameter}").message
+    assert shown in message
+    assert message.isprintable()
+    assert len(message) < 200
+
+
 def test_invalid_utf_8_shows_its_place() -> None:
     message = refusal('{"prompt": "Köln"}'.encode("latin-1")).message
     assert message.startswith('The body is not valid UTF-8 at byte 14, after `rompt": "K`. Send UTF-8')
