@@ -10,28 +10,26 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final
 
-from azure.core import MatchConditions
 from azure.core.exceptions import ResourceExistsError, ResourceModifiedError, ResourceNotFoundError
-from azure.storage.blob import ContentSettings
 
 from imagegen.errors import ConflictError, StorageUnavailableError
 from imagegen.generation import Generation, KeyClaim, Versioned, done_key, format_time
 from imagegen.lifecycle.ports import ActiveEntry
 from imagegen.storage.active_listing import ActiveListing
-from imagegen.storage.clients import create_container, storage_errors
+from imagegen.storage.blob_requests import BlobRequests
+from imagegen.storage.clients import TRIES, create_container, storage_errors
 
 if TYPE_CHECKING:
-    from azure.storage.blob import BlobClient, BlobServiceClient
+    from azure.storage.blob import BlobServiceClient
 
 _ACTIVE: Final = "active/"
 _DONE: Final = "done/"
 _KEYS: Final = "keys/"
 _DELETED: Final = "deleted"
-_JSON: Final = ContentSettings(content_type="application/json")
-_TOMBSTONE: Final = ContentSettings(content_type="application/vnd.imagegen.tombstone+json")
+_JSON: Final = "application/json"
+_TOMBSTONE: Final = "application/vnd.imagegen.tombstone+json"
 _COUNT_CACHE_SECONDS: Final = 10.0
 """How long an instance uses its count of the active records."""
 
@@ -49,7 +47,8 @@ class BlobRecords:
         self, service: BlobServiceClient, container: str, *, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._container = service.get_container_client(container)
-        self._listing = ActiveListing(service, container)
+        self._requests = BlobRequests(service, container)
+        self._listing = ActiveListing(self._requests)
         self._count_lock = threading.Lock()
         self._count_failed: float | None = None
         """When the last count failed."""
@@ -58,14 +57,14 @@ class BlobRecords:
 
     def create(self, generation: Generation) -> Versioned | None:
         """Write a new record under ``active/``; None if another record has this id."""
-        blob = self._active_blob(generation.id)
+        name = f"{_ACTIVE}{generation.id}"
         with storage_errors("create record"):
             try:
-                etag = self._upload(blob, generation)
+                etag = self._put_new(name, _content(generation), _metadata(generation))
             except ResourceExistsError:
-                # Either this write, which the SDK repeated after a lost response, or a parallel request with the same
-                # idempotency key.
-                existing = self._download(blob.blob_name)
+                # Either this write, repeated after a lost response, or a parallel request with the same idempotency
+                # key.
+                existing = self._download(name)
                 return existing if existing and existing.generation.token == generation.token else None
         if self._cached_count:
             self._cached_count = (self._cached_count[0], self._cached_count[1] + 1)
@@ -92,39 +91,33 @@ class BlobRecords:
 
     def renew(self, generation: Generation, etag: str) -> str:
         """Save a renewed claim: at once or not at all. A late renewal is worth nothing, and another one follows."""
-        return self.save(generation, etag, connection_timeout=5, read_timeout=10, retry_total=0)
+        return self.save(generation, etag, tries=1)
 
-    def save(self, generation: Generation, etag: str, **limits: int) -> str:
-        """Replace the active record that has this ETag. Returns the new ETag. Raises ConflictError.
-
-        Parameters
-        ----------
-        limits
-            Options of the SDK for this request.
-        """
-        blob = self._active_blob(generation.id)
+    def save(self, generation: Generation, etag: str, *, tries: int = TRIES) -> str:
+        """Replace the active record that has this ETag. Returns the new ETag. Raises ConflictError."""
+        name = f"{_ACTIVE}{generation.id}"
         with storage_errors("save record"):
             try:
-                return self._upload(blob, generation, etag=etag, **limits)
+                return self._put(name, _content(generation), _json(_metadata(generation)), etag=etag, tries=tries)
             except ResourceNotFoundError:
                 raise ConflictError(generation.id) from None
             except ResourceModifiedError:
-                # It may be this write, which the SDK repeated after a lost response.
-                existing = self._download(blob.blob_name)
+                # It may be this write, repeated after a lost response.
+                existing = self._download(name)
                 if existing and existing.generation.to_json() == generation.to_json():
                     return existing.etag
                 raise ConflictError(generation.id) from None
 
     def write_outcome(self, generation: Generation) -> Generation | None:
         """Write this outcome to ``done/`` unless there is one. Returns the winning outcome; None if it was deleted."""
-        done = self._container.get_blob_client(f"{_DONE}{generation.done_key}")
+        name = f"{_DONE}{generation.done_key}"
         with storage_errors("finish record"):
             try:
-                self._upload(done, generation)
+                self._put_new(name, _content(generation), _metadata(generation))
             except ResourceExistsError:
                 # The first outcome wins. It may be this one, from before a lost response or a crash.
                 try:
-                    found = self._download(done.blob_name)
+                    found = self._download(name)
                 except _DeletedError:
                     return None
                 if found is None:  # the retention rule deleted it just now: the next tick decides
@@ -135,7 +128,7 @@ class BlobRecords:
     def drop_active(self, generation_id: str, etag: str) -> None:
         """Delete the record from ``active/`` if it still has this ETag."""
         with storage_errors("drop record"), suppress(ResourceNotFoundError, ResourceModifiedError):
-            self._active_blob(generation_id).delete_blob(etag=etag, match_condition=MatchConditions.IfNotModified)
+            self._requests.send("DELETE", f"{_ACTIVE}{generation_id}", headers={"If-Match": etag})
 
     def write_tombstone(self, generation_id: str) -> None:
         """Replace the record in ``done/`` with a tombstone.
@@ -144,24 +137,19 @@ class BlobRecords:
         the generation back. The retention rule deletes it like any record. Its content type differs from that of a
         record, so a subscription to BlobCreated events can tell a deletion from a completion.
         """
-        done = self._container.get_blob_client(f"{_DONE}{done_key(generation_id)}")
+        content = json.dumps({"id": generation_id, "status": _DELETED}).encode()
         with storage_errors("write tombstone"):
-            done.upload_blob(
-                json.dumps({"id": generation_id, "status": _DELETED}),
-                overwrite=True,
-                content_settings=_TOMBSTONE,
-                metadata={"status": _DELETED},
-            )
+            self._put(f"{_DONE}{done_key(generation_id)}", content, _headers(_TOMBSTONE, {"status": _DELETED}))
 
     def claim_key(self, key: str, claim: KeyClaim) -> KeyClaim:
         """Claim an idempotency key. Returns the first claim, which may be another one."""
-        blob = self._container.get_blob_client(f"{_KEYS}{key}")
+        name = f"{_KEYS}{key}"
         with storage_errors("claim key"):
             try:
-                self._upload_new(blob, claim.model_dump_json().encode())
+                self._put_new(name, claim.model_dump_json().encode(), {})
             except ResourceExistsError:
                 with suppress(ResourceNotFoundError):  # deleted in between: claim it again
-                    return KeyClaim.model_validate_json(blob.download_blob().readall())
+                    return KeyClaim.model_validate_json(self._requests.send("GET", name).content)
                 return self.claim_key(key, claim)
         return claim
 
@@ -169,7 +157,7 @@ class BlobRecords:
         """The claim of an idempotency key; None when no request has used it."""
         with storage_errors("read key"):
             try:
-                return KeyClaim.model_validate_json(self._container.download_blob(f"{_KEYS}{key}").readall())
+                return KeyClaim.model_validate_json(self._requests.send("GET", f"{_KEYS}{key}").content)
             except ResourceNotFoundError:
                 return None
 
@@ -183,12 +171,12 @@ class BlobRecords:
 
     def drop_key(self, key: str, generation_id: str) -> None:
         """Delete the claim of an idempotency key if it belongs to this generation."""
-        blob = self._container.get_blob_client(f"{_KEYS}{key}")
+        name = f"{_KEYS}{key}"
         with storage_errors("drop key"), suppress(ResourceNotFoundError, ResourceModifiedError):
-            download = blob.download_blob()
+            found = self._requests.send("GET", name)
             # After an interrupted DELETE, the key may have started another generation.
-            if KeyClaim.model_validate_json(download.readall()).id == generation_id:
-                blob.delete_blob(etag=str(download.properties.etag), match_condition=MatchConditions.IfNotModified)
+            if KeyClaim.model_validate_json(found.content).id == generation_id:
+                self._requests.send("DELETE", name, headers={"If-Match": found.headers["ETag"]})
 
     def list_active(self) -> list[ActiveEntry]:
         """All active records, oldest first."""
@@ -204,7 +192,7 @@ class BlobRecords:
         """Raise StorageUnavailableError if the container cannot be read."""
         # A missing container is fine: the first write creates it.
         with storage_errors("check"), suppress(ResourceNotFoundError):
-            self._container.get_container_properties(read_timeout=5, retry_total=1)
+            self._requests.send("GET", query={"restype": "container"}, tries=2, read_seconds=5)
 
     def count_active(self) -> int:
         """Number of active records: those of a recent listing, and those that this instance created since."""
@@ -226,44 +214,51 @@ class BlobRecords:
         cached = self._cached_count
         return cached[1] if cached and self._monotonic() - cached[0] <= _COUNT_CACHE_SECONDS else None
 
-    def _active_blob(self, generation_id: str) -> BlobClient:
-        return self._container.get_blob_client(f"{_ACTIVE}{generation_id}")
-
     def _download(self, name: str) -> Versioned | None:
         with storage_errors("read record"):
             try:
-                download = self._container.download_blob(name)
-                if (download.properties.metadata or {}).get("status") == _DELETED:
+                found = self._requests.send("GET", name)
+                if found.headers.get("x-ms-meta-status") == _DELETED:
                     raise _DeletedError(name)
-                return Versioned(Generation.model_validate_json(download.readall()), str(download.properties.etag))
+                return Versioned(Generation.model_validate_json(found.content), found.headers["ETag"])
             except ResourceNotFoundError:
                 return None
 
-    def _upload(self, blob: BlobClient, generation: Generation, *, etag: str | None = None, **limits: int) -> str:
-        """Replace the blob that has this ETag; without an ETag, create the blob. Returns the new ETag."""
-        content = json.dumps(generation.to_json(), ensure_ascii=False, separators=(",", ":")).encode()
-        metadata = {"due": format_time(generation.due), "status": generation.status.value}
-        if etag is None:
-            return self._upload_new(blob, content, metadata)
-        written = cast("Any", blob).upload_blob(
-            content,
-            overwrite=True,
-            content_settings=_JSON,
-            metadata=metadata,
-            etag=etag,
-            match_condition=MatchConditions.IfNotModified,
-            **limits,
-        )
-        return str(written["etag"])
+    def _put(
+        self, name: str, content: bytes, headers: dict[str, str], *, etag: str | None = None, tries: int = TRIES
+    ) -> str:
+        """Write a blob; with an ETag, only if the blob has it. Returns the new ETag."""
+        condition = {"If-Match": etag} if etag else {}
+        return self._requests.send("PUT", name, content=content, headers=headers | condition, tries=tries).headers[
+            "ETag"
+        ]
 
-    def _upload_new(self, blob: BlobClient, content: bytes, metadata: dict[str, str] | None = None) -> str:
-        upload = partial(cast("Any", blob).upload_blob, content, content_settings=_JSON, metadata=metadata)
+    def _put_new(self, name: str, content: bytes, metadata: dict[str, str]) -> str:
+        headers = _json(metadata) | {"If-None-Match": "*"}
         try:
-            return str(upload()["etag"])
+            return self._put(name, content, headers)
         except ResourceNotFoundError:
             # For a new blob, only the container can be missing.
             create_container(self._container)
-            return str(upload()["etag"])
+            return self._put(name, content, headers)
+
+
+def _content(generation: Generation) -> bytes:
+    return json.dumps(generation.to_json(), ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _metadata(generation: Generation) -> dict[str, str]:
+    """What a listing shows of the record."""
+    return {"due": format_time(generation.due), "status": generation.status.value}
+
+
+def _json(metadata: dict[str, str]) -> dict[str, str]:
+    return _headers(_JSON, metadata)
+
+
+def _headers(content_type: str, metadata: dict[str, str]) -> dict[str, str]:
+    named = {f"x-ms-meta-{name}": value for name, value in metadata.items()}
+    return {"x-ms-blob-type": "BlockBlob", "x-ms-blob-content-type": content_type, **named}
 
 
 class _DeletedError(Exception):
