@@ -49,7 +49,10 @@ def slot_end(schedule: str, now: datetime) -> datetime:
 
 class ActiveRecords(Protocol):
     def list_active(self) -> list[ActiveEntry]: ...
-    def read_active(self, generation_id: str) -> Versioned | None: ...
+
+    def read_listed(self, entry: ActiveEntry) -> Versioned | None:
+        """The record of an entry as it is now, or in the version of the entry."""
+        ...
 
 
 class Advance(Protocol):
@@ -231,7 +234,7 @@ class Poller:
             slot.not_before |= {entry.id: now + _MESSAGE_WAIT for entry in batch}
 
     def _advance_entry(self, entry: ActiveEntry, known: Versioned | None) -> Versioned | None:
-        current = known if known and known.etag == entry.etag else self._records.read_active(entry.id)
+        current = known if known and known.etag == entry.etag else self._records.read_listed(entry)
         if current and current.generation.due > self._clock():
             # Another worker has claimed it since the listing. A takeover would count its running call as lost.
             return current

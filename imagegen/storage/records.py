@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -30,6 +31,9 @@ _KEYS: Final = "keys/"
 _DELETED: Final = "deleted"
 _JSON: Final = "application/json"
 _TOMBSTONE: Final = "application/vnd.imagegen.tombstone+json"
+_MOST_KEPT: Final = 500
+_LONGEST_KEPT: Final = 8_192
+"""Records that this process remembers after it wrote them, and the longest of them in bytes: 4 MB at most."""
 _COUNT_CACHE_SECONDS: Final = 10.0
 """How long an instance uses its count of the active records."""
 
@@ -53,6 +57,8 @@ class BlobRecords:
         self._count_failed: float | None = None
         """When the last count failed."""
         self._monotonic = monotonic
+        self._written: OrderedDict[str, Versioned] = OrderedDict()
+        """The last versions that this process wrote of running operations. It saves reads; nothing relies on it."""
         self._cached_count: tuple[float, int] | None = None
 
     def create(self, generation: Generation) -> Versioned | None:
@@ -89,6 +95,11 @@ class BlobRecords:
         """The record and its ETag; None if it is not active."""
         return self._download(f"{_ACTIVE}{generation_id}")
 
+    def read_listed(self, entry: ActiveEntry) -> Versioned | None:
+        """The record of an entry. A version that this process wrote needs no request."""
+        written = self._written.get(entry.id)
+        return written if written and written.etag == entry.etag else self.read_active(entry.id)
+
     def renew(self, generation: Generation, etag: str) -> str:
         """Save a renewed claim: at once or not at all. A late renewal is worth nothing, and another one follows."""
         return self.save(generation, etag, tries=1)
@@ -98,7 +109,8 @@ class BlobRecords:
         name = f"{_ACTIVE}{generation.id}"
         with storage_errors("save record"):
             try:
-                return self._put(name, _content(generation), _json(_metadata(generation)), etag=etag, tries=tries)
+                content = _content(generation)
+                written = self._put(name, content, _json(_metadata(generation)), etag=etag, tries=tries)
             except ResourceNotFoundError:
                 raise ConflictError(generation.id) from None
             except ResourceModifiedError:
@@ -107,6 +119,12 @@ class BlobRecords:
                 if existing and existing.generation.to_json() == generation.to_json():
                     return existing.etag
                 raise ConflictError(generation.id) from None
+        # An operation only: a call may be claimed anew after the listing, and must be seen as it is.
+        if generation.operation_location and len(content) <= _LONGEST_KEPT:
+            self._written[generation.id] = Versioned(generation, written)
+            while len(self._written) > _MOST_KEPT:
+                self._written.popitem(last=False)
+        return written
 
     def write_outcome(self, generation: Generation) -> Generation | None:
         """Write this outcome to ``done/`` unless there is one. Returns the winning outcome; None if it was deleted."""
@@ -127,6 +145,7 @@ class BlobRecords:
 
     def drop_active(self, generation_id: str, etag: str) -> None:
         """Delete the record from ``active/`` if it still has this ETag."""
+        self._written.pop(generation_id, None)
         with storage_errors("drop record"), suppress(ResourceNotFoundError, ResourceModifiedError):
             self._requests.send("DELETE", f"{_ACTIVE}{generation_id}", headers={"If-Match": etag})
 

@@ -71,6 +71,9 @@ class PollerApp:
             for found, entry in self.active.items()
         ]
 
+    def read_listed(self, entry: ActiveEntry) -> Versioned | None:
+        return self.read_active(entry.id)
+
     def read_active(self, generation_id: str) -> Versioned | None:
         self.read.append(generation_id)
         return self.active.get(generation_id)

@@ -7,6 +7,7 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier, Event
 from typing import Any
+from unittest.mock import Mock
 from uuid import uuid4
 
 import pytest
@@ -363,3 +364,20 @@ def test_invalid_connection_string_is_named_but_not_shown() -> None:
     with pytest.raises(SettingsError, match=r"^AzureWebJobsStorage: is not a connection string .+\.$") as caught:
         open_storage(settings, connections=1)
     assert "s3cret" not in str(caught.value)
+
+
+def test_listed_operation_that_this_process_wrote_is_not_read(
+    records: BlobRecords, container: ContainerClient, azurite: Azurite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = records.save(running(), create(records, new()).etag)
+    [entry] = records.list_active()
+    with monkeypatch.context() as patched:
+        patched.setattr(records, "read_active", Mock(side_effect=AssertionError))
+        assert records.read_listed(entry) == Versioned(running(), written)
+    service = BlobServiceClient.from_connection_string(azurite.connection_string)
+    other = BlobRecords(service, container.container_name)
+    changed = other.save(running().changed(faults=1), written)
+    [entry] = records.list_active()
+    assert records.read_listed(entry) == Versioned(running().changed(faults=1), changed)
+    other.drop_active(ID, changed)
+    assert records.read_listed(entry) is None
