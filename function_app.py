@@ -15,7 +15,8 @@ import azure.functions as func
 from imagegen.app import App, current_app
 from imagegen.errors import StorageUnavailableError
 from imagegen.events import log_event
-from imagegen.storage.work_queue import CALLS_QUEUE, POLLS_QUEUE
+from imagegen.lifecycle.poller import SlotSummary
+from imagegen.storage.work_queue import CALLS_QUEUE, POLLS_QUEUE, SLOTS_QUEUE
 from imagegen.web.http import Handler, Request, Response, answer
 from imagegen.web.unmatched import unmatched
 
@@ -107,23 +108,42 @@ def unknown_route(req: func.HttpRequest) -> func.HttpResponse:
 
 @app.timer_trigger("timer", "%POLL_SCHEDULE%", run_on_startup=False, use_monitor=True)
 def poll_operations(timer: func.TimerRequest) -> None:
+    past_due = timer.past_due or None
     try:
         done = current_app().poll()
     except StorageUnavailableError as error:
-        log_event("poll.failed", level=logging.WARNING, doing=str(error), past_due=timer.past_due or None)
+        log_event("poll.failed", level=logging.WARNING, doing=str(error), past_due=past_due)
         # A new error without a chain: Azure logs the stack of what a function raises, and the event has the cause.
         raise StorageUnavailableError("no listing of this slot succeeded; the next tick tries again") from None
-    if done.moves or done.left or timer.past_due:
-        log_event(
-            "poll.done",
-            passes=done.passes,
-            moves=done.moves,
-            failures=done.failures,
-            passed_on=done.passed_on or None,
-            left=done.left,
-            oldest_seconds=done.oldest_seconds,
-            past_due=timer.past_due or None,
-        )
+    if done.moves or done.left or past_due:
+        log_slot(done, past_due=past_due)
+
+
+@app.queue_trigger("message", queue_name=SLOTS_QUEUE, connection="AzureWebJobsStorage")  # pyright: ignore[reportUnknownMemberType]
+def poll_early(message: func.QueueMessage) -> None:  # noqa: ARG001 - any message starts a slot
+    try:
+        done = current_app().poll_early()
+    except StorageUnavailableError as error:
+        # The slot has lasted until the timer's next tick: a second delivery of the message would be of no use.
+        log_event("poll.failed", level=logging.WARNING, doing=str(error), early=True)
+        return
+    if done:
+        log_slot(done, early=True)
+
+
+def log_slot(done: SlotSummary, *, past_due: bool | None = None, early: bool | None = None) -> None:
+    log_event(
+        "poll.done",
+        passes=done.passes,
+        moves=done.moves,
+        failures=done.failures,
+        passed_on=done.passed_on or None,
+        turns=done.turns or None,
+        left=done.left,
+        oldest_seconds=done.oldest_seconds,
+        past_due=past_due,
+        early=early,
+    )
 
 
 @app.queue_trigger("message", queue_name=CALLS_QUEUE, connection="AzureWebJobsStorage")  # pyright: ignore[reportUnknownMemberType]

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from bench import burst, cold_start, copy, cost, end_to_end, listing, memory, start, tick
+from bench import burst, cold_start, copy, cost, early_tick, end_to_end, listing, memory, start, tick
 from bench.services import PEERS, Options
 from local.stack import ROOT
 
@@ -25,6 +25,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Options], str]]] = {
     "end_to_end": ("End to end", end_to_end.section),
     "cost": ("Requests and costs of a generation", cost.section),
     "tick": ("An idle tick", tick.section),
+    "early_tick": ("Early ticks", early_tick.section),
     "cold_start": ("Cold start", cold_start.section),
     "copy": ("Copy of an image", copy.section),
     "memory": ("Memory", memory.section),

@@ -6,6 +6,8 @@ import importlib
 import logging
 import os
 import time
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
@@ -14,20 +16,26 @@ import uuid_utils
 
 from imagegen.events import log_event
 from imagegen.lifecycle.changes import COPY_SECONDS_EACH
+from imagegen.lifecycle.early_ticks import EarlyTicks
 from imagegen.lifecycle.generations import Generations
+from imagegen.lifecycle.live_slot import LiveSlot, SlotMark
+from imagegen.lifecycle.pacing import Pacer
 from imagegen.lifecycle.poller import Poller, SlotSummary, slot_end
-from imagegen.lifecycle.ports import Ports
+from imagegen.lifecycle.ports import ANY_TURN, Member, Ports, Turn
+from imagegen.lifecycle.quotas import Quotas
 from imagegen.lifecycle.worker import Worker
-from imagegen.settings import Settings, read_settings
+from imagegen.settings import Settings, invalid_settings, read_settings
 from imagegen.storage.clients import open_storage
 from imagegen.storage.download import Downloader
 from imagegen.storage.images import BlobImages
 from imagegen.storage.listing import BlobListing
+from imagegen.storage.live_slot import BlobLiveSlot
 from imagegen.storage.records import BlobRecords
 from imagegen.storage.throttling import Throttling
-from imagegen.storage.work_queue import CALLS_QUEUE, POLLS_QUEUE, WorkQueue, read_ids
+from imagegen.storage.work_queue import CALLS_QUEUE, POLLS_QUEUE, SLOTS_QUEUE, SlotQueue, WorkQueue, read_message
 from imagegen.telemetry import NoTelemetry, Telemetry
 from imagegen.threads import ContextPool
+from imagegen.upstream.protocol import Direct, Upstream
 from imagegen.upstream.registry import open_upstream
 from imagegen.web.health import HealthRoute
 from imagegen.web.legacy import LegacyRoutes
@@ -51,13 +59,25 @@ class App:
     models: ModelListRoute
     openapi: OpenApiRoute
     poller: Poller
+    live_slot: LiveSlot
     generations: Generations
     worker: Worker
     telemetry: Telemetry
 
     def poll(self) -> SlotSummary:
         """Run the timer's slot: until just before its next tick, or until no work is left."""
-        summary = self.poller.run(slot_end(self.settings.poll_schedule, utc_now()))
+        ends = slot_end(self.settings.poll_schedule, utc_now())
+        return self._run_slot(ends, SlotMark(self.live_slot, ends))
+
+    def poll_early(self) -> SlotSummary | None:
+        """Run a slot that a start asked for, as `poll`. None when one is live, which sees the work of that start."""
+        now = utc_now()
+        ends = slot_end(self.settings.poll_schedule, now)
+        mark = SlotMark(self.live_slot, ends)
+        return self._run_slot(ends, mark) if mark.claim(now) else None
+
+    def _run_slot(self, ends: datetime, mark: SlotMark) -> SlotSummary:
+        summary = self.poller.run(ends, mark)
         self.telemetry.note_active(summary.left, summary.oldest_seconds)
         return summary
 
@@ -71,17 +91,18 @@ class App:
         StorageUnavailableError
             When storage does not answer. The message comes again.
         """
-        for generation_id in read_ids(message):
-            self.worker.advance_by_id(generation_id, has_minutes=True)
+        work = read_message(message)
+        for generation_id in work.ids:
+            self.worker.advance_by_id(generation_id, has_minutes=True, turn=work.turn)
 
     def poll_some(self, message: str | bytes) -> None:
         """Advance the generations of a message that the timer passed on. Raises as `call`.
 
         A call among them gets a message of its own in the queue of calls.
         """
-        ids = read_ids(message)
+        ids = read_message(message).ids
         with ContextPool(THREADS, "work") as pool:
-            for _ in pool.map(partial(self.worker.advance_by_id, has_minutes=False), ids):
+            for _ in pool.map(partial(self.worker.advance_by_id, has_minutes=False, turn=ANY_TURN), ids):
                 pass
 
 
@@ -97,7 +118,13 @@ def new_generation_id(now: datetime) -> str:
 
 
 def build(settings: Settings) -> App:
-    """Connect all parts for these settings. Opens no connection yet."""
+    """Connect all parts for these settings. Opens no connection yet.
+
+    Raises
+    ------
+    SettingsError
+        When deployments with one name are of different models.
+    """
     storage = open_storage(settings, connections=THREADS)
     records = BlobRecords(storage, settings.generations_container)
     images = BlobImages(
@@ -113,26 +140,28 @@ def build(settings: Settings) -> App:
         link_lifetime=timedelta(seconds=settings.sas_lifetime_seconds),
         clock=utc_now,
     )
-    upstreams = {
-        deployment.name: open_upstream(
-            deployment,
-            allowed_origins=settings.operation_location_allowed_origins,
-            max_image_bytes=settings.max_image_bytes,
-            connections=THREADS,
-        )
-        for deployment in settings.deployments
-    }
+    models = open_models(settings)
+    upstreams = {name: members[0].upstream for name, members in models.items()}
     throttling = Throttling(storage, settings.generations_container)
     telemetry = open_telemetry(settings)
+    calls = WorkQueue(settings, CALLS_QUEUE, connections=THREADS)
+    live_slot = BlobLiveSlot(storage, settings.generations_container)
+    early_ticks = EarlyTicks(
+        live_slot,
+        SlotQueue(settings, SLOTS_QUEUE, connections=THREADS),
+        schedule=settings.poll_schedule,
+        clock=utc_now,
+    )
     ports = Ports(
         records=records,
         images=images,
-        upstreams=upstreams,
         throttling=throttling,
-        queue=WorkQueue(settings, CALLS_QUEUE, connections=THREADS),
+        queue=calls,
         clock=utc_now,
         repeat_lost_calls=settings.repeat_lost_calls,
+        models=models,
         telemetry=telemetry,
+        request_slot=early_ticks.request,
     )
     worker = Worker(ports)
     generations = Generations(ports, worker, new_id=new_generation_id, most_active=settings.max_active_generations)
@@ -142,7 +171,8 @@ def build(settings: Settings) -> App:
         retention=retention,
         clock=utc_now,
         backlog=records.count_active,
-        throttling=throttling,
+        waiting=records.count_waiting,
+        throttling=Quotas(ports),
         models=upstreams.keys(),
     )
     return App(
@@ -164,7 +194,11 @@ def build(settings: Settings) -> App:
             retention=retention,
         ),
         health=HealthRoute(
-            settings=settings, storage=records, links=images, upstreams=upstreams, monotonic=time.monotonic
+            settings=settings,
+            storage=records,
+            links=images,
+            upstreams=[[member.upstream for member in members] for members in models.values()],
+            monotonic=time.monotonic,
         ),
         models=ModelListRoute(settings.deployments, upstreams),
         openapi=OpenApiRoute(settings),
@@ -173,14 +207,53 @@ def build(settings: Settings) -> App:
             advance=worker.advance,
             clock=utc_now,
             queue=WorkQueue(settings, POLLS_QUEUE, connections=THREADS),
+            turns=Pacer(ports, send=partial(_send_turn, upstreams, calls)),
             threads=THREADS,
             most=settings.max_due_per_instance,
             on_outage=worker.note_outage,
         ),
+        live_slot=live_slot,
         generations=generations,
         worker=worker,
         telemetry=telemetry,
     )
+
+
+def open_models(settings: Settings) -> dict[str, list[Member]]:
+    """The deployments of each model, by its name. Opens no connection yet. Raises as `build`."""
+    names = Counter(deployment.name for deployment in settings.deployments)
+    models: dict[str, list[Member]] = {}
+    problems: list[str] = []
+    for number, deployment in enumerate(settings.deployments):
+        upstream = open_upstream(
+            deployment,
+            allowed_origins=settings.operation_location_allowed_origins,
+            max_image_bytes=settings.max_image_bytes,
+            connections=THREADS,
+        )
+        address = deployment.address if names[deployment.name] > 1 else None
+        key = f"{deployment.name}@{address}" if address else deployment.name
+        member = Member(address, key, upstream, deployment.requests_per_minute)
+        members = models.setdefault(deployment.name, [])
+        members.append(member)
+        # A request is checked against the limits of the first.
+        if upstream.limits != members[0].upstream.limits:
+            problems.append(
+                f"IMAGE_DEPLOYMENTS.{number}.deployment: accepts other requests than another entry with the same name, "
+                "by its name and API version. Entries with one name are a pool of one model. Use a deployment of that "
+                "model, which is named after it, or change the name of the entry."
+            )
+    if problems:
+        raise invalid_settings(problems)
+    return models
+
+
+def _send_turn(upstreams: Mapping[str, Upstream], calls: WorkQueue, model: str, generation_id: str, turn: Turn) -> bool:
+    """Give a generation its turn by a message, if its model is called for minutes."""
+    if not isinstance(upstreams.get(model), Direct):
+        return False
+    calls.send([generation_id], turn)
+    return True
 
 
 def open_telemetry(settings: Settings) -> Telemetry:

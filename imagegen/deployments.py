@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import sha256
 from typing import Annotated, Final, Protocol
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
 from pydantic.alias_generators import to_camel
@@ -18,7 +20,14 @@ from imagegen.endpoints import (
     ImageApi,
     is_api_version,
 )
-from imagegen.pasted import named, refuse_blanks, refuse_other_than_ascii, refuse_paste_error, refuse_wrong_key
+from imagegen.pasted import (
+    is_plain_name,
+    named,
+    refuse_blanks,
+    refuse_other_than_ascii,
+    refuse_paste_error,
+    refuse_wrong_key,
+)
 from imagegen.urls import origin_of
 
 
@@ -39,6 +48,21 @@ class Deployment(BaseModel):
     scope: str
     model_path: str | None = None
     """The last part of the route; FLUX only."""
+    requests_per_minute: int | None = None
+    """The quota. None: learned from 429s."""
+
+    @property
+    def address(self) -> str:
+        """What logs call it, and records if it is one of a pool: host, path and deployment."""
+        host = origin_of(self.endpoint).partition("://")[2].removesuffix(":443")
+        # A gateway may have several services, at different paths of one host.
+        path = [part for part in urlsplit(self.endpoint).path.split("/") if part]
+        return "/".join([host, *map(_loggable, path), _loggable(self.deployment)])
+
+
+def _loggable(name: str) -> str:
+    """The name, or a digest of what may be a secret."""
+    return name if is_plain_name(name) else sha256(name.encode()).hexdigest()[:8]
 
 
 def matching(pattern: str, problem: str) -> Callable[[str], str]:
@@ -54,6 +78,10 @@ def matching(pattern: str, problem: str) -> Callable[[str], str]:
 
 def lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
+
+
+def _no_boolean(value: object) -> object:
+    return str(value) if isinstance(value, bool) else value
 
 
 def _api_version(text: str) -> str:
@@ -77,6 +105,8 @@ _ModelPath = Annotated[
         )
     ),
 ]
+MOST_REQUESTS_PER_MINUTE: Final = 100_000
+_RequestsPerMinute = Annotated[int, Field(ge=1, le=MOST_REQUESTS_PER_MINUTE), BeforeValidator(_no_boolean)]
 _Text = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
 
 
@@ -92,6 +122,7 @@ class DeploymentEntry(BaseModel):
     api_version: ApiVersion | None = Field(None, examples=["2025-04-01-preview"])
     api_key_setting: _Text | None = Field(None, examples=["FLUX_KEY"])
     model_path: _ModelPath | None = Field(None, examples=["flux-2-pro"])
+    requests_per_minute: _RequestsPerMinute | None = Field(None, examples=[10])
 
     @field_validator("*", mode="before")
     @classmethod
@@ -118,6 +149,8 @@ class DeploymentSettings(Protocol):
     @property
     def scope(self) -> str: ...
     @property
+    def requests_per_minute(self) -> int | None: ...
+    @property
     def deployment_entries(self) -> tuple[DeploymentEntry, ...] | None: ...
 
 
@@ -138,8 +171,6 @@ def resolve(settings: DeploymentSettings, environment: Mapping[str, str]) -> tup
         place = f"IMAGE_DEPLOYMENTS.{number}"
         key = _key(entry, settings, environment)
         problems += _own_key_problem(entry, key, place)
-        if entry.name in {other.name for other in entries[:number]}:
-            problems.append(f"{place}.name: is also the name of another entry. Use each name once.")
         endpoint = entry.endpoint or settings.endpoint
         if endpoint is None:
             problems.append(
@@ -151,6 +182,7 @@ def resolve(settings: DeploymentSettings, environment: Mapping[str, str]) -> tup
         problems += other_deployment(entry.endpoint, entry.deployment, _place(number))
         problems += _other_model_path(entry, _place(number))
         deployment = _deployment(entry, settings, endpoint, key)
+        problems += _pool_problem(deployment, [other for other in found if other.name == entry.name], place)
         found.append(deployment)
         problems += _name_problem(deployment.deployment, f"{place}.{_source_of_name(entry)}")
         if entry.model_path and entry.api is not ImageApi.FLUX:
@@ -161,6 +193,30 @@ def resolve(settings: DeploymentSettings, environment: Mapping[str, str]) -> tup
                 f"{_KNOWN_PATHS}."
             )
     return tuple(found), problems
+
+
+def _pool_problem(deployment: Deployment, others: Sequence[Deployment], place: str) -> Iterator[str]:
+    """Entries with one name are a pool: a generation may go to any of them."""
+    if any(other.address.lower() == deployment.address.lower() for other in others):
+        yield (
+            f"{place}.name: is also the name of another entry, for the same deployment. Entries with one name are a "
+            "pool of different deployments. Change the name, endpoint or deployment, or remove the entry."
+        )
+    elif others and deployment.api is ImageApi.OPERATIONS:
+        yield (
+            f"{place}.name: is also the name of another entry. Entries with one name are a pool, which the API "
+            "'operations' cannot have: the app must repeat a submit at the same deployment. Use another name."
+        )
+    elif any(other.api is not deployment.api for other in others):
+        yield (
+            f"{place}.api: differs from that of another entry with the same name. Entries with one name are a pool, "
+            "and have one api. Change the name or the api."
+        )
+    elif any(other.model_path != deployment.model_path for other in others):
+        yield (
+            f"{place}.modelPath: differs from that of another entry with the same name. Entries with one name are a "
+            "pool of one model. Change the name, modelPath or deployment."
+        )
 
 
 def _resolve_single(settings: DeploymentSettings) -> tuple[tuple[Deployment, ...], list[str]]:
@@ -180,7 +236,13 @@ def _resolve_single(settings: DeploymentSettings) -> tuple[tuple[Deployment, ...
         )
     elif endpoint:
         # The endpoint is this deployment's own, so what it states counts.
-        fields = {"name": name, "api": settings.api, "endpoint": endpoint, "deployment": name}
+        fields = {
+            "name": name,
+            "api": settings.api,
+            "endpoint": endpoint,
+            "deployment": name,
+            "requestsPerMinute": settings.requests_per_minute,
+        }
         entry = DeploymentEntry.model_validate(fields)
         problems += _other_model_path(entry, SETTINGS)
         problems += _name_problem(name, SETTINGS.deployment if settings.deployment else SETTINGS.endpoint)
@@ -271,6 +333,7 @@ def _deployment(
         api_key=key,
         scope=settings.scope,
         model_path=model_path if entry.api is ImageApi.FLUX else None,
+        requests_per_minute=entry.requests_per_minute,
     )
 
 

@@ -54,6 +54,25 @@ class TooManyActiveError(RequestError):
         )
 
 
+class QuotaUsedUpError(RequestError):
+    """The generation could not begin before its timeout: too many wait for the quota of its model.
+
+    Parameters
+    ----------
+    seconds
+        Time after which it could.
+    """
+
+    def __init__(self, model: str, waiting: int, per_minute: float, seconds: float) -> None:
+        super().__init__(
+            "tooManyRequests",
+            f"{waiting} generations wait for '{model}', which takes about {per_minute:.3g} a minute: this one would "
+            "not begin within its timeout (timeoutSeconds). Nothing was started. Try again later, or raise the "
+            "timeout.",
+        )
+        self.seconds = seconds
+
+
 class ImageUnusableError(Exception):
     """The fetched content is not an image that the app can store. The message has no URL: image URLs are secrets."""
 

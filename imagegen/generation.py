@@ -34,6 +34,15 @@ def format_time(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def parse_time(text: str) -> datetime | None:
+    """The time in a text of storage, aware. None if it is none."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
 Time = Annotated[datetime, PlainSerializer(format_time, return_type=str, when_used="json")]
 
 
@@ -88,8 +97,14 @@ class GenerationError(JsonModel):
         """Whether the service refused the caller's input. The same request would fail again."""
         return self.code in _REFUSALS
 
+    @property
+    def is_of_deployment(self) -> bool:
+        """Whether the deployment refused the app. Another one may accept the same request."""
+        return self.code in REFUSALS_OF_THE_APP
+
 
 _REFUSALS = frozenset({"contentFilter", "invalidPayload"})
+REFUSALS_OF_THE_APP = frozenset({"upstreamUnauthorized", "upstreamForbidden", "upstreamNotFound"})
 
 
 class StoredImage(JsonModel):
@@ -210,6 +225,10 @@ class Generation(JsonModel):
 
     operation_location: str | None = None
     """The URL to poll, byte for byte from the service. None until the service accepted the operation."""
+    deployment: str | None = None
+    """The member of a pool that takes its call. None: the model has one deployment."""
+    refused_by: tuple[str, ...] = ()
+    """Members of the pool that refused the app, with 401, 403 or 404."""
     submitted: Time | None = None
     queued: bool = False
     """Whether a queue message is on its way. A worker may act on it before `due`; `due` is for a lost message."""
@@ -237,6 +256,11 @@ class Generation(JsonModel):
     def changed(self, **changes: Any) -> Generation:
         """A copy with these fields replaced."""
         return self.model_copy(update=changes)
+
+    @property
+    def waits(self) -> bool:
+        """Whether its submit or call has not begun, or was refused."""
+        return not (self.status.is_terminal or self.calling or self.operation_location)
 
     @property
     def is_claimed(self) -> bool:

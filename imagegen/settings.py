@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Annotated, Final
 
 from pydantic import (
     BaseModel,
@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from imagegen.deployments import (
+    MOST_REQUESTS_PER_MINUTE,
     ApiName,
     ApiVersion,
     Deployment,
@@ -93,6 +94,9 @@ class Settings(BaseModel):
     deployment: Word | None = Field(None, alias="AZURE_OPENAI_DEPLOYMENT", examples=["gpt-image-2"])
     deployment_entries: DeploymentEntries | None = Field(
         None, alias="IMAGE_DEPLOYMENTS", examples=['[{"name": "gpt-image-2", "api": "images"}]']
+    )
+    requests_per_minute: Annotated[WholeNumber, Field(ge=1, le=MOST_REQUESTS_PER_MINUTE)] | None = Field(
+        None, alias="AZURE_OPENAI_REQUESTS_PER_MINUTE", examples=["10"]
     )
     repeat_lost_calls: bool = Field(True, alias="REPEAT_LOST_CALLS", examples=["false"])
 
@@ -169,9 +173,14 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     if "IMAGE_DEPLOYMENTS" not in invalid_names:
         problems += [text for text in deployment_problems if text.split(":")[0] not in invalid_names]
     if problems:
-        raise SettingsError("\n  ".join(["Invalid settings:", *map(_with_example, problems)]))
+        raise invalid_settings(problems)
     _log_shortened(settings)
     return settings.model_copy(update={"deployments": deployments})
+
+
+def invalid_settings(problems: Iterable[str]) -> SettingsError:
+    """The error for these problems. Each problem starts with the name of a setting."""
+    return SettingsError("\n  ".join(["Invalid settings:", *map(_with_example, problems)]))
 
 
 def _log_shortened(settings: Settings) -> None:
@@ -229,6 +238,7 @@ _SENTENCES: Final = {
     "bool_parsing": "is neither true nor false. Use one of these.",
     "int_parsing": "is not a whole number. Use digits only.",
     "int_parsing_size": "is too large. Use a smaller number.",
+    "int_type": "is not a whole number. Use digits only.",
     "int_from_float": "is not a whole number. Use digits only.",
     "greater_than_equal": "is too small. Use {ge} or more.",
     "less_than_equal": "is too large. Use {le} or less.",

@@ -213,7 +213,7 @@ var rolesFor = assignPrincipalRoles ? principalId : ''
 var generationsContainer = 'generations'
 var imagesContainer = 'images'
 var packageContainer = 'app-package'
-var queueNames = ['generations-due', 'polls-due']
+var queueNames = ['generations-due', 'polls-due', 'slots-due']
 
 var makesImageAccount = empty(existingImageAccountName)
 // An account cannot move, and a deleted one keeps its name for 48 hours: another region gets another name.
@@ -221,6 +221,10 @@ var newImageAccountName = 'ai-${toLower(uniqueString(subscription().id, environm
 var imageAccountName = makesImageAccount ? newImageAccountName : existingImageAccountName
 // The routes of these APIs need a wider role than those of OpenAI.
 var usesFluxOrMai = !empty(intersection(['flux', 'mai'], [imageApi, ...map(imageDeployments, entry => entry.api)]))
+// One unit of these models is one request per minute; other models have other units. Of an existing deployment, neither
+// the model nor the capacity is known. Empty: the app learns the rate from refused calls.
+var unitIsOneRequest = makesImageAccount && contains(['gpt-image-1.5', 'gpt-image-2'], imageModelName)
+var requestsPerMinute = unitIsOneRequest && empty(imageDeployments) ? string(imageModelCapacity) : ''
 var makesVault = keyVault || compatApiKeysInKeyVault
 var vaultName = 'kv-${resourceToken}'
 // azd passes an empty string for each setting that its environment lacks.
@@ -455,6 +459,7 @@ module app 'modules/function-app.bicep' = {
       {
         AZURE_OPENAI_API: imageApi
         AZURE_OPENAI_DEPLOYMENT: imageDeploymentName
+        AZURE_OPENAI_REQUESTS_PER_MINUTE: requestsPerMinute
         IMAGE_DEPLOYMENTS: empty(imageDeployments) ? '' : string(imageDeployments)
         POLL_SCHEDULE: pollSchedule
         GENERATIONS_CONTAINER: generationsContainer

@@ -38,6 +38,10 @@ type appDeployment = {
   apiVersion: string?
   @description('URL path of a FLUX model. Missing: from the table of models in the app.')
   modelPath: string?
+  @description('Quota of the deployment: calls per minute. Missing: the app learns it from refused calls.')
+  @minValue(1)
+  @maxValue(100000)
+  requestsPerMinute: int?
 }
 
 @export()
@@ -47,6 +51,8 @@ type tuning = {
   AZURE_OPENAI_API_VERSION: string?
   @description('A gateway. Missing: the host name of the account that serves imageApi.')
   AZURE_OPENAI_ENDPOINT: string?
+  @description('Missing: the capacity of a new deployment of gpt-image-1.5 or gpt-image-2; else the app learns it.')
+  AZURE_OPENAI_REQUESTS_PER_MINUTE: string?
   AZURE_OPENAI_SCOPE: string?
   IMAGE_URL_ALLOWED_HOSTS: string?
   @description('Missing: what the quota can deliver before generationTimeoutSeconds ends.')

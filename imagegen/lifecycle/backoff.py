@@ -52,12 +52,6 @@ def pause_until(retry_after: float | None, faults: int, now: datetime) -> dateti
     return now + timedelta(seconds=max(SHORTEST_WAIT, wanted))
 
 
-def after_pause(until: datetime, now: datetime, *, jitter: float) -> datetime:
-    """When a throttled generation resumes: at a random time after the pause, within one more pause or a minute."""
-    spread = min(LONGEST_WAIT, max(SHORTEST_WAIT, (until - now).total_seconds()))
-    return max(until, now) + timedelta(seconds=spread * jitter)
-
-
 def copy_wait(attempts: int) -> timedelta:
     """Time to the next copy after `attempts` copies. A claim that ended without a result counts as an attempt."""
     return timedelta(seconds=2.0 ** min(attempts - 1, _COPY_DOUBLINGS))

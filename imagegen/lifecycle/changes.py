@@ -105,11 +105,29 @@ def unavailable(generation: Generation, outcome: Unavailable, now: datetime, *, 
     return later.changed(missing_polls=0, missing_since=None)
 
 
-def paused(generation: Generation, throttle: Throttle, now: datetime, *, jitter: float) -> Generation:
-    """Wait for the end of a throttle, but not past the deadline."""
-    due = min(backoff.after_pause(throttle.until, now, jitter=jitter), max(generation.deadline, now))
+def waiting(generation: Generation, until: datetime) -> Generation:
+    """Wait for a turn. Not written: a burst of a thousand may wait for an hour."""
+    return generation.changed(due=min(until, generation.deadline))
+
+
+def paused(generation: Generation, throttle: Throttle, now: datetime) -> Generation:
+    """Its call was refused with 429. Wait for the end of the throttle, but not past the deadline."""
+    # Another member of its pool may take the call at once.
+    due = now if generation.deployment else min(throttle.until, max(generation.deadline, now))
     fault = f"throttled by the image service: {throttle.reason}"
-    return generation.changed(queued=False, calling=False, claim=None, fault=fault, due=due)
+    return generation.changed(queued=False, calling=False, claim=None, deployment=None, fault=fault, due=due)
+
+
+def fell_over(generation: Generation, error: GenerationError, now: datetime) -> Generation:
+    """Its deployment refused the app. Another member of the pool takes the call."""
+    return generation.changed(
+        calling=False,
+        claim=None,
+        deployment=None,
+        refused_by=tuple(dict.fromkeys((*generation.refused_by, generation.deployment or ""))),
+        fault=error.message,
+        due=now,
+    )
 
 
 def call_claimed(generation: Generation, now: datetime, *, claim: str) -> Generation:
@@ -246,6 +264,8 @@ def is_given_up(generation: Generation, now: datetime) -> bool:
 def past_deadline(generation: Generation, now: datetime) -> Generation:
     seconds = round((generation.deadline - generation.created).total_seconds())
     message = f"The generation was not finished within {seconds} seconds (timeoutSeconds)."
+    if generation.submitted is None:
+        message += " No call had begun: the quota of the model was used up, or no worker was free."
     if generation.fault:
         message += f" The last problem: {generation.fault.removesuffix('.')}."
     return failed(generation, GenerationError(code="deadlineExceeded", message=message), now)

@@ -24,6 +24,8 @@ from imagegen.lifecycle.transitions import (
     Rest,
     Submit,
     Take,
+    TryNext,
+    Wait,
 )
 from imagegen.telemetry import Retry
 from imagegen.upstream.protocol import Direct, Ended, Lost, Missing, Polled, Throttled, Unavailable
@@ -78,7 +80,8 @@ class Effects:
             return Ended(Status.FAILED, GenerationError(code="internalError", message=message))
 
     def _do(self, effect: ContinuingEffect, generation: Generation) -> Outcome | None:
-        match effect, self._ports.upstreams.get(generation.request.model or ""):
+        member = self._ports.member(generation)
+        match effect, member.upstream if member else None:
             case Submit(), Polled() as upstream:
                 submitted = upstream.submit(generation)
                 crash_point(CrashPoint.OPERATION_SUBMITTED)
@@ -102,11 +105,12 @@ class Effects:
                 self._ports.queue.send([generation.id])
                 crash_point(CrashPoint.MESSAGE_SENT)
                 return None
-            case Pause(throttle), _:
-                self._ports.throttling.pause(generation.request.model or "", throttle)
+            case Pause(throttle, deployment) | TryNext(throttle, deployment), _:
+                key = self._ports.key_of(generation.request.model, deployment)
+                self._ports.throttling.pause(key, throttle)
                 crash_point(CrashPoint.PAUSE_WRITTEN)
                 return None
-            case Rest() | Leave(), _:
+            case Rest() | Leave() | Wait(), _:
                 return None
             case Submit() | Poll() | Call(), upstream:
                 raise TypeError(f"{type(effect).__name__} does not fit {type(upstream).__name__}")

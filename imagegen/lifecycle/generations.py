@@ -14,6 +14,7 @@ from imagegen.errors import (
     ConflictError,
     FieldProblem,
     KeyReusedError,
+    QuotaUsedUpError,
     RequestError,
     StorageUnavailableError,
     TooManyActiveError,
@@ -24,6 +25,7 @@ from imagegen.idempotency import IdempotencyKey
 from imagegen.lifecycle import changes
 from imagegen.lifecycle.finishing import finish
 from imagegen.lifecycle.ports import Ports
+from imagegen.lifecycle.quotas import Quotas
 from imagegen.lifecycle.worker import Worker
 from imagegen.upstream.protocol import Direct, Upstream
 
@@ -32,6 +34,9 @@ SUBMIT_CLAIM: Final = timedelta(seconds=45)
 
 _QUIET_END: Final = timedelta(seconds=10)
 """The end of a wait, in which no work begins: a copy may take longer than the caller stays."""
+
+_PART_FOR_WAITING: Final = 0.9
+"""Of a timeout: a start is refused when the generation would wait longer for the quota of its model."""
 
 _WATCH_SECONDS: Final = 1.0
 """Poll interval during ``Prefer: wait``."""
@@ -51,6 +56,7 @@ class Generations:
     def __init__(self, ports: Ports, worker: Worker, *, new_id: Callable[[datetime], str], most_active: int) -> None:
         self._ports = ports
         self._worker = worker
+        self._quotas = Quotas(ports)
         self._new_id = new_id
         self._most_active = most_active
 
@@ -116,11 +122,12 @@ class Generations:
     def _create(self, generation: Generation, key: IdempotencyKey | None, digest: str) -> Versioned | Generation:
         """Write the record. Return it with its ETag, or the generation that another request with this key made."""
         if key is None:
-            self._admit()
+            if refusal := self._refusal(generation):
+                raise refusal
             created = self._ports.records.create(generation)
             return created or self._ports.records.read(generation.id) or generation
         while True:
-            claimed = self._claim_key(key, KeyClaim(id=generation.id, digest=digest))
+            claimed = self._claim_key(key, KeyClaim(id=generation.id, digest=digest), self._refusal(generation))
             # A crash after this line leaves a key without a record. The next request with the key makes the record,
             # under the same id.
             crash_point(CrashPoint.KEY_CLAIMED)
@@ -130,12 +137,12 @@ class Generations:
             self._ports.records.drop_key(key.name, claimed.id)
             generation = generation.changed(id=self._new_id(self._ports.clock()))
 
-    def _claim_key(self, key: IdempotencyKey, claim: KeyClaim) -> KeyClaim:
+    def _claim_key(self, key: IdempotencyKey, claim: KeyClaim, refusal: RequestError | None) -> KeyClaim:
         records = self._ports.records
-        # At the limit no key is claimed, so a refused start leaves its key free. A known key is a repetition.
-        known = records.read_key(key.name) if self._is_full() else records.claim_key(key.name, claim)
-        if known is None:
-            raise TooManyActiveError(self._most_active)
+        if refusal is None:
+            known = records.claim_key(key.name, claim)
+        elif (known := records.read_key(key.name)) is None:
+            raise refusal  # it leaves the key free. A known key is a repetition
         if known.digest != claim.digest:
             raise KeyReusedError(key.header)
         return known
@@ -167,28 +174,40 @@ class Generations:
                 self._ports.queue.send([generation.id])
                 crash_point(CrashPoint.MESSAGE_SENT)
                 return generation
-            return self._worker.run(created, is_new=True).generation
+            generation = self._worker.run(created, is_new=True).generation
+            if not generation.status.is_terminal:
+                self._ports.request_slot(generation.due)
         except (StorageUnavailableError, ConflictError):
-            return generation
+            pass
         except Exception as error:  # noqa: BLE001 - as the docstring says
             log_stuck(generation.id, error)
-            return generation
+        return generation
 
     def _choose(self, model: str | None) -> Upstream:
-        upstreams = self._ports.upstreams
-        upstream = upstreams.get(model if model is not None else next(iter(upstreams)))
+        models = self._ports.models
+        upstream = self._ports.upstream(model if model is not None else next(iter(models)))
         if upstream is None:
-            names = ", ".join(f"'{name}'" for name in upstreams)
+            names = ", ".join(f"'{name}'" for name in models)
             problem = FieldProblem("model", f"is not configured; leave it out or use one of {names}")
             raise RequestError.for_fields([problem])
         return upstream
 
-    def _admit(self) -> None:
-        if self._is_full():
-            raise TooManyActiveError(self._most_active)
+    def _refusal(self, generation: Generation) -> RequestError | None:
+        """Why the app cannot take this generation now."""
+        if self._ports.records.count_active() >= self._most_active:
+            return TooManyActiveError(self._most_active)
+        model = generation.request.model or ""
+        if (per_minute := self._per_minute(model)) is None:
+            return None
+        waiting = self._ports.records.count_waiting(model)
+        left = (generation.deadline - generation.created).total_seconds() * _PART_FOR_WAITING
+        wait = 60 * waiting / per_minute
+        return QuotaUsedUpError(model, waiting, per_minute, wait - left) if wait > left else None
 
-    def _is_full(self) -> bool:
-        return self._ports.records.count_active() >= self._most_active
+    def _per_minute(self, model: str) -> float | None:
+        """How many generations of the model begin in a minute. None: not known, or none waits."""
+        pace = self._quotas.pace(model)
+        return pace.per_minute if pace else None
 
     def cancel(self, generation: Generation) -> Generation | None:
         """End the generation as `canceled`, unless it has ended. Return its outcome, None when it was deleted."""
@@ -228,8 +247,8 @@ class Generations:
                     current = self._ports.records.read_active(generation.id)
                 continue
             self._ports.sleep(min(seconds, _WATCH_SECONDS))
-            if seconds > _WATCH_SECONDS:
-                # Another worker may be at work on it.
+            if seconds > _WATCH_SECONDS or current.generation.waits:
+                # Another worker may be at work on it. Without a turn, its `due` is never written.
                 current = self._ports.records.read_active(generation.id)
         return self._ports.records.read(generation.id) or generation
 

@@ -6,6 +6,7 @@ Two slots at once are harmless: every write is conditional, and every repeated r
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
@@ -19,7 +20,9 @@ from cronsim import CronSim
 from imagegen.errors import StorageUnavailableError
 from imagegen.events import log_stuck
 from imagegen.generation import Status, Versioned, is_generation_id, started_at
-from imagegen.lifecycle.ports import ActiveEntry, Clock, CountedQueue
+from imagegen.lifecycle.live_slot import KNOWN_FOR, SlotMark
+from imagegen.lifecycle.pacing import Turns
+from imagegen.lifecycle.ports import ANY_TURN, ActiveEntry, Clock, CountedQueue, Turn
 from imagegen.threads import ContextPool
 
 CADENCE: Final = timedelta(seconds=1)
@@ -55,10 +58,26 @@ class ActiveRecords(Protocol):
         ...
 
 
+class GiveTurns(Protocol):
+    """Each method raises StorageUnavailableError."""
+
+    def turns(self, model: str, waiting: Sequence[str]) -> Turns | None:
+        """Which of the generations that wait for a model may begin now, oldest first. None: all of them."""
+        ...
+
+    def take_back(self, generation_id: str) -> None:
+        """This generation could not be told that it has its turn."""
+        ...
+
+    def tell(self, model: str, generation_id: str, turn: Turn) -> bool:
+        """Tell a worker with minutes that a generation has its turn. Return False if the slot itself can begin it."""
+        ...
+
+
 class Advance(Protocol):
     """Advance a due generation. Return its record, None when it needs no more work here."""
 
-    def __call__(self, current: Versioned, /) -> Versioned | None: ...
+    def __call__(self, current: Versioned, turn: Turn, /) -> Versioned | None: ...
 
 
 @dataclass(slots=True)
@@ -73,6 +92,8 @@ class SlotSummary:
     failed_listings: int = 0
     passed_on: int = 0
     """Generations sent to the queue."""
+    turns: int = 0
+    """Generations that waited for the quota of their model, and may begin now."""
     left: int = 0
     """Active generations of the last listing that did not end in the slot."""
     oldest_seconds: int | None = None
@@ -84,6 +105,7 @@ class _Slot:
     """The memory of a slot. It saves transactions; correctness does not need it."""
 
     ends: datetime
+    mark: SlotMark | None
     known: dict[str, Versioned] = field(default_factory=dict[str, Versioned])
     """The last version of each record. A current one need not be read again; its `due` may be later than the one
     written."""
@@ -95,6 +117,10 @@ class _Slot:
     not_before: dict[str, datetime] = field(default_factory=dict[str, datetime])
     soon: list[tuple[datetime, str, ActiveEntry]] = field(default_factory=list[tuple[datetime, str, ActiveEntry]])
     """A heap of the operations to poll before the next listing: when, id, record."""
+    turns: dict[str, Turn] = field(default_factory=dict[str, Turn])
+    """Of generations that begin in this pass."""
+    next_turn: datetime | None = None
+    """When the next generation of a paced model may begin. Its own `due` may be later: a message was sent for it."""
     summary: SlotSummary = field(default_factory=SlotSummary)
     wait: timedelta = CADENCE
     """Time to the next listing."""
@@ -106,7 +132,7 @@ class _Slot:
     def note(self, entry: ActiveEntry, now: datetime) -> None:
         """Poll this operation when it becomes due, also before the next listing."""
         due = self.due(entry)
-        if entry.status == Status.RUNNING and now < due:
+        if entry.status == Status.RUNNING and not entry.waits_for and now < due:
             heappush(self.soon, (due, entry.id, entry))
 
     def due(self, entry: ActiveEntry) -> datetime:
@@ -135,6 +161,7 @@ class Poller:
         advance: Advance,
         clock: Clock,
         queue: CountedQueue,
+        turns: GiveTurns,
         threads: int,
         most: int,
         on_outage: Callable[[], None],
@@ -144,22 +171,28 @@ class Poller:
         self._advance = advance
         self._clock = clock
         self._queue = queue
+        self._turns = turns
         self._threads = threads
         self._most = most
         self._sleep = sleep
         self._on_outage = on_outage
 
-    def run(self, ends: datetime) -> SlotSummary:
+    def run(self, ends: datetime, mark: SlotMark | None = None) -> SlotSummary:
         """Work until `ends`, or until no work is left. Begun work may take longer; until then, the slot goes on.
+
+        Parameters
+        ----------
+        mark
+            Of this slot: it is set while there is work.
 
         Raises
         ------
         StorageUnavailableError
             When no listing of the whole slot succeeded. The next tick tries again.
         """
-        slot = _Slot(ends)
+        slot = _Slot(ends, mark)
         with ContextPool(self._threads, "poll") as pool:
-            while self._pass(slot, pool):
+            while self._goes_on(slot, pool):
                 self._pause(slot, pool)
             # Work of the last pass may begin until the slot ends. Begun work is finished, bounded by its own timeouts.
             # Work that has not begun is still due at the next tick.
@@ -172,6 +205,19 @@ class Poller:
         slot.summary.left = len(slot.active)
         slot.summary.oldest_seconds = _oldest_age(slot.active, self._clock())
         return slot.summary
+
+    def _goes_on(self, slot: _Slot, pool: ContextPool) -> bool:
+        """Make a pass. Return whether another one is needed."""
+        if self._pass(slot, pool):
+            if slot.mark:
+                slot.mark.set()
+            return True
+        is_early = self._clock() + CADENCE < slot.ends
+        if is_early and slot.mark and slot.mark.clear():
+            # A start may have relied on the mark until now. List once more, when no instance uses it any longer.
+            slot.wait = KNOWN_FOR
+            return True
+        return False
 
     def _pass(self, slot: _Slot, pool: ContextPool) -> bool:
         """List once, and start work on each due generation. Return whether another pass is needed."""
@@ -190,7 +236,7 @@ class Poller:
         slot.known = {entry.id: slot.known[entry.id] for entry in entries if entry.id in slot.known}
         begun = set(slot.running)
         busy = {entry.id for entry in slot.running.values()}
-        due = [entry for entry in entries if entry.id not in busy and slot.due(entry) <= now]
+        due = self._due(slot, [entry for entry in entries if entry.id not in busy], now)
         room = max(0, self._most - len(busy))
         for entry in due[:room]:
             self._begin(slot, pool, entry)
@@ -200,12 +246,60 @@ class Poller:
             if entry.id not in busy:
                 slot.note(entry, now)
         waiting = any(entry.id not in busy and slot.due(entry) < slot.ends for entry in entries)
+        has_turns = slot.next_turn is not None and slot.next_turn < slot.ends
         if now + CADENCE < slot.ends:
-            return waiting or bool(slot.running)
+            return waiting or has_turns or bool(slot.running)
         # Work that began earlier keeps the next tick waiting until it ends. The other generations must not wait too.
         if slot.overdue is None:
             slot.overdue = begun
         return not all(future.done() for future in slot.overdue) and now + CADENCE < slot.ends + LONGEST_SLOT
+
+    def _due(self, slot: _Slot, entries: Iterable[ActiveEntry], now: datetime) -> list[ActiveEntry]:
+        """The entries to advance now: those that are due, and do not wait for a turn."""
+        due: list[ActiveEntry] = []
+        waiting: dict[str, list[ActiveEntry]] = defaultdict(list)
+        for entry in entries:
+            if entry.waits_for and entry.deadline and now < entry.deadline:
+                waiting[entry.waits_for].append(entry)
+            elif slot.due(entry) <= now:
+                due.append(entry)
+        slot.next_turn = None
+        for model, there in waiting.items():
+            due += self._with_turn(slot, model, there, now)
+        return due
+
+    def _with_turn(self, slot: _Slot, model: str, waiting: list[ActiveEntry], now: datetime) -> list[ActiveEntry]:
+        """The entries to advance now. Those that a worker with minutes must begin get a message."""
+        # A queued one may lie ahead: its message has come, and the worker left the generation to its turn.
+        ready = [entry for entry in waiting if slot.due(entry) <= now or entry.queued]
+        try:
+            turns = self._turns.turns(model, [entry.id for entry in ready])
+        except StorageUnavailableError:
+            slot.summary.failures += 1
+            slot.not_before |= {entry.id: now + _FAILURE_WAIT for entry in ready}
+            return []
+        if turns is None:
+            return [entry for entry in ready if slot.due(entry) <= now]
+        begins: list[ActiveEntry] = []
+        for entry in ready:
+            if (turn := turns.given.get(entry.id)) is None:
+                slot.not_before[entry.id] = turns.next_at
+                slot.next_turn = min(turns.next_at, slot.next_turn or turns.next_at)
+            elif not self._is_told(slot, model, entry.id, turn):
+                slot.turns[entry.id] = turn
+                begins.append(entry)
+        return begins
+
+    def _is_told(self, slot: _Slot, model: str, generation_id: str, turn: Turn) -> bool:
+        """Tell a worker with minutes that a generation has its turn. Return False if this slot must begin it."""
+        try:
+            is_sent = self._turns.tell(model, generation_id, turn)
+        except StorageUnavailableError:
+            slot.summary.failures += 1
+            self._turns.take_back(generation_id)
+            return True
+        slot.summary.turns += 1
+        return is_sent
 
     def _send_to_queue(self, slot: _Slot, entries: Sequence[ActiveEntry], now: datetime) -> None:
         """Send what exceeds the limit of one instance to the queue, whose workers the platform scales out.
@@ -233,15 +327,16 @@ class Poller:
             slot.summary.passed_on += len(batch)
             slot.not_before |= {entry.id: now + _MESSAGE_WAIT for entry in batch}
 
-    def _advance_entry(self, entry: ActiveEntry, known: Versioned | None) -> Versioned | None:
+    def _advance_entry(self, entry: ActiveEntry, known: Versioned | None, turn: Turn) -> Versioned | None:
         current = known if known and known.etag == entry.etag else self._records.read_listed(entry)
         if current and current.generation.due > self._clock():
             # Another worker has claimed it since the listing. A takeover would count its running call as lost.
             return current
-        return self._advance(current) if current else None
+        return self._advance(current, turn) if current else None
 
     def _begin(self, slot: _Slot, pool: ContextPool, entry: ActiveEntry) -> None:
-        slot.running[pool.submit(self._advance_entry, entry, slot.known.get(entry.id))] = entry
+        turn = slot.turns.pop(entry.id, ANY_TURN)
+        slot.running[pool.submit(self._advance_entry, entry, slot.known.get(entry.id), turn)] = entry
 
     def _pause(self, slot: _Slot, pool: ContextPool) -> None:
         """Collect results, and poll the operations that become due, until the next pass is worth its listing."""
@@ -281,7 +376,9 @@ class Poller:
                 if after is not None:
                     slot.known[entry.id] = after
                     generation = after.generation
-                    slot.note(ActiveEntry(entry.id, after.etag, generation.due, generation.status), self._clock())
+                    if generation.operation_location:  # a call may have to wait for its turn
+                        listed = ActiveEntry(entry.id, after.etag, generation.due, generation.status)
+                        slot.note(listed, self._clock())
                 else:
                     slot.active.discard(entry.id)
 

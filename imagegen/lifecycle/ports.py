@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 from imagegen.generation import Generation, KeyClaim, StoredImage, Versioned
 from imagegen.telemetry import NoTelemetry, Telemetry
@@ -26,6 +26,51 @@ class ActiveEntry:
     etag: str
     due: datetime
     status: str
+    waits_for: str | None = None
+    """The model of a generation that waits for its submit or call."""
+    queued: bool = False
+    """Whether a queue message was sent for it."""
+    deadline: datetime | None = None
+    """Of a generation that waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The timer lets a generation begin."""
+
+    address: str | None = None
+    """The member of a pool that takes its call. None: any, or the only deployment."""
+
+
+ANY_TURN: Final = Turn()
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One of the deployments of a model."""
+
+    address: str | None
+    """What records call it, in a pool. None: it is the only one."""
+    key: str
+    """What its throttle is stored under."""
+    upstream: Upstream
+    requests_per_minute: int | None = None
+    """Its quota. None: learned from 429s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a deployment takes calls, as all instances see it."""
+
+    per_minute: float
+    ceiling: float | None
+    """The rate at the last 429."""
+    until: datetime
+    """Until then, only generations that the timer gives a turn may begin."""
+
+    def seconds_for(self, calls: int) -> float:
+        """Time in which so many calls begin."""
+        return 60 * calls / self.per_minute
 
 
 class Records(Protocol):
@@ -87,6 +132,10 @@ class Records(Protocol):
         """Number of active records, approximately."""
         ...
 
+    def count_waiting(self, model: str) -> int:
+        """Number of generations that wait for a submit or a call of this model, approximately."""
+        ...
+
 
 class Images(Protocol):
     """The store of images."""
@@ -117,12 +166,21 @@ class Throttling(Protocol):
         """Tell all instances not to call the deployment before the end of this throttle."""
         ...
 
+    def pace(self, model: str) -> Pace | None:
+        """How fast the deployment took calls when generations last waited for it."""
+        ...
+
+    def set_pace(self, model: str, pace: Pace) -> None:
+        """Tell all instances how fast the deployment takes calls."""
+        ...
+
 
 class Queue(Protocol):
     """The queue of work that takes minutes."""
 
-    def send(self, ids: Sequence[str]) -> None:
-        """Send one message that names these generations. Raises StorageUnavailableError."""
+    def send(self, ids: Sequence[str], turn: Turn | None = None) -> None:
+        """Send one message that names these generations, and may give them their turn. Raises
+        StorageUnavailableError."""
         ...
 
 
@@ -140,16 +198,45 @@ class Ports:
 
     records: Records
     images: Images
-    upstreams: Mapping[str, Upstream]
-    """By the name of the deployment, the default first."""
+    models: Mapping[str, Sequence[Member]]
+    """The deployments of each model, by its name, the default first. Several are a pool."""
     throttling: Throttling
     queue: Queue
     clock: Clock
     repeat_lost_calls: bool
     """Whether a call whose response was lost is repeated. The repeated call may be billed twice."""
     telemetry: Telemetry = field(default_factory=NoTelemetry)
+    request_slot: Callable[[datetime], None] = lambda _: None
+    """Have a slot run when work is due, instead of at the timer's next tick (`EarlyTicks.request`)."""
     jitter: Callable[[], float] = random.random
     """A random number from 0 to 1."""
     sleep: Callable[[float], None] = time.sleep
     new_claim: Callable[[], str] = secrets.token_hex
     """A random name for the claims of one worker."""
+
+    def members(self, model: str | None) -> Sequence[Member]:
+        """The deployments of a model; empty if the settings do not name it."""
+        return self.models.get(model or "", ())
+
+    def working_members(self, model: str | None) -> Sequence[Member]:
+        """The deployments of a model, without those of a pool that refuse the app. All, if all of them do."""
+        members, now = self.members(model), self.clock()
+        if len(members) < 2:
+            return members
+        throttles = [self.throttling.current(member.key) for member in members]
+        refuses = [one is not None and one.is_refusal and one.until > now for one in throttles]
+        return [member for member, no in zip(members, refuses, strict=True) if not no] or members
+
+    def upstream(self, model: str | None) -> Upstream | None:
+        """What the deployments of a model have in common: the API and its limits."""
+        members = self.members(model)
+        return members[0].upstream if members else None
+
+    def member(self, generation: Generation) -> Member | None:
+        """The deployment that takes the call of this generation. None if the settings do not name its model."""
+        members = self.members(generation.request.model)
+        return next((one for one in members if one.address == generation.deployment), members[0] if members else None)
+
+    def key_of(self, model: str | None, address: str | None) -> str:
+        """What the throttle of a deployment is stored under."""
+        return next((member.key for member in self.members(model) if member.address == address), model or "")

@@ -6,11 +6,11 @@ This module only decides. It does not act, wait, log or read a clock. `changes` 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum, auto
 from typing import Final
 
-from imagegen.generation import Generation, Status
+from imagegen.generation import Generation, GenerationError, Status
 from imagegen.lifecycle import backoff, changes
 from imagegen.lifecycle.changes import CopyResult
 from imagegen.upstream.protocol import (
@@ -28,6 +28,9 @@ from imagegen.upstream.protocol import (
 
 MOST_LOST_CALLS: Final = 3
 """Lost responses of one generation before it fails."""
+
+REFUSAL_LASTS: Final = timedelta(minutes=5)
+"""Time for which a deployment of a pool that refused the app, with 401, 403 or 404, takes no calls."""
 
 
 class State(Enum):
@@ -56,8 +59,15 @@ class DueForPolled:
 
     repeat_lost_calls: bool
     """Whether a call whose response was lost may be repeated (and billed twice)."""
-    throttle: Throttle | None
-    """Of the deployment; it may have ended."""
+    wait_until: datetime | None
+    """The generation has no turn before this time, which may have passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class FellOver:
+    """A deployment of a pool refused the app. Nothing was billed, and another deployment may take the call."""
+
+    error: GenerationError
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +75,11 @@ class DueForDirect:
     """The record is due, and its model answers with the images."""
 
     repeat_lost_calls: bool
-    throttle: Throttle | None
+    wait_until: datetime | None
     has_minutes: bool
     """Whether this worker can spend the minutes of a call."""
+    deployment: str | None = None
+    """The member of a pool that takes the call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +110,7 @@ type Due = DueForPolled | DueForDirect | DueWithoutModel
 type Outcome = (
     Due
     | AlreadyEnded
+    | FellOver
     | Accepted
     | Working
     | Produced
@@ -122,6 +135,19 @@ class Rest:
 @dataclass(frozen=True, slots=True)
 class Leave:
     """Nothing, and no write: this instance cannot do the work. `due` says when it looks again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing, and no write: the quota of the model is used up. The timer gives the generation its turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class TryNext:
+    """Tell all workers that a deployment refuses the app, then begin again with another one of the pool."""
+
+    throttle: Throttle
+    deployment: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +189,8 @@ class Pause:
     """Tell all workers not to call the deployment for a while."""
 
     throttle: Throttle
+    deployment: str | None = None
+    """The member of a pool that was throttled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +205,7 @@ class Drop:
     winner: Generation | None
 
 
-type ContinuingEffect = Rest | Leave | Submit | Poll | Enqueue | Call | Copy | Take | Pause
+type ContinuingEffect = Rest | Leave | Wait | TryNext | Submit | Poll | Enqueue | Call | Copy | Take | Pause
 type EndingEffect = Finish | Drop
 type Effect = ContinuingEffect | EndingEffect
 
@@ -212,7 +240,7 @@ def transition(  # noqa: C901 - the table: one case for each pair
     match state_of(generation), outcome:
         # The record is due.
         case State.WAITING | State.CALLING, DueForPolled() | DueForDirect():
-            return _begin(generation, outcome, now, jitter, claim)
+            return _begin(generation, outcome, now, claim)
         case State.ACCEPTED, DueForPolled():
             # Also past the deadline: the operation is paid for, and its images may be ready.
             return Step(generation, Poll())
@@ -269,19 +297,23 @@ def transition(  # noqa: C901 - the table: one case for each pair
             return Step(changes.unavailable(generation, outcome, now, jitter=jitter), Rest())
         case State.WAITING | State.CALLING, Throttled():
             throttle = Throttle(backoff.pause_until(outcome.retry_after, generation.faults, now), outcome.cause)
-            waiting = changes.paused(generation, throttle, now, jitter=jitter)
+            waiting = changes.paused(generation, throttle, now)
             # The record first: a record with `calling` and no call would count as a lost call.
-            return Step(waiting.changed(faults=generation.faults + 1), Pause(throttle))
+            pause = Pause(throttle, generation.deployment)
+            return Step(waiting.changed(faults=generation.faults + 1), pause)
+        case State.CALLING, FellOver(error):
+            refuses = Throttle(now + REFUSAL_LASTS, error.code)
+            return Step(changes.fell_over(generation, error, now), TryNext(refuses, generation.deployment))
 
         case (
-            (State.WAITING, Working() | Produced() | Missing() | Answered() | Lost() | Copied())
+            (State.WAITING, Working() | Produced() | Missing() | Answered() | Lost() | Copied() | FellOver())
             | (State.CALLING, Accepted() | Working() | Produced() | Missing())
-            | (State.ACCEPTED, Accepted() | Answered() | Lost() | Throttled() | AlreadyEnded())
+            | (State.ACCEPTED, Accepted() | Answered() | Lost() | Throttled() | AlreadyEnded() | FellOver())
         ):
             raise ImpossibleOutcomeError(f"{type(outcome).__name__} in state {state_of(generation).name}")
 
 
-def _begin(generation: Generation, due: DueForPolled | DueForDirect, now: datetime, jitter: float, claim: str) -> Step:
+def _begin(generation: Generation, due: DueForPolled | DueForDirect, now: datetime, claim: str) -> Step:
     """Start, or start again, the work of a model."""
     # A claim that has expired: the worker crashed during its call, and the response is lost.
     generation = changes.claim_expired(generation)
@@ -293,10 +325,12 @@ def _begin(generation: Generation, due: DueForPolled | DueForDirect, now: dateti
         return Step(changes.past_deadline(generation, now), Finish())
     if isinstance(due, DueForDirect) and not due.has_minutes:
         return Step(changes.queued(generation, now), Enqueue())
-    if due.throttle and due.throttle.until > now:
-        return Step(changes.paused(generation, due.throttle, now, jitter=jitter), Rest())
+    if due.wait_until and due.wait_until > now:
+        # The `due` of a start hides its record from the timer, so that only the start submits. A queued one is seen.
+        is_hidden = generation.due > now and not generation.queued
+        return Step(changes.waiting(generation, due.wait_until), Rest() if is_hidden else Wait())
     if isinstance(due, DueForDirect):
-        return Step(changes.call_claimed(generation, now, claim=claim), Call())
+        return Step(changes.call_claimed(generation.changed(deployment=due.deployment), now, claim=claim), Call())
     return Step(generation, Submit())
 
 

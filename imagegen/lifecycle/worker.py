@@ -13,18 +13,21 @@ from typing import Final
 from imagegen.crash_points import CrashPoint, crash_point
 from imagegen.errors import ConflictError, StorageUnavailableError
 from imagegen.events import log_event, log_stuck
-from imagegen.generation import Generation, Status, Versioned
+from imagegen.generation import Generation, GenerationError, Status, Versioned
 from imagegen.lifecycle.claims import ClaimKeeper, KeptClaim
 from imagegen.lifecycle.effects import Effects
 from imagegen.lifecycle.finishing import drop, finish
-from imagegen.lifecycle.ports import Ports
+from imagegen.lifecycle.ports import ANY_TURN, Ports, Turn
+from imagegen.lifecycle.quotas import Choice, Quotas
 from imagegen.lifecycle.transitions import (
     Call,
+    ContinuingEffect,
     Drop,
     Due,
     DueForDirect,
     DueForPolled,
     DueWithoutModel,
+    FellOver,
     Finish,
     Leave,
     Outcome,
@@ -33,9 +36,11 @@ from imagegen.lifecycle.transitions import (
     Step,
     Submit,
     Take,
+    TryNext,
+    Wait,
     transition,
 )
-from imagegen.upstream.protocol import Direct, Lost, Missing, Throttled, Unavailable
+from imagegen.upstream.protocol import Direct, Ended, Lost, Missing, Throttled, Unavailable
 
 _WORTH_WRITING: Final = timedelta(seconds=5)
 """A nearer `due` stays in the memory of the worker that polls. It is not worth a transaction."""
@@ -64,14 +69,20 @@ class Worker:
         self._ports = ports
         self._keeper = keeper or ClaimKeeper(ports.records, ports.clock, on_outage=self.note_outage)
         self._effects = Effects(ports)
+        self._quotas = Quotas(ports)
         self._no_takeover_before = datetime.min.replace(tzinfo=UTC)
 
     def note_outage(self) -> None:
         """Remember that storage did not answer: claims of living workers may be renewed late."""
         self._no_takeover_before = self._ports.clock() + _OUTAGE_GRACE
 
-    def advance_by_id(self, generation_id: str, *, has_minutes: bool) -> None:
+    def advance_by_id(self, generation_id: str, *, has_minutes: bool, turn: Turn | None = None) -> None:
         """Advance the generation of a queue message, if it is due or still waits for this message.
+
+        Parameters
+        ----------
+        turn
+            What the timer gave the generation. None: it waits while earlier ones wait.
 
         Raises
         ------
@@ -81,14 +92,18 @@ class Worker:
         try:
             current = self._ports.records.read_active(generation_id)
             if current and (current.generation.queued or current.generation.due <= self._ports.clock()):
-                self.advance(current, has_minutes=has_minutes)
+                after = self.advance(current, turn, has_minutes=has_minutes)
+                if has_minutes and after and after.generation.waits:
+                    self._ports.request_slot(after.generation.due)
         except StorageUnavailableError:
             self.note_outage()
             raise
         except Exception as error:  # noqa: BLE001 - the timer advances the generation later
             log_stuck(generation_id, error)
 
-    def advance(self, current: Versioned, *, has_minutes: bool = False) -> Versioned | None:
+    def advance(
+        self, current: Versioned, turn: Turn | None = ANY_TURN, *, has_minutes: bool = False
+    ) -> Versioned | None:
         """Advance a due generation. Return its record, None when it ended or another worker changed it.
 
         Parameters
@@ -102,12 +117,14 @@ class Worker:
             When a write failed. The record is unchanged or one step further; the next tick goes on.
         """
         try:
-            after = self.run(current, has_minutes=has_minutes)
+            after = self.run(current, has_minutes=has_minutes, turn=turn)
         except ConflictError:
             return None
         return None if after.generation.status.is_terminal else after
 
-    def run(self, current: Versioned, *, has_minutes: bool = False, is_new: bool = False) -> Versioned:
+    def run(
+        self, current: Versioned, *, has_minutes: bool = False, turn: Turn | None = None, is_new: bool = False
+    ) -> Versioned:
         """Advance a due generation. Return its record as it is now, ended or not.
 
         Parameters
@@ -125,7 +142,7 @@ class Worker:
             if self._ports.clock() < spared_until:
                 return Versioned(current.generation.changed(due=spared_until), current.etag)
         try:
-            return self._run(current, has_minutes=has_minutes, is_new=is_new)
+            return self._run(current, partial(self._due, has_minutes=has_minutes, turn=turn), is_new=is_new)
         except StorageUnavailableError:
             self.note_outage()
             raise
@@ -133,9 +150,9 @@ class Worker:
             log_event("generation.overtaken", id=current.generation.id)
             raise
 
-    def _run(self, current: Versioned, *, has_minutes: bool, is_new: bool) -> Versioned:
+    def _run(self, current: Versioned, due: Callable[[Generation], Due], *, is_new: bool) -> Versioned:
         claim = self._ports.new_claim()
-        outcome: Outcome = self._due(current.generation, has_minutes=has_minutes)
+        outcome: Outcome = due(current.generation)
         with ExitStack() as stack:
             kept: KeptClaim | None = None
             while True:
@@ -156,7 +173,7 @@ class Worker:
                     case Drop(winner):
                         drop(self._ports, current.generation.id, winner, current.etag)
                         return Versioned(step.generation, current.etag)
-                    case Leave() | Take():
+                    case Leave() | Wait() | Take():
                         current = Versioned(step.generation, current.etag)
                     case Call():
                         # A write whose answer was lost may stand: a claim without a call would count as a lost call.
@@ -166,12 +183,24 @@ class Worker:
                         current = self._repeat(write, _OUTCOME_BUDGET) if kept else write()
                 # A crash from here on repeats the effect, with one exception: a call is not idempotent. The claim in
                 # the record says that a call was made, and that its response is lost.
-                if isinstance(step.effect, Call):
-                    kept = stack.enter_context(self._keeper.keep(current))
-                more = self._effects.carry_out(step.effect, current.generation)
+                if isinstance(step.effect, Call | TryNext):
+                    kept = stack.enter_context(self._keeper.keep(current)) if isinstance(step.effect, Call) else None
+                more = self._carry_out(step.effect, current.generation, due)
                 if more is None:
                     return current
                 outcome = more
+
+    def _carry_out(
+        self, effect: ContinuingEffect, generation: Generation, due: Callable[[Generation], Due]
+    ) -> Outcome | None:
+        outcome = self._effects.carry_out(effect, generation)
+        match outcome:
+            case None if isinstance(effect, TryNext):
+                return due(generation)
+            case Ended(_, GenerationError(is_of_deployment=True) as error) if self._quotas.has_another(generation):
+                return FellOver(error)
+            case _:
+                return outcome
 
     def _decide(self, generation: Generation, outcome: Outcome, claim: str, *, is_new: bool) -> Step:
         step = self._step(generation, outcome, claim)
@@ -198,18 +227,18 @@ class Worker:
             self._ports.sleep(wait)
         raise AssertionError("the waits are endless")
 
-    def _due(self, generation: Generation, *, has_minutes: bool) -> Due:
+    def _due(self, generation: Generation, *, has_minutes: bool, turn: Turn | None) -> Due:
         """Collect the facts that decide how a due generation goes on."""
-        upstream = self._ports.upstreams.get(generation.request.model or "")
+        upstream = self._ports.upstream(generation.request.model)
+        direct = isinstance(upstream, Direct)
         if upstream is None:
             return DueWithoutModel()
         repeat = self._ports.repeat_lost_calls
-        direct = isinstance(upstream, Direct)
         may_call = generation.operation_location is None and (has_minutes or not direct)
-        throttle = self._ports.throttling.current(generation.request.model or "") if may_call else None
+        choice = self._quotas.choose(generation, turn) if may_call else Choice(None, None)
         if direct:
-            return DueForDirect(repeat, throttle, has_minutes)
-        return DueForPolled(repeat, throttle)
+            return DueForDirect(repeat, choice.wait_until, has_minutes, choice.address)
+        return DueForPolled(repeat, choice.wait_until)
 
     def _write(self, current: Versioned, step: Step) -> Versioned:
         """Write what other workers must know. Raises ConflictError when one of them changed the record."""
@@ -235,6 +264,14 @@ class Worker:
                     reason="status 404" if isinstance(outcome, Missing) else outcome.cause,
                     faults=generation.faults,
                     seconds=round((resumes - self._ports.clock()).total_seconds()),
+                )
+            case FellOver(error):
+                log_event(
+                    "generation.fell_over",
+                    level=logging.WARNING,
+                    id=generation.id,
+                    deployment=generation.refused_by[-1],
+                    code=error.code,
                 )
             case Lost(reason):
                 log_event("generation.call_lost", level=logging.WARNING, id=generation.id, reason=reason)

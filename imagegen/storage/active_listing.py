@@ -6,15 +6,19 @@ use. This module sends the same request, and reads the XML itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Final
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
 from azure.core.exceptions import ServiceResponseError
 
+from imagegen.generation import parse_time
 from imagegen.lifecycle.ports import ActiveEntry
 from imagegen.storage.blob_requests import BlobRequests
+
+_EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
 
 
 class ActiveListing:
@@ -66,14 +70,14 @@ def _entry(blob: ElementTree.Element, prefix: str) -> ActiveEntry:
                 metadata = {item.tag.lower(): item.text or "" for item in part}
             case _:
                 pass
-    due, status = _due(metadata), metadata.get("status", "")
-    return ActiveEntry(id=name.removeprefix(prefix), etag=f'"{etag}"', due=due, status=status)
-
-
-def _due(metadata: Mapping[str, str]) -> datetime:
-    """The time in the metadata. A record without a valid time is due now, so that it does not stay unnoticed."""
-    try:
-        due = datetime.fromisoformat(metadata.get("due", ""))
-    except ValueError:
-        return datetime.min.replace(tzinfo=UTC)
-    return due if due.tzinfo else due.replace(tzinfo=UTC)
+    waits_for = metadata.get("waits_for")
+    return ActiveEntry(
+        id=name.removeprefix(prefix),
+        etag=f'"{etag}"',
+        # A record without a valid time is due now, so that it does not stay unnoticed.
+        due=parse_time(metadata.get("due", "")) or _EARLIEST,
+        status=metadata.get("status", ""),
+        waits_for=unquote(waits_for) if waits_for else None,
+        queued="queued" in metadata,
+        deadline=parse_time(metadata.get("deadline", "")) if waits_for else None,
+    )

@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 from azure.core.exceptions import ResourceExistsError, ResourceModifiedError, ResourceNotFoundError
 
@@ -59,7 +60,8 @@ class BlobRecords:
         self._monotonic = monotonic
         self._written: OrderedDict[str, Versioned] = OrderedDict()
         """The last versions that this process wrote of running operations. It saves reads; nothing relies on it."""
-        self._cached_count: tuple[float, int] | None = None
+        self._cached_count: tuple[float, Counter[str | None]] | None = None
+        """When, and how many records waited for each model then. None: those that did not wait."""
 
     def create(self, generation: Generation) -> Versioned | None:
         """Write a new record under ``active/``; None if another record has this id."""
@@ -72,8 +74,8 @@ class BlobRecords:
                 # key.
                 existing = self._download(name)
                 return existing if existing and existing.generation.token == generation.token else None
-        if self._cached_count:
-            self._cached_count = (self._cached_count[0], self._cached_count[1] + 1)
+        if cached := self._cached_count:
+            cached[1][generation.request.model] += 1
         return Versioned(generation, etag)
 
     def read(self, generation_id: str) -> Generation | None:
@@ -204,7 +206,7 @@ class BlobRecords:
                 entries = list(self._listing.entries(_ACTIVE))
             except ResourceNotFoundError:
                 entries = []  # no container: no generation was ever started
-        self._cached_count = (self._monotonic(), len(entries))
+        self._cached_count = (self._monotonic(), Counter(entry.waits_for for entry in entries))
         return entries
 
     def check(self) -> None:
@@ -215,6 +217,13 @@ class BlobRecords:
 
     def count_active(self) -> int:
         """Number of active records: those of a recent listing, and those that this instance created since."""
+        return self._count().total()
+
+    def count_waiting(self, model: str) -> int:
+        """The same, of those that wait for a submit or a call of this model."""
+        return self._count()[model]
+
+    def _count(self) -> Counter[str | None]:
         if (count := self._recent_count()) is not None:
             return count
         asked = self._monotonic()
@@ -224,12 +233,13 @@ class BlobRecords:
             if self._count_failed is not None and self._count_failed >= asked:
                 raise StorageUnavailableError("count records")
             try:
-                return len(self.list_active())
+                self.list_active()
+                return self._recent_count() or Counter()
             except StorageUnavailableError:
                 self._count_failed = self._monotonic()
                 raise
 
-    def _recent_count(self) -> int | None:
+    def _recent_count(self) -> Counter[str | None] | None:
         cached = self._cached_count
         return cached[1] if cached and self._monotonic() - cached[0] <= _COUNT_CACHE_SECONDS else None
 
@@ -266,11 +276,6 @@ def _content(generation: Generation) -> bytes:
     return json.dumps(generation.to_json(), ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _metadata(generation: Generation) -> dict[str, str]:
-    """What a listing shows of the record."""
-    return {"due": format_time(generation.due), "status": generation.status.value}
-
-
 def _json(metadata: dict[str, str]) -> dict[str, str]:
     return _headers(_JSON, metadata)
 
@@ -278,6 +283,19 @@ def _json(metadata: dict[str, str]) -> dict[str, str]:
 def _headers(content_type: str, metadata: dict[str, str]) -> dict[str, str]:
     named = {f"x-ms-meta-{name}": value for name, value in metadata.items()}
     return {"x-ms-blob-type": "BlockBlob", "x-ms-blob-content-type": content_type, **named}
+
+
+def _metadata(generation: Generation) -> dict[str, str]:
+    """What a listing shows of the record. Metadata are HTTP headers: ASCII only."""
+    metadata = {"due": format_time(generation.due), "status": generation.status.value}
+    if generation.waits and generation.request.model:
+        metadata |= {
+            "waits_for": quote(generation.request.model, safe=""),
+            "deadline": format_time(generation.deadline),
+        }
+        if generation.queued:
+            metadata["queued"] = "true"
+    return metadata
 
 
 class _DeletedError(Exception):

@@ -1,18 +1,22 @@
-"""The work queues: ``generations-due`` for calls of minutes, ``polls-due`` for work that the timer passes on.
+"""The queues: ``generations-due`` for calls of minutes, ``polls-due`` for work that the timer passes on.
 
-Two queues, so that a poll never waits behind calls, and the platform scales the two functions independently.
+Two queues, so that a poll never waits behind calls, and the platform scales the two functions independently. A third,
+``slots-due``, has the messages of early ticks.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.queue import QueueClient, TextBase64EncodePolicy
 
 from imagegen.events import log_event
+from imagegen.lifecycle.ports import Turn
 from imagegen.settings import Settings, SettingsError
 from imagegen.storage.clients import INVALID_CONNECTION_STRING, client_options, storage_credential, storage_errors
 
@@ -21,10 +25,11 @@ if TYPE_CHECKING:
 
 CALLS_QUEUE: Final = "generations-due"
 POLLS_QUEUE: Final = "polls-due"
+SLOTS_QUEUE: Final = "slots-due"
 
 
-class WorkQueue:
-    """Sends ids of generations. Thread-safe. The timer sends a lost message again."""
+class _Queue:
+    """A queue that triggers a function. Thread-safe."""
 
     def __init__(
         self, settings: Settings, name: str, *, connections: int, credential: TokenCredential | None = None
@@ -44,22 +49,36 @@ class WorkQueue:
         credential = credential or storage_credential(settings)
         self._client = QueueClient(settings.queue_service_uri, name, credential=credential, **options)
 
-    def send(self, ids: Sequence[str]) -> None:
+    def _send(self, content: object, **options: int) -> None:
+        """Send one message: JSON."""
+        send = partial(self._client.send_message, json.dumps(content), **options)
+        with storage_errors("send message"):
+            try:
+                send()
+            except ResourceNotFoundError:
+                # In Azure the queue exists, because the Bicep template creates it.
+                self._client.create_queue()
+                send()
+
+
+class WorkQueue(_Queue):
+    """Sends ids of generations. The timer sends a lost message again."""
+
+    def send(self, ids: Sequence[str], turn: Turn | None = None) -> None:
         """Send one message with all of these.
+
+        Parameters
+        ----------
+        turn
+            Lets them begin. None: they wait while earlier ones wait.
 
         Raises
         ------
         StorageUnavailableError
             If it could not be sent.
         """
-        content = json.dumps({"ids": list(ids)})
-        with storage_errors("send message"):
-            try:
-                self._client.send_message(content)
-            except ResourceNotFoundError:
-                # In Azure the queue exists, because the Bicep template creates it.
-                self._client.create_queue()
-                self._client.send_message(content)
+        given = {"turn": {"deployment": turn.address}} if turn else {}
+        self._send({"ids": list(ids), **given})
         log_event("work.queued", ids=len(ids))
 
     def count(self) -> int:
@@ -77,16 +96,47 @@ class WorkQueue:
                 return 0
 
 
-def read_ids(content: str | bytes) -> list[str]:
-    """The ids in a message.
+class SlotQueue(_Queue):
+    """Sends messages that start a slot early. The timer makes good for a lost one."""
+
+    def send(self, delay: int) -> None:
+        """Send a message that workers see after this many seconds. What it says is for operators only.
+
+        Raises
+        ------
+        StorageUnavailableError
+            If it could not be sent. The send is not repeated: the caller of a start waits.
+        """
+        self._send({"delay": delay}, visibility_timeout=delay, connection_timeout=5, read_timeout=10, retry_total=0)
+        log_event("slot.requested", seconds=delay)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a message asks for."""
+
+    ids: tuple[str, ...]
+    turn: Turn | None = None
+
+
+def read_message(content: str | bytes) -> Message:
+    """What a message asks for.
 
     Raises
     ------
     ValueError
         If the message is malformed. Retries do not help: the host moves it to the poison queue for the operator.
     """
-    message = json.loads(content)
-    ids = cast("dict[str, Any]", message).get("ids") if isinstance(message, dict) else None
+    given = json.loads(content)
+    message = cast("dict[str, Any]", given) if isinstance(given, dict) else {}
+    ids = message.get("ids")
     if not isinstance(ids, list) or not all(isinstance(one, str) for one in cast("list[Any]", ids)):
         raise ValueError('a message must be {"ids": ["…"]}')
-    return cast("list[str]", ids)
+    return Message(tuple(cast("list[str]", ids)), _turn(message.get("turn")))
+
+
+def _turn(given: object) -> Turn | None:
+    if not isinstance(given, dict):
+        return None
+    address = cast("dict[str, Any]", given).get("deployment")
+    return Turn(address if isinstance(address, str) else None)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
-from imagegen.generation import Generation, GenerationError, GenerationRequest, Status
+from imagegen.generation import REFUSALS_OF_THE_APP, Generation, GenerationError, GenerationRequest, Status
 from imagegen.upstream.limits import Limits
 
 
@@ -132,6 +132,11 @@ class Throttle:
 
     until: datetime
     reason: str
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the deployment refused the app: no quota is used up."""
+        return self.reason in REFUSALS_OF_THE_APP
 
 
 @dataclass(frozen=True, slots=True)

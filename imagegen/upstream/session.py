@@ -120,6 +120,7 @@ class UpstreamSession:
     """
 
     def __init__(self, deployment: Deployment, *, connections: int, bearer_key: bool = False) -> None:
+        self._address = deployment.address
         self._session = _open_session(connections)
         self._credential = _Credential(deployment, bearer_key=bearer_key)
         self._mask = masking(deployment.api_key.get_secret_value() if deployment.api_key else None)
@@ -188,14 +189,14 @@ class UpstreamSession:
                         # The status says what happened. Its explanation is worth less.
                     body = memory.getvalue()
         except UnsendableError:
-            log_event(f"{event}.unanswered", id=generation_id, error=UnsendableError.__name__)
+            self._log_unanswered(event, generation_id, UnsendableError.__name__)
             raise
         except (InvalidURL, LocationValueError, InvalidHeader, UnicodeEncodeError) as error:
-            log_event(f"{event}.unanswered", id=generation_id, error=type(error).__name__)
+            self._log_unanswered(event, generation_id, type(error).__name__)
             reason = f"its URL, its proxy or a header is invalid ({type(error).__name__})"
             raise UnsendableError(_UNSENDABLE.format(reason)) from None
         except (requests.RequestException, HTTPError, OSError, AzureError) as error:
-            log_event(f"{event}.unanswered", id=generation_id, error=type(error).__name__)
+            self._log_unanswered(event, generation_id, type(error).__name__)
             raise _error_class(error)(f"no response ({type(error).__name__})") from None
         received = UpstreamResponse(response, body, self._mask, has_key=self._credential.has_key)
         log_event(
@@ -204,8 +205,12 @@ class UpstreamSession:
             status=received.status,
             upstream_request_id=received.request_id,
             ms=round((time.monotonic() - started) * 1000),
+            deployment=self._address,
         )
         return received
+
+    def _log_unanswered(self, event: str, generation_id: str, error: str) -> None:
+        log_event(f"{event}.unanswered", id=generation_id, error=error, deployment=self._address)
 
     @contextmanager
     def _session_for(self, *, fresh: bool) -> Generator[requests.Session]:

@@ -6,7 +6,8 @@ The route is anonymous and is called often: the answer holds no secret, costs no
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Final, Literal
 
 from imagegen.errors import StorageUnavailableError
@@ -23,7 +24,8 @@ _CACHE_SECONDS: Final = 15.0
 
 class CheckBody(JsonModel):
     status: Literal["ok", "warning", "failed"]
-    """`warning`: the service answered, but the answer does not show that the route for images exists."""
+    """`warning`: the service answered, but the answer does not show that the route for images exists; or some
+    deployments of a pool failed, and another one works."""
     message: str | None = None
 
 
@@ -44,7 +46,13 @@ class HealthBody(JsonModel):
 
 
 class HealthRoute:
-    """``GET /health``: 200 or 503."""
+    """``GET /health``: 200 or 503.
+
+    Parameters
+    ----------
+    upstreams
+        The deployments of each model. Several are a pool.
+    """
 
     def __init__(
         self,
@@ -52,7 +60,7 @@ class HealthRoute:
         settings: Settings,
         storage: StorageCheck,
         links: LinkCheck,
-        upstreams: Mapping[str, Upstream],
+        upstreams: Sequence[Sequence[Upstream]],
         monotonic: Callable[[], float],
     ) -> None:
         self._settings = settings
@@ -88,9 +96,10 @@ class HealthRoute:
 
     def _upstream_check(self) -> CheckBody:
         # In parallel: several deployments that time out must not add up to more than the caller's timeout.
-        with ContextPool(len(self._upstreams)) as pool:
-            checks = [pool.submit(upstream.check) for upstream in self._upstreams.values()]
-        return _check_body([problem for check in checks if (problem := check.result())])
+        with ContextPool(sum(map(len, self._upstreams))) as pool:
+            checks = [[pool.submit(upstream.check) for upstream in members] for members in self._upstreams]
+        found = [_model_problems([check.result() for check in members]) for members in checks]
+        return _check_body(list(chain.from_iterable(found)))
 
     def _storage_check(self) -> CheckBody:
         problem = self._storage_problem()
@@ -110,6 +119,16 @@ class HealthRoute:
                 "storage account; the app's log has the reason"
             )
         return None
+
+
+def _model_problems(found: Sequence[CheckProblem | None]) -> list[CheckProblem]:
+    """The problems of a model, from the checks of its deployments. While one of a pool works, the model works."""
+    problems = [problem for problem in found if problem]
+    certain = [problem.message for problem in problems if problem.certain]
+    if len(certain) in (0, len(found)):
+        return problems
+    message = f"{len(certain)} of {len(found)} deployments with one name: {'; '.join(dict.fromkeys(certain))}"
+    return [CheckProblem(message, certain=False), *(problem for problem in problems if not problem.certain)]
 
 
 def _check_body(problems: Sequence[CheckProblem]) -> CheckBody:

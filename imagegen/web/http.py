@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import uuid
 from collections.abc import Callable, Mapping
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from imagegen.errors import KeyReusedError, RequestError, StorageUnavailableError, TooManyActiveError
+from imagegen.errors import KeyReusedError, QuotaUsedUpError, RequestError, StorageUnavailableError, TooManyActiveError
 from imagegen.events import log_event, place_of
 from imagegen.generation import GenerationError, JsonModel
 from imagegen.settings import ROUTE_PREFIX, Settings, SettingsError
@@ -88,6 +89,8 @@ def as_http_error(error: RequestError) -> HttpError:
             return error
         case TooManyActiveError():
             return HttpError(429, error.code, error.message, retry_after=RETRY_SECONDS)
+        case QuotaUsedUpError():
+            return HttpError(429, error.code, error.message, retry_after=math.ceil(error.seconds))
         case KeyReusedError(header="operation-id"):
             # The Azure REST guidelines say 400 for Operation-Id; the IETF draft says 422 for Idempotency-Key.
             return HttpError(400, error.code, error.message)

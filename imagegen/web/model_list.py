@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from imagegen.deployments import Deployment
 from imagegen.generation import JsonModel
@@ -36,11 +36,13 @@ class ModelList(JsonModel):
 class ModelListRoute:
     """``GET /models``."""
 
-    def __init__(self, deployments: tuple[Deployment, ...], upstreams: Mapping[str, Upstream]) -> None:
+    def __init__(self, deployments: Sequence[Deployment], upstreams: Mapping[str, Upstream]) -> None:
+        # Of a pool, the first: its deployments have one API.
+        first = {deployment.name: deployment for deployment in reversed(deployments)}
         self._list = ModelList(
             value=[
-                _model(deployment, upstreams[deployment.name], is_default=number == 0)
-                for number, deployment in enumerate(deployments)
+                _model(first[name], upstream, is_default=number == 0)
+                for number, (name, upstream) in enumerate(upstreams.items())
             ]
         )
 

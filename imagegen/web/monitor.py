@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -22,14 +23,14 @@ from imagegen.generation import (
     StoredImage,
     Time,
 )
-from imagegen.lifecycle.ports import Clock
+from imagegen.lifecycle.ports import Clock, Pace
 from imagegen.upstream.protocol import Throttle
 from imagegen.web.ports import CurrentThrottles, ImageLinks
 
 _RETRY_AFTER_SECONDS: Final = 5
 _LONGEST_RETRY_AFTER: Final = 60
 _PER_SECOND: Final = 4
-"""Active generations that add one second to ``Retry-After``."""
+"""Active generations that add one second to ``Retry-After``, while the pace of the model is not known."""
 
 
 _NO_LINK: Final = GenerationError(
@@ -131,8 +132,10 @@ class Monitors:
         How long records and images are kept.
     backlog
         The approximate number of active generations.
+    waiting
+        The approximate number of those that wait for a call of this model.
     throttling
-        The throttle of each deployment.
+        The throttle and the pace of each deployment.
     models
         The names of the deployments.
     """
@@ -144,6 +147,7 @@ class Monitors:
         retention: timedelta,
         clock: Clock,
         backlog: Callable[[], int],
+        waiting: Callable[[str], int],
         throttling: CurrentThrottles,
         models: Collection[str],
     ) -> None:
@@ -153,6 +157,7 @@ class Monitors:
         self._retention = retention
         self._clock = clock
         self._backlog = backlog
+        self._waiting = waiting
 
     def build(self, generation: Generation, base: str) -> Monitor:
         """The monitor, with URLs under `base`."""
@@ -174,21 +179,27 @@ class Monitors:
     def retry_after(self, generation: Generation) -> dict[str, str]:
         """The ``Retry-After`` header, in whole seconds; empty when the generation has ended.
 
-        An earlier poll would find nothing new. The value grows with the queue, which moves as fast as the quota of the
-        model allows.
+        An earlier poll would find nothing new. The value grows with the number of generations that wait for the same
+        model.
         """
         if generation.status.is_terminal:
             return {}
         seconds = _RETRY_AFTER_SECONDS
-        if generation.operation_location is None:
+        due = 0 if generation.claim else round((generation.due - self._clock()).total_seconds())
+        if generation.waits:
             # A queued generation is due only if its message is lost.
-            wait = 0 if generation.queued else (generation.due - self._clock()).total_seconds()
+            due = 0 if generation.queued else due
             with suppress(StorageUnavailableError):  # the header is only a hint
-                seconds += self._backlog() // _PER_SECOND
-            seconds = max(seconds, round(wait))
-        elif generation.faults:
-            seconds = max(seconds, round((generation.due - self._clock()).total_seconds()))
-        return {"Retry-After": str(min(_LONGEST_RETRY_AFTER, seconds))}
+                seconds += self._seconds_to_begin(generation.request.model or "")
+        elif not generation.faults:
+            due = 0
+        return {"Retry-After": str(min(_LONGEST_RETRY_AFTER, max(seconds, due)))}
+
+    def _seconds_to_begin(self, model: str) -> int:
+        pace = self._throttling.pace(model)
+        if pace and pace.until > self._clock():
+            return math.ceil(pace.seconds_for(self._waiting(model)))
+        return self._backlog() // _PER_SECOND
 
     def _status_message(self, generation: Generation) -> str | None:
         if generation.status.is_terminal or generation.claim:  # ended, or a worker is at it
@@ -201,6 +212,9 @@ class Monitors:
         now = self._clock()
         if generation.operation_location is None and (throttle := self._throttle(model)) and throttle.until > now:
             return f"Throttled by the image service: {throttle.reason}; {_next_try(generation, throttle.until)}."
+        backs_off = generation.fault and generation.due > now and not generation.queued
+        if generation.waits and not backs_off and (pace := self._pace(model)) and pace.until > now:
+            return "Waits for its turn: the quota of the model is used up, and earlier generations come first."
         if generation.queued:
             return "Waits in the queue for a worker."
         if generation.fault:
@@ -212,6 +226,12 @@ class Monitors:
         try:
             return self._throttling.current(model)
         except StorageUnavailableError:  # the message is only a hint
+            return None
+
+    def _pace(self, model: str) -> Pace | None:
+        try:
+            return self._throttling.pace(model)
+        except StorageUnavailableError:
             return None
 
     def _result(self, generation: Generation) -> MonitorResult:

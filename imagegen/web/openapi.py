@@ -32,7 +32,7 @@ _ERRORS: Final = {
     413: "The body is too large",
     415: "The body is not JSON, or is compressed",
     422: "The idempotency key was used with another request",
-    429: "Too many generations are active",
+    429: "Too many generations are active, or too many wait for the quota of the model",
     500: "The app has a defect; its log has the details under x-ms-request-id",
     503: "Storage or configuration is unavailable",
 }

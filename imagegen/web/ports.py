@@ -7,14 +7,19 @@ from typing import Protocol
 
 from imagegen.generation import Generation, GenerationRequest, Status, StoredImage
 from imagegen.idempotency import IdempotencyKey
+from imagegen.lifecycle.ports import Pace
 from imagegen.upstream.protocol import Throttle
 
 
 class CurrentThrottles(Protocol):
-    """The throttles of the deployments."""
+    """The throttles and paces of the deployments. Each method raises StorageUnavailableError."""
 
     def current(self, model: str) -> Throttle | None:
         """The deployment's throttle, which may have ended. None when there is none."""
+        ...
+
+    def pace(self, model: str) -> Pace | None:
+        """How fast the deployment took calls when generations last waited for it."""
         ...
 
 

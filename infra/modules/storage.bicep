@@ -137,7 +137,7 @@ resource account 'Microsoft.Storage/storageAccounts@2025-06-01' = {
           }
           {
             // Idempotency keys must last as long as their generations, and at least the day in which a caller may
-            // repeat a request: a rule counts full days, so two. No rule deletes active/ or throttling/.
+            // repeat a request: a rule counts full days, so two. No rule deletes active/, throttling/ or slot.
             name: 'delete-idempotency-keys'
             enabled: true
             type: 'Lifecycle'

@@ -8,7 +8,8 @@ from datetime import datetime
 
 from imagegen.errors import ConflictError, ImageUnusableError
 from imagegen.generation import Generation, GenerationRequest, KeyClaim, StoredImage, Versioned
-from imagegen.lifecycle.ports import ActiveEntry
+from imagegen.lifecycle.live_slot import Mark
+from imagegen.lifecycle.ports import ActiveEntry, Pace, Turn
 from imagegen.upstream.protocol import (
     Accepted,
     Answered,
@@ -147,12 +148,24 @@ class FakeRecords:
 
     def list_active(self) -> list[ActiveEntry]:
         return [
-            ActiveEntry(one.generation.id, one.etag, one.generation.due, one.generation.status)
+            ActiveEntry(
+                found.id,
+                one.etag,
+                found.due,
+                found.status,
+                waits_for=found.request.model if found.waits else None,
+                queued=found.queued,
+                deadline=found.deadline,
+            )
             for one in self.active.values()
+            for found in [one.generation]
         ]
 
     def count_active(self) -> int:
         return len(self.active)
+
+    def count_waiting(self, model: str) -> int:
+        return sum(entry.waits_for == model for entry in self.list_active())
 
     def _write(self, generation: Generation) -> Versioned:
         self.writes += 1
@@ -259,8 +272,10 @@ class FakeThrottling:
 
     steps: Steps
     paused: dict[str, Throttle] = field(default_factory=dict[str, Throttle])
+    paces: dict[str, Pace] = field(default_factory=dict[str, Pace])
     reads: list[str] = field(default_factory=list[str])
     """Model of each read. A read is a storage transaction."""
+    paces_written: int = 0
 
     def current(self, model: str) -> Throttle | None:
         self.reads.append(model)
@@ -272,15 +287,74 @@ class FakeThrottling:
 
         self.steps.take("pause", act)
 
+    def pace(self, model: str) -> Pace | None:
+        return self.paces.get(model)
+
+    def set_pace(self, model: str, pace: Pace) -> None:
+        def act() -> None:
+            self.paces_written += 1
+            self.paces[model] = pace
+
+        self.steps.take("set pace", act)
+
 
 @dataclass
 class FakeQueue:
     steps: Steps
     messages: list[list[str]] = field(default_factory=list[list[str]])
     """Ids in each message that no worker has received yet."""
+    turns: dict[str, Turn] = field(default_factory=dict[str, Turn])
+    """What the timer gave, by id."""
+    sent: int = 0
 
-    def send(self, ids: Sequence[str]) -> None:
-        self.steps.take("send", lambda: self.messages.append(list(ids)))
+    def send(self, ids: Sequence[str], turn: Turn | None = None) -> None:
+        def act() -> None:
+            self.messages.append(list(ids))
+            if turn:
+                self.turns |= dict.fromkeys(ids, turn)
+            self.sent += 1
+
+        self.steps.take("send", act)
 
     def count(self) -> int:
         return len(self.messages)
+
+
+@dataclass
+class FakeLiveSlot:
+    """The mark of a live slot."""
+
+    steps: Steps
+    mark: Mark | None = None
+    reads: int = 0
+    before_replace: Callable[[], object] = lambda: None
+    """What another instance does between the read and the write of a claim."""
+
+    def read(self) -> Mark | None:
+        self.reads += 1
+        return self.mark
+
+    def replace(self, found: Mark | None, until: datetime) -> str:
+        before, self.before_replace = self.before_replace, lambda: None
+        before()
+
+        def act() -> str:
+            if (self.mark and self.mark.etag) != (found and found.etag):
+                raise ConflictError("slot")
+            return self._write(until)
+
+        return self.steps.take("claim slot", act)
+
+    def write(self, until: datetime) -> str:
+        return self.steps.take("write slot", lambda: self._write(until))
+
+    def clear(self, etag: str) -> None:
+        def act() -> None:
+            if self.mark and self.mark.etag == etag:
+                self._write(None)
+
+        self.steps.take("clear slot", act)
+
+    def _write(self, until: datetime | None) -> str:
+        self.mark = Mark(f"etag {len(self.steps.taken)}", until)
+        return self.mark.etag

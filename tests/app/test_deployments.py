@@ -176,7 +176,7 @@ def test_list_may_have_a_byte_order_mark() -> None:
 
 
 WHOLE = {"name": "a", "api": "images"}
-FIELDS = "name, api, endpoint, deployment, apiVersion, apiKeySetting, modelPath"
+FIELDS = "name, api, endpoint, deployment, apiVersion, apiKeySetting, modelPath, requestsPerMinute"
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,16 @@ FIELDS = "name, api, endpoint, deployment, apiVersion, apiKeySetting, modelPath"
         ([WHOLE | {"deployment": "s3cret two"}], ".0.deployment: contains a blank or a line break. Remove it."),
         ([WHOLE | {"endpoint": "https://YOUR-RESOURCE.openai.azure.com"}], ".0.endpoint: has the placeholder "),
         ([WHOLE | {"apiKeySetting": "S3CRET"}], ".0.apiKeySetting: names a setting that is missing. Add it, "),
-        ([WHOLE, WHOLE], ".1.name: is also the name of another entry. Use each name once."),
+        ([WHOLE, WHOLE], ".1.name: is also the name of another entry, for the same deployment. "),
+        ([WHOLE | {"requestsPerMinute": 0}], ".0.requestsPerMinute: is too small. Use 1 or more."),
+        ([WHOLE | {"requestsPerMinute": -1}], ".0.requestsPerMinute: is too small. Use 1 or more."),
+        ([WHOLE | {"requestsPerMinute": 100_001}], ".0.requestsPerMinute: is too large. Use 100000 or less."),
+        ([WHOLE | {"requestsPerMinute": 1.5}], ".0.requestsPerMinute: is not a whole number. Use digits only."),
+        ([WHOLE | {"requestsPerMinute": True}], ".0.requestsPerMinute: is not a whole number. Use digits only."),
+        ([WHOLE | {"requestsPerMinute": "ten"}], ".0.requestsPerMinute: is not a whole number. Use digits only."),
+        ([WHOLE | {"requestsPerMinute": ["s3cret"]}], ".0.requestsPerMinute: is not a whole number. Use digits only."),
+        ([WHOLE | {"requestsPerMinute": ""}], ".0.requestsPerMinute: is not a whole number. Use digits only."),
+        ([WHOLE | {"requests_per_minute": 5}], ".0.requests_per_minute: is not a field of a deployment. "),
     ],
 )
 def test_wrong_entry_is_named_by_its_place_but_not_shown(entries: Any, expected: str) -> None:
@@ -292,6 +301,132 @@ def test_endpoint_of_an_entry_or_of_the_settings_is_enough() -> None:
     assert problems(AZURE_OPENAI_DEPLOYMENT="a", AZURE_OPENAI_ENDPOINT="") == [
         "AZURE_OPENAI_ENDPOINT: is missing. Set it to the URL of the image service."
     ]
+
+
+@pytest.mark.parametrize(("given", "expected"), [(10, 10), ("10", 10), (100_000, 100_000), (None, None)])
+def test_quota_of_an_entry(given: Any, expected: int | None) -> None:
+    [found] = read([WHOLE | {"requestsPerMinute": given}])
+    assert found.requests_per_minute == expected
+
+
+def test_quota_of_the_settings_is_that_of_the_single_deployment() -> None:
+    [single] = read(AZURE_OPENAI_DEPLOYMENT="a", AZURE_OPENAI_REQUESTS_PER_MINUTE="7")
+    assert single.requests_per_minute == 7
+    [entry] = read([WHOLE], AZURE_OPENAI_REQUESTS_PER_MINUTE="7")  # quotas differ: no entry inherits one
+    assert entry.requests_per_minute is None
+
+
+POOL = [
+    {"name": "gpt-image-2", "api": "images", "requestsPerMinute": 10},
+    {
+        "name": "gpt-image-2",
+        "api": "images",
+        "endpoint": "https://second.example.com",
+        "apiKeySetting": "SECOND_KEY",
+        "requestsPerMinute": 6,
+    },
+    {"name": "gpt-image-2", "api": "images", "endpoint": "https://third.example.com"},
+]
+
+
+def test_entries_with_one_name_are_a_pool() -> None:
+    """Each has its own quota and key. The main key stays at its origin."""
+    found = read(POOL, SECOND_KEY="its-own-key")
+    assert [(one.name, one.address, one.requests_per_minute) for one in found] == [
+        ("gpt-image-2", "images.example.com/gpt-image-2", 10),
+        ("gpt-image-2", "second.example.com/gpt-image-2", 6),
+        ("gpt-image-2", "third.example.com/gpt-image-2", None),
+    ]
+    keys = [one.api_key.get_secret_value() if one.api_key else None for one in found]
+    assert keys == ["the-usual-key", "its-own-key", None]
+
+
+def test_pool_may_share_a_host_or_have_other_names_there() -> None:
+    """Two deployments of one account, and two services behind the paths of one gateway."""
+    account = [WHOLE | {"deployment": name} for name in ("first", "second")]
+    assert [one.address for one in read(account)] == ["images.example.com/first", "images.example.com/second"]
+    gateway = [WHOLE | {"endpoint": f"{ENDPOINT}/{path}"} for path in ("eastus2", "westus3")]
+    assert [one.address for one in read(gateway)] == ["images.example.com/eastus2/a", "images.example.com/westus3/a"]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "address"),
+    [
+        ("https://IMAGES.example.com:443/", "images.example.com/a"),
+        ("https://images.example.com:8443", "images.example.com:8443/a"),
+        ("http://127.0.0.1:7072", "127.0.0.1:7072/a"),
+        ("https://[2001:DB8::1]:8443/gateway/openai/v1/", "[2001:db8::1]:8443/gateway/a"),
+    ],
+)
+def test_address_is_the_same_in_any_spelling_of_the_endpoint(endpoint: str, address: str) -> None:
+    [found] = read([WHOLE | {"endpoint": endpoint}])
+    assert found.address == address
+
+
+def test_address_holds_no_secret_of_the_path() -> None:
+    """Logs show it. A gateway may have a key in its path."""
+    key = "0f3c9a7e5b1d24680f3c9a7e5b1d2468"
+    [first, second] = read([WHOLE | {"endpoint": f"{ENDPOINT}/{one}/x"} for one in (key, key[::-1])])
+    assert re.fullmatch(r"images\.example\.com/[0-9a-f]{8}/x/a", first.address)
+    assert first.address != second.address
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        {},
+        {"endpoint": f"{ENDPOINT}/"},
+        {"endpoint": "https://IMAGES.example.com:443"},
+        {"endpoint": f"{ENDPOINT}/openai/v1/"},
+        {"endpoint": f"{ENDPOINT}/openai/deployments/a/images/generations"},
+        {"deployment": "A"},
+        {"requestsPerMinute": 5, "apiVersion": "2025-04-01-preview"},
+    ],
+)
+def test_pool_has_no_deployment_twice(again: dict[str, Any]) -> None:
+    [problem] = problems([WHOLE, WHOLE | again])
+    assert problem == (
+        "IMAGE_DEPLOYMENTS.1.name: is also the name of another entry, for the same deployment. Entries with one name "
+        "are a pool of different deployments. Change the name, endpoint or deployment, or remove the entry."
+    )
+
+
+def test_one_deployment_may_have_two_names() -> None:
+    assert [one.name for one in read([WHOLE, WHOLE | {"name": "b", "deployment": "a"}])] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("api", "more", "expected"),
+    [
+        (
+            "operations",
+            {},
+            (
+                ".1.name: is also the name of another entry. Entries with one name are a pool, which the API "
+                "'operations' cannot have: the app must repeat a submit at the same deployment. Use another name."
+            ),
+        ),
+        (
+            "images",
+            {"api": "mai"},
+            (
+                ".1.api: differs from that of another entry with the same name. Entries with one name are a pool, and "
+                "have one api. Change the name or the api."
+            ),
+        ),
+        (
+            "flux",
+            {"modelPath": "flux-2-flex"},
+            (
+                ".1.modelPath: differs from that of another entry with the same name. Entries with one name are a pool "
+                "of one model. Change the name, modelPath or deployment."
+            ),
+        ),
+    ],
+)
+def test_pool_is_of_one_model(api: str, more: dict[str, str], expected: str) -> None:
+    entry = {"name": "flux-2-pro", "api": api}
+    assert problems([entry, entry | {"endpoint": "https://b.example.com"} | more]) == [f"IMAGE_DEPLOYMENTS{expected}"]
 
 
 @pytest.mark.parametrize("api", ["images", "flux", "mai"])

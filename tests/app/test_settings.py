@@ -228,8 +228,31 @@ def test_wrong_value_is_named_but_not_shown(name: str, value: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        ("0", "is too small. Use 1 or more."),
+        ("-1", "is too small. Use 1 or more."),
+        ("100001", "is too large. Use 100000 or less."),
+        ("1.5", "is not a whole number. Use digits only."),
+        ("true", "is not a whole number. Use digits only."),
+        ("ten", "is not a whole number. Use digits only."),
+        ("10 per minute", "is not a whole number. Use digits only."),
+    ],
+)
+def test_wrong_quota_has_a_sentence(value: str, what: str) -> None:
+    [problem] = problems(AZURE_OPENAI_REQUESTS_PER_MINUTE=value)
+    assert problem == f"AZURE_OPENAI_REQUESTS_PER_MINUTE: {what}"
+
+
+def test_empty_quota_is_not_set() -> None:
+    assert read_settings(NEEDED | {"AZURE_OPENAI_REQUESTS_PER_MINUTE": ""}).requests_per_minute is None
+
+
+@pytest.mark.parametrize(
     ("name", "value", "field", "expected"),
     [
+        ("AZURE_OPENAI_REQUESTS_PER_MINUTE", " 10 ", "requests_per_minute", 10),
+        ("AZURE_OPENAI_REQUESTS_PER_MINUTE", "100000", "requests_per_minute", 100_000),
         ("AZURE_OPENAI_ENDPOINT", "https://gateway.example.com/images/", "endpoint", None),
         ("AZURE_OPENAI_ENDPOINT", "http://127.0.0.1:7072", "endpoint", "http://127.0.0.1:7072"),
         ("AZURE_OPENAI_ENDPOINT", "http://localhost:7072/", "endpoint", "http://localhost:7072"),

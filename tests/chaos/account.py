@@ -13,7 +13,7 @@ from azure.storage.blob import BlobLeaseClient, BlobServiceClient
 from azure.storage.queue import QueueClient
 
 from imagegen.generation import Generation, KeyClaim, format_time
-from imagegen.storage.work_queue import CALLS_QUEUE, POLLS_QUEUE
+from imagegen.storage.work_queue import CALLS_QUEUE, POLLS_QUEUE, SLOTS_QUEUE
 
 if TYPE_CHECKING:
     from azure.storage.blob import ContainerClient
@@ -78,7 +78,7 @@ class Account:
             blob.upload_blob(json.dumps(content), overwrite=True, metadata=metadata)
 
     def _poisoned(self) -> int:
-        return sum(self._messages(f"{queue}-poison") for queue in (CALLS_QUEUE, POLLS_QUEUE))
+        return sum(self._messages(f"{queue}-poison") for queue in (CALLS_QUEUE, POLLS_QUEUE, SLOTS_QUEUE))
 
     def _messages(self, name: str) -> int:
         queue = QueueClient.from_connection_string(self._connection_string, name)

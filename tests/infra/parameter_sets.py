@@ -19,6 +19,7 @@ _EVERY_STRING: Final[dict[str, Any]] = {
     "extraSettings": {
         "AZURE_OPENAI_API_VERSION": "2025-04-01-preview",
         "AZURE_OPENAI_ENDPOINT": "https://gateway.example.com",
+        "AZURE_OPENAI_REQUESTS_PER_MINUTE": "8",
         "AZURE_OPENAI_SCOPE": "https://ai.azure.com/.default",
         "IMAGE_URL_ALLOWED_HOSTS": "pictures.example.com",
         "MAX_ACTIVE_GENERATIONS": "50",
@@ -73,7 +74,7 @@ _SEVERAL_MODELS: Final[dict[str, Any]] = {
     ],
     "imageDeployments": [
         {"name": "gpt-image-2", "api": "images"},
-        {"name": "FLUX.2-pro", "api": "flux", "endpoint": "https://example.com/it's"},
+        {"name": "FLUX.2-pro", "api": "flux", "endpoint": "https://example.com/it's", "requestsPerMinute": 4},
     ],
 }
 
@@ -114,6 +115,7 @@ PARAMETER_SETS: Final[dict[str, dict[str, Any]]] = {
     "budget": {"monthlyBudget": 50},
     # azd passes an empty string for each variable that its environment lacks.
     "empty settings": {"extraSettings": {"AZURE_OPENAI_ENDPOINT": "", "MAX_IMAGE_BYTES": ""}, "budgetStartDate": ""},
+    "capacity": {"imageModelName": "gpt-image-1.5", "imageModelCapacity": 7},
     "second account": {"imageAccountLocation": "westus3"},
     "everything": {**_EVERY_STRING, **_EVERY_NUMBER, **_EVERY_SWITCH, **_SEVERAL_MODELS},
 }

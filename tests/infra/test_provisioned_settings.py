@@ -97,6 +97,21 @@ def test_no_more_generations_than_the_quota_can_deliver(prediction: Prediction) 
     assert prediction.settings["MAX_ACTIVE_GENERATIONS"] == (asked or str(deliverable))
 
 
+def test_quota_is_the_capacity_where_a_unit_is_one_request(predictions: Mapping[str, Prediction]) -> None:
+    expected = {
+        "defaults": "2",
+        "capacity": "7",
+        "values": "8",  # from extraSettings
+        "existing account": None,  # its model and its capacity are not known
+        "flux": None,  # other units
+        "several models": None,  # each entry has its own quota
+    }
+    found = {name: predictions[name].settings.get("AZURE_OPENAI_REQUESTS_PER_MINUTE") for name in expected}
+    assert found == expected
+    entries = read_settings(_resolved(predictions["several models"].settings)).deployments
+    assert [entry.requests_per_minute for entry in entries] == [None, 4]
+
+
 def test_every_call_of_an_instance_has_a_thread(
     predictions: Mapping[str, Prediction], bindings: list[dict[str, Any]]
 ) -> None:
@@ -149,7 +164,7 @@ def test_every_trigger_queue_has_a_poison_queue(
 ) -> None:
     queues = predictions["defaults"].names("Microsoft.Storage/storageAccounts/queueServices/queues")
     named = {binding["queueName"] for binding in bindings if binding["type"] in ("queueTrigger", "queue")}
-    assert len(named) == 2
+    assert len(named) == 3
     assert named | {f"{queue}-poison" for queue in named} == queues
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -12,7 +12,8 @@ from imagegen.generation import Generation, GenerationRequest, Versioned
 from imagegen.idempotency import IdempotencyKey
 from imagegen.lifecycle.claims import ClaimKeeper
 from imagegen.lifecycle.generations import Generations
-from imagegen.lifecycle.ports import Ports
+from imagegen.lifecycle.pacing import Pacer
+from imagegen.lifecycle.ports import Member, Ports, Turn
 from imagegen.lifecycle.worker import Worker
 from imagegen.telemetry import NoTelemetry, Telemetry
 from imagegen.upstream.protocol import Upstream
@@ -26,7 +27,12 @@ class FakeApp:
     """The app with two models. It keeps its state in `records`, so after a `Crash` it continues as a new process."""
 
     def __init__(
-        self, *, most_active: int = 100, repeat_lost_calls: bool = True, telemetry: Telemetry | None = None
+        self,
+        *,
+        most_active: int = 100,
+        repeat_lost_calls: bool = True,
+        requests_per_minute: Mapping[str, int] | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.steps = Steps()
         self.clock = Clock()
@@ -37,6 +43,7 @@ class FakeApp:
         self.throttling = FakeThrottling(self.steps)
         self.queue = FakeQueue(self.steps)
         self.jitter = 0.0
+        self.request_slot: Callable[[datetime], None] = lambda _: None
         self.keeper = ClaimKeeper(
             self.records,
             self.clock,
@@ -46,10 +53,11 @@ class FakeApp:
         )
         self._ids = 0
         self._most_active = most_active
+        self._requests_per_minute = requests_per_minute or {}
         self._ports = Ports(
             records=self.records,
             images=self.images,
-            upstreams={},
+            models={},
             throttling=self.throttling,
             queue=self.queue,
             repeat_lost_calls=repeat_lost_calls,
@@ -57,14 +65,26 @@ class FakeApp:
             clock=self.clock,
             jitter=lambda: self.jitter,
             sleep=self.pass_time,
+            request_slot=lambda due: self.request_slot(due),
         )
         self.configure({POLLED: self.polled, DIRECT: self.direct})
 
-    def configure(self, upstreams: Mapping[str, Upstream]) -> None:
-        """Restart the app with these models."""
-        ports = replace(self._ports, upstreams=upstreams)
+    def configure(self, upstreams: Mapping[str, Upstream | Sequence[Member]]) -> None:
+        """Restart the app with these models. Several members are a pool."""
+        ports = replace(self._ports, models={name: self._members(name, one) for name, one in upstreams.items()})
+        self.pacer = Pacer(ports, send=self._send_turn)
         self.worker = Worker(ports, self.keeper)
         self.generations = Generations(ports, self.worker, new_id=self._new_id, most_active=self._most_active)
+
+    def _members(self, name: str, upstream: Upstream | Sequence[Member]) -> Sequence[Member]:
+        if isinstance(upstream, Sequence):
+            return upstream
+        return [Member(None, name, upstream, self._requests_per_minute.get(name))]
+
+    def _send_turn(self, model: str, generation_id: str, turn: Turn) -> bool:
+        if model == DIRECT:
+            self.queue.send([generation_id], turn)
+        return model == DIRECT
 
     def _new_id(self, _: datetime) -> str:
         self._ids += 1
@@ -107,7 +127,8 @@ class FakeApp:
         """Receive all queue messages, as a worker with minutes does."""
         while self.queue.messages:
             for generation_id in self.queue.messages.pop(0):
-                self.worker.advance_by_id(generation_id, has_minutes=True)
+                turn = self.queue.turns.get(generation_id)
+                self.worker.advance_by_id(generation_id, has_minutes=True, turn=turn)
 
     def pass_time(self, length: float) -> None:
         """Let time pass for a living process: its claims are renewed when they are due."""

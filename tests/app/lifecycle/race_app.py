@@ -15,13 +15,13 @@ from imagegen.app import new_generation_id
 from imagegen.generation import Generation, GenerationRequest, KeyClaim, Status, Versioned
 from imagegen.idempotency import IdempotencyKey
 from imagegen.lifecycle.generations import Generations
-from imagegen.lifecycle.ports import Ports
+from imagegen.lifecycle.ports import Member, Ports
 from imagegen.lifecycle.worker import Worker
 from imagegen.storage.download import Download
 from imagegen.storage.images import BlobImages
 from imagegen.storage.records import BlobRecords
 from imagegen.storage.throttling import Throttling
-from imagegen.upstream.protocol import Accepted, Answered, ImageBytes, ImageUrl, Produced
+from imagegen.upstream.protocol import Accepted, Answered, ImageBytes, ImageUrl, Produced, Upstream
 from local.azurite import Azurite
 from tests.app.fakes import ANY, FakeDirect, FakeQueue, PollOutcome, Steps, SubmitOutcome
 from tests.app.generations import DIRECT, NOON, POLLED
@@ -137,10 +137,11 @@ class RaceApp:
             clock=lambda: self.now,
         )
         self.direct = FakeDirect(Steps(), outcomes=[Answered((ImageBytes(self.pictures.content),))])
+        services: dict[str, Upstream] = {POLLED: self.service, DIRECT: self.direct}
         ports = Ports(
             records=self.records,
             images=self.images,
-            upstreams={POLLED: self.service, DIRECT: self.direct},
+            models={name: [Member(None, name, one)] for name, one in services.items()},
             throttling=Throttling(client, container),
             queue=self.queue,
             repeat_lost_calls=True,

@@ -78,21 +78,6 @@ def test_pause_follows_retry_after_or_doubles(retry_after: float | None, faults:
     assert backoff.pause_until(retry_after, faults, NOON) == NOON + seconds(expected)
 
 
-@pytest.mark.parametrize(
-    ("until", "jitter", "expected"),
-    [
-        (40, 0.0, 40),
-        (40, 0.5, 60),  # spread over as long again
-        (40, 1.0, 80),
-        (600, 1.0, 660),  # a minute at most
-        (0.1, 1.0, 1.1),  # a second at least
-        (-5, 0.5, 0.5),  # the pause has just ended
-    ],
-)
-def test_generations_resume_with_jitter(until: float, jitter: float, expected: float) -> None:
-    assert backoff.after_pause(NOON + seconds(until), NOON, jitter=jitter) == NOON + seconds(expected)
-
-
 @pytest.mark.parametrize(("attempts", "expected"), [(1, 1), (2, 2), (3, 4), (4, 8), (6, 32), (10_000, 32)])
 def test_copy_wait_doubles_to_half_a_minute(attempts: int, expected: float) -> None:
     assert backoff.copy_wait(attempts) == seconds(expected)

@@ -101,14 +101,14 @@ def test_expired_claim_of_a_call_is_its_last_problem() -> None:
 
 @pytest.mark.parametrize(("until", "due"), [(40, 40), (86_400, 3_600)])  # never past the deadline
 def test_pause_clears_the_claim_and_ends_by_the_deadline(until: float, due: float) -> None:
-    after = changes.paused(running(calling=True, queued=True), throttle(until), NOON, jitter=0)
+    after = changes.paused(running(calling=True, queued=True), throttle(until), NOON)
     assert waited(after) == due
     assert (after.calling, after.queued, after.lost_calls) == (False, False, 0)
     assert after.fault == "throttled by the image service: status 429"
 
 
 def test_pause_past_the_deadline_is_due_now() -> None:
-    assert changes.paused(new(), throttle(3_660), DEADLINE + seconds(1), jitter=0).due == DEADLINE + seconds(1)
+    assert changes.paused(new(), throttle(3_660), DEADLINE + seconds(1)).due == DEADLINE + seconds(1)
 
 
 @pytest.mark.parametrize("images", [1, 3, 10])

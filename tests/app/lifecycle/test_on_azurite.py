@@ -18,7 +18,7 @@ from imagegen.app import new_generation_id
 from imagegen.deployments import Deployment, ImageApi
 from imagegen.generation import FailedImage, Generation, GenerationRequest, Status, StoredImage
 from imagegen.lifecycle.generations import Generations
-from imagegen.lifecycle.ports import Ports
+from imagegen.lifecycle.ports import Member, Ports
 from imagegen.lifecycle.worker import Worker
 from imagegen.settings import read_settings
 from imagegen.storage.clients import open_storage
@@ -82,7 +82,9 @@ class AzuriteApp:
                 link_lifetime=timedelta(hours=1),
                 clock=self.clock,
             ),
-            upstreams={"dalle": OperationsUpstream(deployment, allowed_origins=[], connections=2)},
+            models={
+                "dalle": [Member(None, "dalle", OperationsUpstream(deployment, allowed_origins=[], connections=2))]
+            },
             throttling=Throttling(storage, f"g-{name}", monotonic=lambda: self.now.timestamp()),
             queue=WorkQueue(settings, CALLS_QUEUE, connections=2),
             repeat_lost_calls=True,

@@ -13,9 +13,11 @@ import pytest
 
 from imagegen.errors import StorageUnavailableError
 from imagegen.generation import Generation, Versioned
+from imagegen.lifecycle.pacing import Turns
 from imagegen.lifecycle.poller import LONGEST_SLOT, Poller, SlotSummary, slot_end
+from imagegen.lifecycle.ports import ANY_TURN, Turn
 from imagegen.storage.records import ActiveEntry
-from tests.app.generations import ID, NOON, PROMPT, TOKEN, running, seconds
+from tests.app.generations import ID, NOON, PROMPT, TOKEN, new, running, seconds
 
 type Advance = Callable[[Versioned], Versioned | None]
 
@@ -39,11 +41,21 @@ class PollerApp:
     """Messages in the queue."""
     outages: int = 0
     listings: list[float] = field(default_factory=list[float])
+    asked: list[tuple[float, list[str]]] = field(default_factory=list[tuple[float, list[str]]])
+    """Seconds after noon, and the ids of the generations that wait for a turn."""
+    give: Callable[[Sequence[str]], Turns | None] | None = None
+    """Gives turns. None: no model is paced."""
+    on_tell: Callable[[str], bool] | None = None
+    taken_back: list[str] = field(default_factory=list[str])
     on_advance: Advance | None = None
     """Result of `advance`. None: each generation ends when it is first advanced."""
 
     def add(self, number: int, *, due: float = 0, etag: str = "1") -> None:
         self.active[name(number)] = Versioned(running(id=name(number), due=NOON + seconds(due)), etag)
+
+    def add_waiting(self, number: int, *, due: float = 0, deadline: float = 3_600, queued: bool = True) -> None:
+        generation = new(id=name(number), due=NOON + seconds(due), deadline=NOON + seconds(deadline), queued=queued)
+        self.active[name(number)] = Versioned(generation, "1")
 
     def run(self, length: float = 60, *, threads: int = 1, most: int = 100) -> SlotSummary:
         poller = Poller(
@@ -51,6 +63,7 @@ class PollerApp:
             advance=self.advance,
             clock=lambda: self.now,
             queue=self,
+            turns=self,
             threads=threads,
             most=most,
             on_outage=self.note_outage,
@@ -67,7 +80,15 @@ class PollerApp:
     def list_active(self) -> list[ActiveEntry]:
         self.listings.append(self._elapsed())
         return [
-            ActiveEntry(id=found, etag=entry.etag, due=entry.generation.due, status=entry.generation.status)
+            ActiveEntry(
+                id=found,
+                etag=entry.etag,
+                due=entry.generation.due,
+                status=entry.generation.status,
+                waits_for=entry.generation.request.model if entry.generation.waits else None,
+                queued=entry.generation.queued,
+                deadline=entry.generation.deadline,
+            )
             for found, entry in self.active.items()
         ]
 
@@ -78,14 +99,27 @@ class PollerApp:
         self.read.append(generation_id)
         return self.active.get(generation_id)
 
-    def advance(self, current: Versioned) -> Versioned | None:
+    def advance(self, current: Versioned, turn: Turn) -> Versioned | None:
         self.advanced.append((self._elapsed(), current.generation.id))
         if self.on_advance:
             return self.on_advance(current)
         del self.active[current.generation.id]
         return None
 
-    def send(self, ids: Sequence[str]) -> None:
+    def turns(self, model: str, waiting: Sequence[str]) -> Turns | None:
+        self.asked.append((self._elapsed(), list(waiting)))
+        return self.give and self.give(waiting)
+
+    def take_back(self, generation_id: str) -> None:
+        self.taken_back.append(generation_id)
+
+    def tell(self, model: str, generation_id: str, turn: Turn) -> bool:
+        if self.on_tell:
+            return self.on_tell(generation_id)
+        self.send([generation_id], turn)
+        return True
+
+    def send(self, ids: Sequence[str], turn: Turn | None = None) -> None:
         self.sent.append((self._elapsed(), list(ids)))
 
     def count(self) -> int:
@@ -448,3 +482,125 @@ def test_work_of_the_last_pass_waits_for_a_thread(app: PollerApp) -> None:
         app.add(number)
     done = app.run(1, threads=1, most=5)  # with a schedule of two seconds, each slot is one pass
     assert (done.passes, done.moves) == (1, 5)
+
+
+def one_each(app: PollerApp, length: float) -> Callable[[Sequence[str]], Turns]:
+    """Give the oldest a turn, at most once in so many seconds. The worker begins it at once."""
+    free_at = app.now
+
+    def give(waiting: Sequence[str]) -> Turns:
+        nonlocal free_at
+        if not waiting or app.now < free_at:
+            return Turns({}, free_at)
+        free_at = app.now + seconds(length)
+        app.active[waiting[0]] = Versioned(running(id=waiting[0], due=NOON + seconds(9_999)), "2")
+        return Turns({waiting[0]: ANY_TURN}, free_at)
+
+    return give
+
+
+def test_turns_are_told_oldest_first(app: PollerApp) -> None:
+    for number in range(1, 5):
+        app.add_waiting(number, due=45)
+    app.give = one_each(app, 10)
+    done = app.run(35)
+    assert app.sent == [(0, [name(1)]), (10, [name(2)]), (20, [name(3)]), (30, [name(4)])]
+    assert (done.turns, done.moves, app.advanced) == (4, 0, [])
+
+
+def test_slot_itself_begins_what_needs_no_worker(app: PollerApp) -> None:
+    app.add_waiting(1, queued=False)
+    app.add_waiting(2, queued=False)
+    app.on_tell = lambda _: False
+    app.give = lambda waiting: Turns(dict.fromkeys(waiting[:1], ANY_TURN), app.now + seconds(5))
+    done = app.run(20)
+    assert app.advanced == [(0, name(1)), (5, name(2))]
+    assert (app.sent, done.turns) == ([], 2)
+
+
+def test_deployment_that_is_not_paced_is_advanced_as_ever(app: PollerApp) -> None:
+    app.add_waiting(1, due=3)  # its message counts as lost then
+    app.add_waiting(2, due=99)
+    app.run(10)
+    assert app.advanced == [(3, name(1))]
+
+
+def test_each_model_has_its_own_turns(app: PollerApp) -> None:
+    app.add_waiting(1)
+    app.add_waiting(2)
+    other = app.active[name(2)].generation
+    app.write(other.changed(request=other.request.model_copy(update={"model": "other"})), "1")
+    app.run(1)
+    assert app.asked == [(0, [name(1)]), (0, [name(2)])]
+
+
+def test_turns_go_on_until_the_slot_ends(app: PollerApp) -> None:
+    """The `due` of a new record lies after the slot: then its message counts as lost."""
+    for number in range(1, 4):
+        app.add_waiting(number, due=45)
+    app.give = one_each(app, 10)
+    app.run(30)
+    assert [when for when, _ in app.sent] == [0, 10, 20]
+
+
+def test_slot_ends_if_the_next_turn_is_later(app: PollerApp) -> None:
+    app.add_waiting(1)
+    app.give = lambda _: Turns({}, NOON + seconds(3_600))
+    done = app.run()
+    assert (done.passes, done.left) == (1, 1)
+
+
+def test_backing_off_generation_asks_for_no_turn(app: PollerApp) -> None:
+    app.add_waiting(1, due=4, queued=False)
+    app.give = one_each(app, 10)
+    app.run(10)
+    assert [ids for _, ids in app.asked] == [[], [], [], [], [name(1)]]
+
+
+def test_failed_turns_are_asked_again_after_five_seconds(app: PollerApp) -> None:
+    app.add_waiting(1, queued=False)
+    app.add(2)
+    give = one_each(app, 10)
+
+    def fail_once(waiting: Sequence[str]) -> Turns:
+        if app.now == NOON:
+            raise StorageUnavailableError("read throttling")
+        return give(waiting)
+
+    app.give = fail_once
+    done = app.run(20)
+    assert app.advanced == [(0, name(2))]  # the others go on
+    assert (app.sent, done.failures) == ([(5, [name(1)])], 1)
+
+
+def test_turn_that_could_not_be_told_is_taken_back(app: PollerApp) -> None:
+    app.add_waiting(1)
+    app.add_waiting(2)
+
+    def tell(generation_id: str) -> bool:
+        if generation_id == name(1):
+            raise StorageUnavailableError("send message")
+        return True
+
+    app.on_tell = tell
+    app.give = lambda waiting: Turns(dict.fromkeys(waiting, ANY_TURN), app.now + seconds(99))
+    done = app.run(1)
+    assert app.taken_back == [name(1)]
+    assert (done.turns, done.failures, app.advanced) == (1, 1, [])
+
+
+def test_expired_generation_is_ended_and_waits_for_no_turn(app: PollerApp) -> None:
+    app.add_waiting(1, due=3, deadline=3)
+    app.give = lambda _: Turns({}, NOON + seconds(2))
+    app.run(10)
+    assert app.advanced == [(3, name(1))]
+
+
+def test_record_of_the_version_before_is_advanced(app: PollerApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its metadata name no model, so it is not paced. The worker that gets its message waits for the quota."""
+    app.add_waiting(1)
+    old = [ActiveEntry(name(1), "1", NOON, "notRunning")]
+    monkeypatch.setattr(app, "list_active", lambda: old[: len(app.active)])
+    app.give = lambda _: Turns({}, NOON + seconds(3_600))
+    app.run(10)
+    assert (app.asked, app.advanced) == ([], [(0, name(1))])

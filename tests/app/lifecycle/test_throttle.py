@@ -7,6 +7,7 @@ import pytest
 from imagegen.errors import StorageUnavailableError
 from imagegen.generation import Status
 from imagegen.lifecycle.generations import SUBMIT_CLAIM
+from imagegen.lifecycle.ports import ANY_TURN, Pace
 from imagegen.upstream.protocol import Answered, ImageBytes, Throttled
 from tests.app.generations import DIRECT, ID, NOON, POLLED, seconds, throttle
 from tests.app.lifecycle.fake_app import FakeApp
@@ -53,15 +54,46 @@ def test_throttle_is_read_only_before_a_submit_or_a_call(app: FakeApp) -> None:
     assert app.throttling.reads == [POLLED, DIRECT]
 
 
-def test_generations_resume_spread_after_a_pause(app: FakeApp) -> None:
+def test_waiting_for_a_pause_costs_no_write(app: FakeApp) -> None:
     app.throttling.pause(DIRECT, throttle(20))
-    dues: list[float] = []
-    for app.jitter in (0.0, 0.25, 0.5, 1.0):
-        started = app.start(DIRECT)
-        app.work()
-        dues.append((app.records.active[started.id].generation.due - NOON).total_seconds())
-    assert dues == [20, 25, 30, 40]  # over a time as long as the pause
-    assert app.direct.calls == []
+    app.start(DIRECT)
+    app.work()
+    app.tick(SUBMIT_CLAIM)  # an unpaced timer only sends a message
+    app.queue.messages.clear()
+    app.throttling.pause(DIRECT, throttle(90))
+    before = app.records.writes
+    for _ in range(3):
+        app.worker.advance_by_id(ID, has_minutes=True)
+    assert (app.records.writes, app.direct.calls) == (before, [])
+
+
+def test_generation_without_a_turn_waits_while_earlier_ones_wait(app: FakeApp) -> None:
+    app.throttling.set_pace(DIRECT, Pace(10, None, NOON + seconds(15)))
+    app.start(DIRECT)
+    app.work()
+    assert (app.direct.calls, app.records.writes) == ([], 1)
+    app.worker.advance_by_id(ID, has_minutes=True, turn=ANY_TURN)
+    assert app.direct.calls == [ID]
+
+
+def test_dead_timer_keeps_no_generation_waiting(app: FakeApp) -> None:
+    """Without a timer that renews the pace, workers begin what comes."""
+    app.throttling.set_pace(DIRECT, Pace(10, None, NOON))
+    app.start(DIRECT)
+    app.work()
+    assert app.direct.calls == [ID]
+
+
+def test_first_calls_begin_without_the_timer_as_the_quota_allows() -> None:
+    app = FakeApp(requests_per_minute={DIRECT: 12})
+    for _ in range(5):
+        app.start(DIRECT)
+    app.work()
+    assert len(app.direct.calls) == 2  # of ten seconds
+    app.clock.now += seconds(5)
+    for generation_id in list(app.records.active):
+        app.worker.advance_by_id(generation_id, has_minutes=True)
+    assert len(app.direct.calls) == 3
 
 
 def test_deadline_holds_during_a_pause(app: FakeApp) -> None:
@@ -77,7 +109,7 @@ def test_deadline_holds_during_a_pause(app: FakeApp) -> None:
     error = app.read().error
     assert error
     assert error.code == "deadlineExceeded"
-    assert error.message.endswith("The last problem: throttled by the image service: status 429.")
+    assert error.message.endswith("No call had begun: the quota of the model was used up, or no worker was free.")
     assert app.direct.calls == []
 
 
@@ -91,3 +123,11 @@ def test_throttled_call_is_not_lost_when_the_pause_fails() -> None:
     assert app.steps.taken[2:] == ["save", "generate", "save", "pause"]
     app.settle()
     assert (app.read().status, app.read().lost_calls) == (Status.SUCCEEDED, 0)
+
+
+def test_start_of_a_paced_model_asks_the_timer_for_a_turn_at_once(app: FakeApp) -> None:
+    """Its record is hidden from the timer while it submits. It must not lose its place until the lease ends."""
+    app.throttling.set_pace(POLLED, Pace(10, None, NOON + seconds(15)))
+    started = app.start(POLLED)
+    assert (app.polled.operations, started.due) == ([], NOON + seconds(1))
+    assert app.records.active[started.id].generation.due == started.due

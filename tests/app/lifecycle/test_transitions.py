@@ -21,6 +21,7 @@ from imagegen.lifecycle.transitions import (
     DueForPolled,
     DueWithoutModel,
     Enqueue,
+    FellOver,
     Finish,
     ImpossibleOutcomeError,
     Leave,
@@ -32,6 +33,8 @@ from imagegen.lifecycle.transitions import (
     Step,
     Submit,
     Take,
+    TryNext,
+    Wait,
     state_of,
     transition,
 )
@@ -43,7 +46,6 @@ from imagegen.upstream.protocol import (
     Lost,
     Missing,
     Produced,
-    Throttle,
     Throttled,
     Unavailable,
     Working,
@@ -56,8 +58,8 @@ REFUSED = GenerationError(code="contentFilter", message="No.")
 FAULT = CopyFault(GenerationError(code="imageTruncated", message="cut"), retryable=True)
 PRODUCED = Produced((ImageUrl("u"), ImageUrl("v")))
 ANSWERED = Answered(())
-FREE_POLLED = DueForPolled(repeat_lost_calls=True, throttle=None)
-FREE_DIRECT = DueForDirect(repeat_lost_calls=True, throttle=None, has_minutes=True)
+FREE_POLLED = DueForPolled(repeat_lost_calls=True, wait_until=None)
+FREE_DIRECT = DueForDirect(repeat_lost_calls=True, wait_until=None, has_minutes=True)
 
 RECORDS = {
     State.WAITING: new(),
@@ -91,6 +93,7 @@ TABLE: list[tuple[State, Outcome, type | object, dict[str, object]]] = [
     (State.WAITING, Copied(()), IMPOSSIBLE, {}),
     (State.WAITING, AlreadyEnded(None), Drop(None), {"status": Status.CANCELED, "last_action": NOON}),
     (State.WAITING, Missing(), IMPOSSIBLE, {}),
+    (State.WAITING, FellOver(REFUSED), IMPOSSIBLE, {}),
     # A record that is due while CALLING: its worker crashed. The call counts as lost.
     (State.CALLING, FREE_POLLED, Submit(), {"calling": False, "claim": None, "lost_calls": 1}),
     (State.CALLING, FREE_DIRECT, Call(), {"calling": True, "claim": CLAIM, "lost_calls": 1}),
@@ -107,6 +110,12 @@ TABLE: list[tuple[State, Outcome, type | object, dict[str, object]]] = [
         {"status": Status.SUCCEEDED, "calling": False, "usage": {"total_tokens": 3}},
     ),
     (State.CALLING, AlreadyEnded(None), Drop(None), {"status": Status.CANCELED, "last_action": NOON}),
+    (
+        State.CALLING,
+        FellOver(REFUSED),
+        TryNext(throttle(300, "contentFilter"), None),
+        {"calling": False, "claim": None, "lost_calls": 0, "refused_by": ("",), "due": NOON},
+    ),
     (State.CALLING, Accepted(OPERATION, None), IMPOSSIBLE, {}),
     (State.CALLING, Working(None), IMPOSSIBLE, {}),
     (State.CALLING, PRODUCED, IMPOSSIBLE, {}),
@@ -126,6 +135,7 @@ TABLE: list[tuple[State, Outcome, type | object, dict[str, object]]] = [
     (State.ACCEPTED, Lost("no answer"), IMPOSSIBLE, {}),
     (State.ACCEPTED, Throttled("429"), IMPOSSIBLE, {}),
     (State.ACCEPTED, AlreadyEnded(None), IMPOSSIBLE, {}),
+    (State.ACCEPTED, FellOver(REFUSED), IMPOSSIBLE, {}),
 ]
 
 
@@ -159,8 +169,8 @@ def test_pair_has_its_effect_and_record(
     assert step.generation.status.is_terminal is isinstance(effect, Finish | Drop)
 
 
-def due_direct(*, repeat: bool = True, throttle: Throttle | None = None, has_minutes: bool = True) -> DueForDirect:
-    return DueForDirect(repeat, throttle, has_minutes)
+def due_direct(*, repeat: bool = True, wait_until: datetime | None = None, has_minutes: bool = True) -> DueForDirect:
+    return DueForDirect(repeat, wait_until, has_minutes)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +183,7 @@ def due_direct(*, repeat: bool = True, throttle: Throttle | None = None, has_min
         (calling(), NOON, due_direct(has_minutes=False), Enqueue()),
         (calling(), NOON, due_direct(repeat=False), "outcomeUnknown"),
         (new(lost_calls=1), NOON, due_direct(repeat=False, has_minutes=False), "outcomeUnknown"),
-        (calling(), NOON, DueForPolled(repeat_lost_calls=False, throttle=None), "outcomeUnknown"),
+        (calling(), NOON, DueForPolled(repeat_lost_calls=False, wait_until=None), "outcomeUnknown"),
         (new(lost_calls=2), NOON, due_direct(), Call()),
         (calling(lost_calls=1), NOON, due_direct(), Call()),
         (calling(lost_calls=2), NOON, due_direct(), "outcomeUnknown"),  # the third lost call
@@ -184,11 +194,13 @@ def due_direct(*, repeat: bool = True, throttle: Throttle | None = None, has_min
         (new(), DEADLINE + seconds(1), due_direct(), "deadlineExceeded"),
         (new(lost_calls=1), DEADLINE, due_direct(), "outcomeUnknown"),  # the lost call may have been billed
         (new(), DEADLINE, FREE_POLLED, "deadlineExceeded"),  # no billed work begins past the deadline
-        (new(), DEADLINE, due_direct(throttle=Throttle(DEADLINE + seconds(60), "429")), "deadlineExceeded"),
-        (new(), NOON, due_direct(throttle=throttle(9)), Rest()),
-        (new(), NOON, due_direct(throttle=throttle(0)), Call()),  # the throttle ends at this moment
-        (new(), NOON, DueForPolled(repeat_lost_calls=True, throttle=throttle(9)), Rest()),
-        (new(), NOON, DueForPolled(repeat_lost_calls=True, throttle=throttle(0)), Submit()),
+        (new(), DEADLINE, due_direct(wait_until=DEADLINE + seconds(60)), "deadlineExceeded"),
+        (new(), NOON, due_direct(wait_until=NOON + seconds(9)), Wait()),
+        (new(due=NOON + seconds(45), queued=True), NOON, due_direct(wait_until=NOON + seconds(9)), Wait()),
+        (new(due=NOON + seconds(45)), NOON, DueForPolled(True, NOON + seconds(9)), Rest()),  # hidden until then
+        (new(), NOON, due_direct(wait_until=NOON), Call()),  # the wait ends at this moment
+        (new(), NOON, DueForPolled(repeat_lost_calls=True, wait_until=NOON + seconds(9)), Wait()),
+        (new(), NOON, DueForPolled(repeat_lost_calls=True, wait_until=NOON), Submit()),
     ],
 )
 def test_due_record_starts_waits_or_ends(
@@ -229,9 +241,9 @@ def test_404s_count_in_a_row_only(found: Working | Produced | Unavailable) -> No
 
 
 def test_throttled_generation_resumes_after_the_pause() -> None:
-    step = after(calling(queued=True), due_direct(throttle=throttle(9)), jitter=1.0)
-    assert step.generation.due == NOON + seconds(18)
-    assert (step.generation.calling, step.generation.queued, step.generation.lost_calls) == (False, False, 1)
+    step = after(calling(queued=True), due_direct(wait_until=NOON + seconds(9)))
+    assert (step.effect, step.generation.due) == (Wait(), NOON + seconds(9))
+    assert (step.generation.calling, step.generation.lost_calls) == (False, 1)  # not written: it counts again
 
 
 @pytest.mark.parametrize("now", [DEADLINE, DEADLINE + seconds(1)])
@@ -324,7 +336,6 @@ def test_pause_without_retry_after_grows_with_faults(faults: int, pause: float) 
 def test_jitter_reaches_every_wait() -> None:
     assert after(new(), Unavailable("503", 8), jitter=1.0).generation.due == NOON + seconds(10)
     assert after(calling(), Lost("504"), jitter=1.0).generation.due == NOON + seconds(12.5)
-    assert after(new(), Throttled("429", 8), jitter=1.0).generation.due == NOON + seconds(16)
 
 
 @pytest.mark.parametrize(("left", "due"), [(600, 60), (60, 60), (59, 59), (0.001, 0.001)])

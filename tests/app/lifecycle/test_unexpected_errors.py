@@ -126,6 +126,7 @@ def test_storage_outage_of_minutes_makes_no_second_call(
         advance=app.worker.advance,
         clock=app.clock,
         queue=app.queue,
+        turns=app.pacer,
         threads=1,
         most=10,
         on_outage=app.worker.note_outage,

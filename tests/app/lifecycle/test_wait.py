@@ -8,7 +8,7 @@ import pytest
 
 from imagegen.generation import Status, Versioned
 from imagegen.upstream.protocol import Unavailable, Working
-from tests.app.generations import DIRECT, ID, NOON, running, seconds
+from tests.app.generations import DIRECT, ID, NOON, POLLED, running, seconds
 from tests.app.lifecycle.fake_app import FakeApp
 
 
@@ -58,3 +58,21 @@ def _first(stale: Versioned, read: Callable[[str], Versioned | None]) -> Callabl
     """Return the stale record once, then what `read` returns."""
     left = [stale]
     return lambda generation_id: left.pop() if left else read(generation_id)
+
+
+class AppWithTimer(FakeApp):
+    """Its timer gives a turn to all generations that wait, five seconds after noon."""
+
+    def pass_time(self, length: float) -> None:
+        super().pass_time(length)
+        for current in list(self.records.active.values()):
+            if self.clock.now >= NOON + seconds(5) and current.generation.waits:
+                self.worker.advance(current)
+
+
+def test_wait_sees_that_the_timer_gave_a_turn() -> None:
+    app = AppWithTimer(requests_per_minute={POLLED: 2})
+    app.start()  # it uses the quota
+    finished = app.generations.wait(app.start(), NOON + seconds(25))
+    assert len(app.polled.operations) == 2
+    assert finished.status is Status.SUCCEEDED

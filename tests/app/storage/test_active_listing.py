@@ -52,3 +52,15 @@ def test_listing_that_is_cut_counts_as_an_outage(content: str) -> None:
 def test_listing_decodes_an_encoded_name() -> None:
     encoded = page("1").replace("<Name>active/1", '<Name Encoded="true">active%2Fa%01b')
     assert [entry.id for entry in listing(Pages(encoded)).entries("active/")] == ["a\x01b"]
+
+
+def test_listing_of_the_version_before_has_no_model() -> None:
+    [entry] = listing(Pages(page("1"))).entries("active/")
+    assert (entry.waits_for, entry.queued, entry.deadline) == (None, False, None)
+
+
+@pytest.mark.parametrize("deadline", ["", "soon"])
+def test_waiting_record_with_a_malformed_deadline_has_none(deadline: str) -> None:
+    metadata = f"<Metadata><waits_for>gpt</waits_for><deadline>{deadline}</deadline></Metadata>"
+    [entry] = listing(Pages(page("1").replace("</Blob>", f"{metadata}</Blob>"))).entries("active/")
+    assert (entry.waits_for, entry.deadline) == ("gpt", None)

@@ -153,6 +153,41 @@ def test_record_with_a_malformed_due_is_listed_as_due(
     assert theirs.due <= NOON
 
 
+ODD = "our images/2? 100 % f\u00fcr \u2603&<x>"
+
+
+def test_listing_says_what_a_record_waits_for(records: BlobRecords) -> None:
+    etag = create(records, new(model=ODD)).etag
+    [entry] = records.list_active()
+    assert (entry.waits_for, entry.queued, entry.deadline) == (ODD, False, NOON + seconds(3_600))
+    etag = records.save(new(model=ODD, queued=True), etag)
+    [entry] = records.list_active()
+    assert (entry.waits_for, entry.queued) == (ODD, True)
+    etag = records.save(new(model=ODD, calling=True, claim="c"), etag)
+    [entry] = records.list_active()
+    assert (entry.waits_for, entry.queued, entry.deadline) == (None, False, None)
+    records.save(running(), etag)
+    [entry] = records.list_active()
+    assert entry.waits_for is None
+
+
+def test_waiting_records_are_counted_by_model(azurite: Azurite, container: ContainerClient) -> None:
+    now = [0.0]
+    service = BlobServiceClient.from_connection_string(azurite.connection_string)
+    records = BlobRecords(service, container.container_name, monotonic=lambda: now[0])
+    etag = create(records, new(model=ODD)).etag
+    create(records, new(id="2", model=ODD))
+    create(records, new(id="3", model="other"))
+    create(records, running(id="4"))
+    assert [records.count_waiting(model) for model in (ODD, "other", "none")] == [2, 1, 0]
+    create(records, new(id="5", model=ODD))
+    assert records.count_waiting(ODD) == 3  # its own records at once
+    records.save(new(model=ODD, calling=True, claim="c"), etag)
+    now[0] = 11
+    assert [records.count_waiting(model) for model in (ODD, "other")] == [2, 1]
+    assert records.count_active() == 5
+
+
 def test_repeated_create_needs_the_same_token(records: BlobRecords) -> None:
     created = create(records, new())
     assert records.create(new()) == created  # as after a lost response

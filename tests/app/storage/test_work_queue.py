@@ -12,9 +12,10 @@ from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.queue import QueueClient
 
 from imagegen.errors import StorageUnavailableError
+from imagegen.lifecycle.ports import Turn
 from imagegen.settings import Settings, SettingsError, read_settings
 from imagegen.storage import work_queue
-from imagegen.storage.work_queue import CALLS_QUEUE, WorkQueue, read_ids
+from imagegen.storage.work_queue import CALLS_QUEUE, SLOTS_QUEUE, Message, SlotQueue, WorkQueue, read_message
 from local.azurite import Azurite
 from tests.app.generations import ID
 
@@ -45,15 +46,15 @@ def test_message_is_base64_of_json(azurite: Azurite, raw: QueueClient) -> None:
     assert message is not None
     content = b64decode(message.content, validate=True)
     assert json.loads(content) == {"ids": [ID, "another"]}
-    assert read_ids(content) == [ID, "another"]  # the Functions worker passes bytes
+    assert read_message(content) == Message((ID, "another"))  # the Functions worker passes bytes
 
 
 def test_missing_queue_is_created(azurite: Azurite, raw: QueueClient) -> None:
     queue = WorkQueue(settings(azurite.connection_string), CALLS_QUEUE, connections=1)
     for number in range(3):
         queue.send([str(number)])
-    found = [read_ids(b64decode(message.content)) for message in raw.receive_messages(max_messages=10)]
-    assert sorted(found) == [["0"], ["1"], ["2"]]
+    found = [read_message(b64decode(message.content)).ids for message in raw.receive_messages(max_messages=10)]
+    assert sorted(found) == [("0",), ("1",), ("2",)]
 
 
 def test_largest_batch_fits_into_a_message(azurite: Azurite, raw: QueueClient) -> None:
@@ -76,6 +77,27 @@ def test_log_holds_no_id_and_no_account(azurite: Azurite, raw: QueueClient, capl
     assert [record.getMessage() for record in caplog.records if record.name == "imagegen"] == ["work.queued ids=1"]
 
 
+@pytest.mark.parametrize("exists", [False, True])
+def test_message_for_a_slot_is_visible_after_its_delay(
+    azurite: Azurite, caplog: pytest.LogCaptureFixture, exists: bool
+) -> None:
+    queue = SlotQueue(settings(azurite.connection_string), SLOTS_QUEUE, connections=1)
+    with QueueClient.from_connection_string(azurite.connection_string, SLOTS_QUEUE) as slots:
+        with suppress(ResourceNotFoundError):
+            slots.delete_queue()
+        if exists:
+            slots.create_queue()
+        with caplog.at_level("INFO", "imagegen"):
+            queue.send(3_600)
+        assert slots.receive_message() is None
+        queue.send(0)
+        message = slots.receive_message()
+        assert message is not None
+        assert b64decode(message.content, validate=True) == b'{"delay": 0}'
+        assert slots.get_queue_properties().approximate_message_count == 2
+    assert caplog.messages == ["slot.requested seconds=3600"]
+
+
 def test_unreachable_queue_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     def without_retries(_: int) -> dict[str, int]:
         return {"retry_total": 0}
@@ -92,9 +114,27 @@ def test_invalid_connection_string_is_named_but_not_shown() -> None:
     assert "s3cret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ['{"ids": ["a", "b"]}', b'{"ids": ["a", "b"]}', '{"ids": ["a", "b"], "later": 1}'])
-def test_read_ids(content: str | bytes) -> None:
-    assert read_ids(content) == ["a", "b"]
+@pytest.mark.parametrize(
+    ("content", "turn"),
+    [
+        ('{"ids": ["a", "b"]}', None),
+        (b'{"ids": ["a", "b"]}', None),
+        ('{"ids": ["a", "b"], "later": 1}', None),
+        ('{"ids": ["a", "b"], "turn": {}}', Turn()),
+        ('{"ids": ["a", "b"], "turn": {"deployment": null}}', Turn()),
+        ('{"ids": ["a", "b"], "turn": {"deployment": "h/d"}}', Turn("h/d")),
+        ('{"ids": ["a", "b"], "turn": true}', None),
+    ],
+)
+def test_read_message(content: str | bytes, turn: Turn | None) -> None:
+    assert read_message(content) == Message(("a", "b"), turn)
+
+
+def test_message_can_give_a_turn(azurite: Azurite, raw: QueueClient) -> None:
+    WorkQueue(settings(azurite.connection_string), CALLS_QUEUE, connections=1).send([ID], Turn("h/d"))
+    message = raw.receive_message()
+    assert message is not None
+    assert read_message(b64decode(message.content)) == Message((ID,), Turn("h/d"))
 
 
 @pytest.mark.parametrize(
@@ -117,5 +157,5 @@ def test_read_ids(content: str | bytes) -> None:
 )
 def test_malformed_message_is_refused(content: bytes, reason: str) -> None:
     with pytest.raises(ValueError, match=reason) as caught:
-        read_ids(content)
+        read_message(content)
     assert "prompt" not in str(caught.value)

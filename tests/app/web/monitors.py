@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
 from imagegen.errors import StorageUnavailableError
 from imagegen.generation import StoredImage
+from imagegen.lifecycle.ports import Pace
 from imagegen.upstream.protocol import Throttle
 from imagegen.web.monitor import Monitors
 from imagegen.web.ports import ImageLinks
@@ -32,12 +34,18 @@ class FakeLinks:
 @dataclass
 class FakeThrottles:
     throttle: Throttle | None = None
+    paced: Pace | None = None
     fails: bool = False
 
     def current(self, model: str) -> Throttle | None:
         if self.fails:
             raise StorageUnavailableError("read throttling")
         return self.throttle
+
+    def pace(self, model: str) -> Pace | None:
+        if self.fails:
+            raise StorageUnavailableError("read throttling")
+        return self.paced
 
 
 def monitors(
@@ -47,12 +55,14 @@ def monitors(
     links: ImageLinks | None = None,
     retention: timedelta = timedelta(days=30),
     throttles: FakeThrottles | None = None,
+    waiting: Callable[[str], int] = lambda _: 0,
 ) -> Monitors:
     return Monitors(
         links=links or FakeLinks(unsigned),
         retention=retention,
         clock=lambda: NOON,
         backlog=lambda: backlog,
+        waiting=waiting,
         throttling=throttles or FakeThrottles(),
         models=(POLLED, DIRECT),
     )

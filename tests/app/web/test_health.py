@@ -55,13 +55,14 @@ class Harness:
     links_fail: bool = False
     link_checks: int = 0
     upstreams: dict[str, FakeUpstream] = field(default_factory=lambda: {name: FakeUpstream() for name in "abc"})
+    pools: list[list[FakeUpstream]] = field(default_factory=list[list[FakeUpstream]])
 
     def __post_init__(self) -> None:
         self.health = HealthRoute(
             settings=read_settings(ENVIRONMENT),
             storage=self,
             links=self,
-            upstreams=self.upstreams,
+            upstreams=self.pools or [[one] for one in self.upstreams.values()],
             monotonic=lambda: self.now,
         )
 
@@ -158,6 +159,41 @@ def test_missing_route_is_told_apart_from_ok(
     found = body(response)
     assert (response.status, found["status"]) == (status, "healthy" if status == 200 else "unhealthy")
     assert found["checks"] == {"storage": {"status": "ok"}, "upstream": check}
+
+
+@pytest.mark.parametrize(
+    ("pools", "status", "check"),
+    [
+        # While one deployment of a pool works, the app works.
+        ([[WRONG_KEY, None, None]], 200, ("warning", "1 of 3 deployments with one name: answered 401")),
+        ([[WRONG_KEY, None, WRONG_KEY]], 200, ("warning", "2 of 3 deployments with one name: answered 401")),
+        (
+            [[CheckProblem("out of reach"), WRONG_KEY, NO_LIST]],
+            200,
+            ("warning", "2 of 3 deployments with one name: out of reach; answered 401; answered 404"),
+        ),
+        ([[NO_LIST, None]], 200, ("warning", "answered 404")),
+        ([[WRONG_KEY, WRONG_KEY]], 503, ("failed", "answered 401")),
+        # Another model cannot take over.
+        ([[WRONG_KEY], [None, None]], 503, ("failed", "answered 401")),
+        (
+            [[None, CheckProblem("out of reach")], [WRONG_KEY]],
+            503,
+            ("failed", "answered 401; 1 of 2 deployments with one name: out of reach"),
+        ),
+    ],
+)
+def test_pool_fails_if_all_its_deployments_fail(
+    pools: list[list[CheckProblem | None]], status: int, check: tuple[str, str]
+) -> None:
+    harness = Harness(pools=[[FakeUpstream(problem) for problem in members] for members in pools])
+    response = harness.get()
+    assert response.status == status
+    assert body(response)["checks"] == {
+        "storage": {"status": "ok"},
+        "upstream": dict(zip(("status", "message"), check, strict=True)),
+    }
+    assert [one.checks for members in harness.pools for one in members] == [1] * sum(map(len, pools))
 
 
 @pytest.mark.parametrize("problem", [None, WRONG_KEY])

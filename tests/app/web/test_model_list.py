@@ -6,23 +6,18 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from imagegen.app import build
-from imagegen.settings import read_settings
+from imagegen.settings import SettingsError, read_settings
 from imagegen.web.http import Request
 from imagegen.web.model_list import Model
 
 STORAGE = "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=c2VjcmV0;EndpointSuffix=core.windows.net"
 
 
-def test_list_has_limits_of_each_model_and_no_address() -> None:
-    deployments = [
-        {"name": "fine", "api": "images", "deployment": "s3cret-gpt-image-2"},
-        {"name": "fast", "api": "images", "deployment": "gpt-image-1-mini"},
-        {"name": "old", "api": "images", "deployment": "dall-e-3", "apiVersion": "2024-10-21"},
-        {"name": "flux", "api": "flux", "deployment": "FLUX.2-pro", "endpoint": "https://s3cret.example.com"},
-        {"name": "mai", "api": "mai", "apiKeySetting": "OTHER"},
-        {"name": "operations", "api": "operations"},
-    ]
+def model_list(deployments: list[dict[str, str]]) -> str:
+    """The answer of an app with these deployments."""
     settings = read_settings(
         {
             "AzureWebJobsStorage": STORAGE,
@@ -36,7 +31,19 @@ def test_list_has_limits_of_each_model_and_no_address() -> None:
     response = build(settings).models.get(Request("GET", "http://localhost/api/models", {}, {}, {}, b""))
     text = response.content().decode()
     assert "s3cret" not in text
-    listed = json.loads(text)["value"]
+    return text
+
+
+def test_list_has_limits_of_each_model_and_no_address() -> None:
+    deployments = [
+        {"name": "fine", "api": "images", "deployment": "s3cret-gpt-image-2"},
+        {"name": "fast", "api": "images", "deployment": "gpt-image-1-mini"},
+        {"name": "old", "api": "images", "deployment": "dall-e-3", "apiVersion": "2024-10-21"},
+        {"name": "flux", "api": "flux", "deployment": "FLUX.2-pro", "endpoint": "https://s3cret.example.com"},
+        {"name": "mai", "api": "mai", "apiKeySetting": "OTHER"},
+        {"name": "operations", "api": "operations"},
+    ]
+    listed = json.loads(model_list(deployments))["value"]
     assert listed[0] == {
         "name": "fine",
         "api": "images",
@@ -59,6 +66,52 @@ def test_list_has_limits_of_each_model_and_no_address() -> None:
     ]
     assert [one["anySizeTo"] for one in listed] == [3840, None, None, 2048, 1365, None]
     assert listed[-1]["sizeRule"] == "256x256, 512x512, 1024x1024"
+
+
+def pool(*deployments: str, api: str = "images", name: str = "pool") -> list[dict[str, str]]:
+    """A pool of these deployments, each on a host of its own."""
+    hosts = [f"https://s3cret-{number}.example.com" for number in range(len(deployments))]
+    return [
+        {"name": name, "api": api, "deployment": deployment, "endpoint": host}
+        for deployment, host in zip(deployments, hosts, strict=True)
+    ]
+
+
+def test_pool_is_listed_once() -> None:
+    three = pool(*["gpt-image-2"] * 3)
+    other = {"name": "other", "api": "mai"}
+    for deployments, names in (
+        ([*three, other], [("pool", True), ("other", False)]),
+        ([other, *three], [("other", True), ("pool", False)]),
+        ([three[0], other, *three[1:]], [("pool", True), ("other", False)]),
+    ):
+        listed = json.loads(model_list(deployments))["value"]
+        assert [(one["name"], one["isDefault"]) for one in listed] == names
+
+
+@pytest.mark.parametrize(
+    ("deployments", "api"),
+    [
+        (("gpt-image-1.5", "gpt-image-2"), "images"),
+        (("gpt-image-2", "gpt-image-1.5"), "images"),
+        (("gpt-image-1.5", "pictures"), "images"),  # by its name, it may be any later model
+        (("MAI-Image-2.5", "MAI-Image-2.6"), "mai"),
+    ],
+)
+def test_pool_of_models_with_different_limits_is_refused(deployments: tuple[str, ...], api: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        model_list(pool(*deployments, api=api))
+    assert str(caught.value) == (
+        "Invalid settings:\n  IMAGE_DEPLOYMENTS.1.deployment: accepts other requests than another entry with the same "
+        "name, by its name and API version. Entries with one name are a pool of one model. Use a deployment of that "
+        'model, which is named after it, or change the name of the entry. Example: "deployment": "gpt-image-2"'
+    )
+
+
+def test_pool_of_a_dated_version_and_a_newer_route_is_one_model() -> None:
+    deployments = pool("gpt-image-1.5", "gpt-image-1-mini", "GPT-IMAGE-1.5")
+    deployments[1]["apiVersion"] = "2025-04-01-preview"
+    assert len(json.loads(model_list(deployments))["value"]) == 1
 
 
 def test_api_docs_name_each_field() -> None:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from imagegen.generation import Generation, JsonModel, Status
+from imagegen.lifecycle.ports import Pace
 from imagegen.web.monitor import Monitor, MonitorImage, MonitorUrls
-from tests.app.generations import NOON, failed, new, running, seconds, stored, throttle
+from tests.app.generations import NOON, POLLED, failed, new, running, seconds, stored, throttle
 from tests.app.web.monitors import BASE, FakeThrottles, monitors
 
 
@@ -75,6 +76,33 @@ def test_status_message_of_a_throttled_model() -> None:
     assert status_message(new(), FakeThrottles(throttle(0))) is None  # ended
 
 
+TURN = "Waits for its turn: the quota of the model is used up, and earlier generations come first."
+PACED = FakeThrottles(paced=Pace(10, None, NOON + seconds(15)))
+
+
+@pytest.mark.parametrize(
+    ("generation", "message"),
+    [
+        (new(queued=True, due=NOON + seconds(45)), TURN),
+        (new(due=NOON + seconds(1)), TURN),
+        (new(fault="throttled by the image service: status 429"), TURN),  # the pause is over
+        (new(queued=True, fault="status 503", due=NOON + seconds(600)), TURN),
+        (new(fault="status 503", due=NOON + seconds(7)), "The last problem: status 503; next try 12:00:07Z."),
+        (new(calling=True, claim="c"), None),
+        (running(), None),
+    ],
+)
+def test_status_message_of_a_paced_model(generation: Generation, message: str | None) -> None:
+    assert status_message(generation, PACED) == message
+
+
+def test_pause_and_old_pace_in_the_status_message() -> None:
+    paused = FakeThrottles(throttle(67), PACED.paced)
+    assert status_message(new(queued=True), paused) == "Throttled by the image service: status 429; next try 12:01:07Z."
+    old = FakeThrottles(paced=Pace(10, None, NOON))
+    assert status_message(new(queued=True), old) == "Waits in the queue for a worker."
+
+
 def test_status_message_without_storage_hides_nothing() -> None:
     assert status_message(new(), FakeThrottles(fails=True)) is None
 
@@ -112,6 +140,44 @@ def test_retry_after_of_queued_generation_grows_with_backlog(backlog: int, expec
     assert (
         retry_after(new(queued=True, due=NOON + seconds(600)), backlog) == expected
     )  # due counts only if the message is lost
+
+
+@pytest.mark.parametrize(
+    ("waiting", "per_minute", "expected"),
+    [
+        (0, 10, "5"),
+        (1, 10, "11"),
+        (4, 10, "29"),
+        (1, 7, "14"),  # rounded up
+        (100, 600, "15"),
+        (1_000, 10, "60"),
+    ],
+)
+def test_retry_after_of_a_paced_model_grows_with_its_own_queue(waiting: int, per_minute: float, expected: str) -> None:
+    throttles = FakeThrottles(paced=Pace(per_minute, None, NOON + seconds(1)))
+    counts = {POLLED: waiting}
+    found = monitors(100_000, throttles=throttles, waiting=lambda model: counts[model])
+    assert found.retry_after(new(queued=True, due=NOON + seconds(45))) == {"Retry-After": expected}
+    assert found.retry_after(running()) == {"Retry-After": "5"}
+    old = FakeThrottles(paced=Pace(per_minute, None, NOON))
+    assert monitors(8, throttles=old).retry_after(new(queued=True)) == {"Retry-After": "7"}  # the guess
+
+
+def test_retry_after_without_storage() -> None:
+    assert monitors(8, throttles=FakeThrottles(fails=True)).retry_after(new()) == {"Retry-After": "5"}
+
+
+@pytest.mark.parametrize(
+    "generation",
+    [
+        new(calling=True, claim="c", due=NOON + seconds(90)),
+        new(calling=True, claim="c", due=NOON + seconds(90), faults=1),
+        running(copy_attempts=1, claim="c", due=NOON + seconds(70), faults=1),
+    ],
+)
+def test_retry_after_ignores_the_end_of_a_claim(generation: Generation) -> None:
+    """The call or the copy ends earlier. Only after a crash does the claim count."""
+    assert retry_after(generation, 1_000) == "5"
 
 
 @pytest.mark.parametrize(
