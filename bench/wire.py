@@ -71,6 +71,7 @@ def _transaction(method: str, url: str) -> str | None:
     if container == "images":
         return f"{method} image"
     if name:
-        return f"{method} {name.partition('/')[0]}/"
+        folder, slash, _ = name.partition("/")
+        return f"{method} {folder}{slash}"
     query = parse_qs(parts.query)
     return f"list {query.get('prefix', [''])[0]}" if query.get("comp") == ["list"] else f"{method} {container}"

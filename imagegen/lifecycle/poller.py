@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from heapq import heappop, heappush
 from itertools import batched
 from typing import Final, Protocol
 
@@ -18,7 +19,7 @@ from cronsim import CronSim
 
 from imagegen.errors import StorageUnavailableError
 from imagegen.events import log_stuck
-from imagegen.generation import Versioned, is_generation_id, started_at
+from imagegen.generation import Status, Versioned, is_generation_id, started_at
 from imagegen.lifecycle.live_slot import KNOWN_FOR, SlotMark
 from imagegen.lifecycle.pacing import Turns
 from imagegen.lifecycle.ports import ANY_TURN, ActiveEntry, Clock, CountedQueue, Turn
@@ -51,7 +52,10 @@ def slot_end(schedule: str, now: datetime) -> datetime:
 
 class ActiveRecords(Protocol):
     def list_active(self) -> list[ActiveEntry]: ...
-    def read_active(self, generation_id: str) -> Versioned | None: ...
+
+    def read_listed(self, entry: ActiveEntry) -> Versioned | None:
+        """The record of an entry as it is now, or in the version of the entry."""
+        ...
 
 
 class GiveTurns(Protocol):
@@ -111,6 +115,8 @@ class _Slot:
         default_factory=dict[Future[Versioned | None], ActiveEntry]
     )
     not_before: dict[str, datetime] = field(default_factory=dict[str, datetime])
+    soon: list[tuple[datetime, str, ActiveEntry]] = field(default_factory=list[tuple[datetime, str, ActiveEntry]])
+    """A heap of the operations to poll before the next listing: when, id, record."""
     turns: dict[str, Turn] = field(default_factory=dict[str, Turn])
     """Of generations that begin in this pass."""
     next_turn: datetime | None = None
@@ -122,6 +128,12 @@ class _Slot:
     """Work that was running when the slot was to end. None before that."""
     failure: StorageUnavailableError | None = None
     """Of the last listing that failed."""
+
+    def note(self, entry: ActiveEntry, now: datetime) -> None:
+        """Poll this operation when it becomes due, also before the next listing."""
+        due = self.due(entry)
+        if entry.status == Status.RUNNING and not entry.waits_for and now < due:
+            heappush(self.soon, (due, entry.id, entry))
 
     def due(self, entry: ActiveEntry) -> datetime:
         known = self.known.get(entry.id)
@@ -181,7 +193,7 @@ class Poller:
         slot = _Slot(ends, mark)
         with ContextPool(self._threads, "poll") as pool:
             while self._goes_on(slot, pool):
-                self._pause(slot)
+                self._pause(slot, pool)
             # Work of the last pass may begin until the slot ends. Begun work is finished, bounded by its own timeouts.
             # Work that has not begun is still due at the next tick.
             seconds = (ends - self._clock()).total_seconds()
@@ -227,9 +239,12 @@ class Poller:
         due = self._due(slot, [entry for entry in entries if entry.id not in busy], now)
         room = max(0, self._most - len(busy))
         for entry in due[:room]:
-            turn = slot.turns.pop(entry.id, ANY_TURN)
-            slot.running[pool.submit(self._advance_entry, entry, slot.known.get(entry.id), turn)] = entry
+            self._begin(slot, pool, entry)
         self._send_to_queue(slot, due[room:], now)
+        slot.soon.clear()
+        for entry in entries:
+            if entry.id not in busy:
+                slot.note(entry, now)
         waiting = any(entry.id not in busy and slot.due(entry) < slot.ends for entry in entries)
         has_turns = slot.next_turn is not None and slot.next_turn < slot.ends
         if now + CADENCE < slot.ends:
@@ -313,20 +328,35 @@ class Poller:
             slot.not_before |= {entry.id: now + _MESSAGE_WAIT for entry in batch}
 
     def _advance_entry(self, entry: ActiveEntry, known: Versioned | None, turn: Turn) -> Versioned | None:
-        current = known if known and known.etag == entry.etag else self._records.read_active(entry.id)
+        current = known if known and known.etag == entry.etag else self._records.read_listed(entry)
         if current and current.generation.due > self._clock():
             # Another worker has claimed it since the listing. A takeover would count its running call as lost.
             return current
         return self._advance(current, turn) if current else None
 
-    def _pause(self, slot: _Slot) -> None:
-        """Collect results until the next pass is worth its listing."""
+    def _begin(self, slot: _Slot, pool: ContextPool, entry: ActiveEntry) -> None:
+        turn = slot.turns.pop(entry.id, ANY_TURN)
+        slot.running[pool.submit(self._advance_entry, entry, slot.known.get(entry.id), turn)] = entry
+
+    def _pause(self, slot: _Slot, pool: ContextPool) -> None:
+        """Collect results, and poll the operations that become due, until the next pass is worth its listing."""
         until = self._clock() + slot.wait
-        while slot.running and (seconds := (until - self._clock()).total_seconds()) > 0:
-            self._collect(slot, wait(slot.running, timeout=seconds, return_when=FIRST_COMPLETED).done)
-        if (seconds := (until - self._clock()).total_seconds()) > 0:
-            self._sleep(seconds)
+        while (now := self._clock()) < until:
+            self._poll_due(slot, pool, now)
+            wake = min(until, slot.soon[0][0]) if slot.soon else until
+            seconds = max(0.0, (wake - now).total_seconds())
+            if slot.running:
+                self._collect(slot, wait(slot.running, timeout=seconds, return_when=FIRST_COMPLETED).done)
+            else:
+                self._sleep(seconds)
         self._collect(slot, {future for future in slot.running if future.done()})
+
+    def _poll_due(self, slot: _Slot, pool: ContextPool, now: datetime) -> None:
+        """Poll the known operations that are due. What exceeds the limit waits for the next listing."""
+        while slot.soon and slot.soon[0][0] <= now:
+            entry = heappop(slot.soon)[2]
+            if len(slot.running) < self._most:
+                self._begin(slot, pool, entry)
 
     def _collect(self, slot: _Slot, done: set[Future[Versioned | None]]) -> None:
         for future in done:
@@ -345,6 +375,10 @@ class Poller:
             else:
                 if after is not None:
                     slot.known[entry.id] = after
+                    generation = after.generation
+                    if generation.operation_location:  # a call may have to wait for its turn
+                        listed = ActiveEntry(entry.id, after.etag, generation.due, generation.status)
+                        slot.note(listed, self._clock())
                 else:
                     slot.active.discard(entry.id)
 

@@ -27,9 +27,10 @@ INVALID_CONNECTION_STRING: Final = (
 _SINGLE_PUT: Final = 16 * 2**20
 """Bytes. A blob of up to this size is one transaction. A larger one is sent in blocks, which needs less memory."""
 _BLOCK: Final = 8 * 2**20
-_CONNECT_SECONDS: Final = 5
-_READ_SECONDS: Final = 10
+CONNECT_SECONDS: Final = 5
+READ_SECONDS: Final = 10
 """A request of a caller fails after three such times. The write of an image has a longer one."""
+TRIES: Final = 3
 
 
 def open_storage(
@@ -66,12 +67,14 @@ def client_options(connections: int) -> dict[str, Any]:
         session.mount(scheme, BoundedAdapter(pool_maxsize=connections))
     # With a transport of our own, the SDK uses the timeouts of the transport only. Their default is 300 s.
     transport = RequestsTransport(
-        session=session, session_owner=False, connection_timeout=_CONNECT_SECONDS, read_timeout=_READ_SECONDS
+        session=session, session_owner=False, connection_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS
     )
     return {
         "transport": transport,
         # By default the SDK waits 15 seconds before the first retry, which is longer than callers wait.
-        "retry_policy": ExponentialRetry(initial_backoff=1, increment_base=2, retry_total=2, random_jitter_range=1),
+        "retry_policy": ExponentialRetry(
+            initial_backoff=1, increment_base=2, retry_total=TRIES - 1, random_jitter_range=1
+        ),
     }
 
 

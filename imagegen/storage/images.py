@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import threading
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -13,6 +14,7 @@ from azure.storage.blob import BlobSasPermissions, ContentSettings, UserDelegati
 
 from imagegen.errors import ImageUnusableError, StorageUnavailableError
 from imagegen.generation import StoredImage
+from imagegen.storage.blob_requests import BlobRequests
 from imagegen.storage.clients import create_container, storage_errors
 from imagegen.storage.image_checks import CheckedImage, check_image
 from imagegen.upstream.protocol import ImageBytes, ImageSource, ImageUrl
@@ -24,6 +26,11 @@ if TYPE_CHECKING:
 
 _PIECE: Final = 1 << 18
 """Bytes."""
+_SMALL: Final = 4 * 2**20
+"""Bytes. An image of up to this size is sent from memory, in one small request. The SDK sends a larger one from its
+file."""
+_CACHE_CONTROL: Final = "private, max-age=31536000, immutable"
+"""An image never changes, and its name cannot be guessed."""
 _READ_SECONDS: Final = 30
 """Time for storage to answer the write of an image."""
 
@@ -51,6 +58,7 @@ class BlobImages:
     ) -> None:
         self._service = service
         self._container = service.get_container_client(container)
+        self._requests = BlobRequests(service, container)
         self._downloader = downloader
         self._limit = limit
         self._signer = _LinkSigner(service, link_lifetime, clock)
@@ -94,6 +102,17 @@ class BlobImages:
 
     def _put(self, name: str, image: CheckedImage) -> None:
         # Overwriting is harmless: the name belongs to this image of this call alone, and the bytes were checked.
+        if image.length <= _SMALL:
+            headers = {
+                "x-ms-blob-type": "BlockBlob",
+                "x-ms-blob-content-type": image.kind.content_type,
+                "x-ms-blob-content-md5": base64.b64encode(image.md5).decode(),
+                "x-ms-blob-cache-control": _CACHE_CONTROL,
+                "x-ms-meta-sha256": image.sha256,
+            }
+            content = image.content.read()
+            self._requests.send("PUT", name, content=content, headers=headers, read_seconds=_READ_SECONDS)
+            return
         self._container.get_blob_client(name).upload_blob(
             cast("Any", image.content),
             length=image.length,
@@ -101,8 +120,7 @@ class BlobImages:
             content_settings=ContentSettings(
                 content_type=image.kind.content_type,
                 content_md5=bytearray(image.md5),
-                # An image never changes, and its name cannot be guessed.
-                cache_control="private, max-age=31536000, immutable",
+                cache_control=_CACHE_CONTROL,
             ),
             metadata={"sha256": image.sha256},
             read_timeout=_READ_SECONDS,

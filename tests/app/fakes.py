@@ -95,6 +95,9 @@ class FakeRecords:
         found = self.active.get(generation_id)
         return found.generation if found else None
 
+    def read_listed(self, entry: ActiveEntry) -> Versioned | None:
+        return self.read_active(entry.id)
+
     def read_active(self, generation_id: str) -> Versioned | None:
         return self.active.get(generation_id)
 

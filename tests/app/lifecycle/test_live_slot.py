@@ -88,6 +88,9 @@ class World:
         self.step()
         return listed
 
+    def read_listed(self, entry: ActiveEntry) -> Versioned | None:
+        return self.read_active(entry.id)
+
     def read_active(self, generation_id: str) -> Versioned | None:
         return self.active.get(generation_id)
 

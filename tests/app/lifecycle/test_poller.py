@@ -92,6 +92,9 @@ class PollerApp:
             for found, entry in self.active.items()
         ]
 
+    def read_listed(self, entry: ActiveEntry) -> Versioned | None:
+        return self.read_active(entry.id)
+
     def read_active(self, generation_id: str) -> Versioned | None:
         self.read.append(generation_id)
         return self.active.get(generation_id)
@@ -157,7 +160,7 @@ def test_generation_is_advanced_when_due(app: PollerApp) -> None:
     app.add(1, due=3)
     app.add(2, due=5.5)
     app.run()
-    assert app.advanced == [(3, name(1)), (6, name(2))]
+    assert app.advanced == [(3, name(1)), (5.5, name(2))]  # not at the next listing
 
 
 def test_slot_stops_at_its_end(app: PollerApp) -> None:
