@@ -32,8 +32,8 @@ def section(options: Options) -> str:  # noqa: ARG001 - as the others
                 _generate(running, direct=direct)
             rows.append([name, *_row(wire)])
     header = ["model", "storage requests", "in all", "of them queue", "upstream calls", "bytes", "$ per 1,000 images"]
-    text = """One generation with one image of 200 kB, ready at its first poll, in an instance that has just started.
-Not counted are the listings, which all active generations share: one a second while there is work, $0.005 for 1,000."""
+    text = """One generation with one image of 200 kB, ready at its first poll, in instances that have just
+started: one for the start, one for the rest. Not counted are the listings, which all active generations share: one a second while there is work, $0.005 for 1,000."""
     return f"{text}\n\n{table(header, rows)}\n\n{_PRICES}"
 
 
@@ -62,4 +62,4 @@ def _generate(running: Services, *, direct: bool) -> None:
         app.call(b64decode(message.content))
         queue.delete_message(message)
     else:
-        app.poller.run(utc_now() + timedelta(seconds=30))
+        open_app(task).poller.run(utc_now() + timedelta(seconds=30))
