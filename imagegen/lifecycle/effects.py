@@ -116,9 +116,12 @@ class Effects:
                 raise TypeError(f"{type(effect).__name__} does not fit {type(upstream).__name__}")
 
     def find_end(self, generation: Generation) -> AlreadyEnded | None:
-        """Whether a cancel, a delete or another worker has ended the generation."""
-        there = self._ports.records.read(generation.id)
-        return AlreadyEnded(there) if there is None or there.status.is_terminal else None
+        """Whether a cancel, a delete or another worker has ended the generation.
+
+        If its active record was dropped or changed, the conditional write of the claim fails.
+        """
+        end = self._ports.records.read_end(generation.id)
+        return AlreadyEnded(end.outcome) if end else None
 
     def _call(self, upstream: Direct, generation: Generation) -> Outcome:
         crash_point(CrashPoint.CALL_CLAIMED)

@@ -24,7 +24,7 @@ from imagegen.generation import Generation, GenerationRequest, KeyClaim, Status,
 from imagegen.idempotency import IdempotencyKey
 from imagegen.lifecycle import changes
 from imagegen.lifecycle.finishing import finish
-from imagegen.lifecycle.ports import Ports
+from imagegen.lifecycle.ports import End, Ports
 from imagegen.lifecycle.quotas import Quotas
 from imagegen.lifecycle.worker import Worker
 from imagegen.upstream.protocol import Direct, Upstream
@@ -152,7 +152,7 @@ class Generations:
         records = self._ports.records
         if not own and (existing := records.read(generation.id)):
             return existing
-        if not own and records.was_deleted(generation.id):
+        if not own and records.read_end(generation.id) == End(None):
             return None
         created = records.create(generation)
         # Another request with this key may have been faster: it submits, and this one does not. Its generation may

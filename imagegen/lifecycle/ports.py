@@ -35,6 +35,14 @@ class ActiveEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class End:
+    """What stands in ``done/``."""
+
+    outcome: Generation | None
+    """None: a tombstone, the generation was deleted."""
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """The timer lets a generation begin."""
 
@@ -112,8 +120,8 @@ class Records(Protocol):
         """Replace the outcome with a tombstone."""
         ...
 
-    def was_deleted(self, generation_id: str) -> bool:
-        """Whether a tombstone says that the generation was deleted."""
+    def read_end(self, generation_id: str) -> End | None:
+        """How the generation ended. None: it has not."""
         ...
 
     def claim_key(self, key: str, claim: KeyClaim) -> KeyClaim:

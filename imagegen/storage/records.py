@@ -18,7 +18,7 @@ from azure.core.exceptions import ResourceExistsError, ResourceModifiedError, Re
 
 from imagegen.errors import ConflictError, StorageUnavailableError
 from imagegen.generation import Generation, KeyClaim, Versioned, done_key, format_time
-from imagegen.lifecycle.ports import ActiveEntry
+from imagegen.lifecycle.ports import ActiveEntry, End
 from imagegen.storage.active_listing import ActiveListing
 from imagegen.storage.blob_requests import BlobRequests
 from imagegen.storage.clients import TRIES, create_container, storage_errors
@@ -182,13 +182,13 @@ class BlobRecords:
             except ResourceNotFoundError:
                 return None
 
-    def was_deleted(self, generation_id: str) -> bool:
-        """Whether a tombstone stands in ``done/``."""
+    def read_end(self, generation_id: str) -> End | None:
+        """What stands in ``done/``; None if nothing does."""
         try:
-            self._download(f"{_DONE}{done_key(generation_id)}")
+            found = self._download(f"{_DONE}{done_key(generation_id)}")
         except _DeletedError:
-            return True
-        return False
+            return End(None)
+        return End(found.generation) if found else None
 
     def drop_key(self, key: str, generation_id: str) -> None:
         """Delete the claim of an idempotency key if it belongs to this generation."""

@@ -9,7 +9,7 @@ from datetime import datetime
 from imagegen.errors import ConflictError, ImageUnusableError
 from imagegen.generation import Generation, GenerationRequest, KeyClaim, StoredImage, Versioned
 from imagegen.lifecycle.live_slot import Mark
-from imagegen.lifecycle.ports import ActiveEntry, Pace, Turn
+from imagegen.lifecycle.ports import ActiveEntry, End, Pace, Turn
 from imagegen.upstream.protocol import (
     Accepted,
     Answered,
@@ -129,8 +129,8 @@ class FakeRecords:
     def write_tombstone(self, generation_id: str) -> None:
         self.steps.take("write_tombstone", lambda: self.done.update({generation_id: None}))
 
-    def was_deleted(self, generation_id: str) -> bool:
-        return generation_id in self.done and self.done[generation_id] is None
+    def read_end(self, generation_id: str) -> End | None:
+        return End(self.done[generation_id]) if generation_id in self.done else None
 
     def read_key(self, key: str) -> KeyClaim | None:
         return self.keys.get(key)

@@ -32,7 +32,7 @@ DIRECT = {
     "PUT active/": 2,
     "PUT done/": 1,
     "PUT image": 1,
-    "GET active/": 2,
+    "GET active/": 1,
     "GET done/": 1,
     "HEAD throttling/": 1,
     "DELETE active/": 1,

@@ -115,7 +115,7 @@ def test_storage_outage_before_a_call_is_not_a_lost_call(app: FakeApp, monkeypat
 
     app.start(DIRECT)
     with monkeypatch.context() as outage:
-        outage.setattr(app.records, "read", fail)
+        outage.setattr(app.records, "read_end", fail)
         with pytest.raises(StorageUnavailableError):
             app.work()
     assert app.steps.taken == ["create", "send"]

@@ -17,7 +17,7 @@ from requests import Response
 from imagegen.app import new_generation_id
 from imagegen.errors import ConflictError, StorageUnavailableError
 from imagegen.generation import Generation, KeyClaim, Status, Versioned, done_key
-from imagegen.lifecycle.ports import ActiveEntry
+from imagegen.lifecycle.ports import ActiveEntry, End
 from imagegen.settings import SettingsError, read_settings
 from imagegen.storage.blob_requests import BlobRequests
 from imagegen.storage.clients import client_options, open_storage
@@ -282,14 +282,14 @@ def test_key_is_read_without_a_claim(records: BlobRecords) -> None:
     assert records.read_key("k") is None
 
 
-def test_only_a_tombstone_says_deleted(records: BlobRecords) -> None:
-    assert not records.was_deleted(ID)
+def test_end_is_the_outcome_or_a_tombstone(records: BlobRecords) -> None:
+    assert records.read_end(ID) is None
     create(records, running())
-    assert not records.was_deleted(ID)
+    assert records.read_end(ID) is None
     records.write_outcome(DONE)
-    assert not records.was_deleted(ID)
+    assert records.read_end(ID) == End(DONE)
     records.write_tombstone(ID)
-    assert records.was_deleted(ID)
+    assert records.read_end(ID) == End(None)
 
 
 def test_finished_records_sort_newest_first() -> None:
