@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -55,20 +56,22 @@ class TooManyActiveError(RequestError):
 
 
 class QuotaUsedUpError(RequestError):
-    """The generation could not begin before its timeout: too many wait for the quota of its model.
+    """The generation could not begin before its timeout: the quota of its model is used up.
 
     Parameters
     ----------
+    wait
+        Seconds until it could begin.
     seconds
-        Time after which it could.
+        Time after which a new one could begin in time.
     """
 
-    def __init__(self, model: str, waiting: int, per_minute: float, seconds: float) -> None:
+    def __init__(self, model: str, waiting: int, wait: float, seconds: float) -> None:
         super().__init__(
             "tooManyRequests",
-            f"{waiting} generations wait for '{model}', which takes about {per_minute:.3g} a minute: this one would "
-            "not begin within its timeout (timeoutSeconds). Nothing was started. Try again later, or raise the "
-            "timeout.",
+            f"The quota of '{model}' is used up, and {waiting} generations wait for it: this one would begin in about "
+            f"{math.ceil(wait)} seconds, too late for its timeout (timeoutSeconds). Nothing was started. Try again "
+            "later, or raise the timeout.",
         )
         self.seconds = seconds
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Final
@@ -279,7 +280,7 @@ def _with_example(problem: str) -> str:
     if field.isdigit():  # an element: of the deployments, or of another list
         field = ""
     if (entry_field := field.partition(".")[2]) in _FIELDS:
-        return f'{problem} Example: "{entry_field}": "{_example(_FIELDS[entry_field])}"'
+        return f'{problem} Example: "{entry_field}": {json.dumps((_FIELDS[entry_field].examples or [""])[0])}'
     return f"{problem} Example: {name}={_example(_ALIASES[name])}"
 
 

@@ -197,17 +197,12 @@ class Generations:
         if self._ports.records.count_active() >= self._most_active:
             return TooManyActiveError(self._most_active)
         model = generation.request.model or ""
-        if (per_minute := self._per_minute(model)) is None:
-            return None
-        waiting = self._ports.records.count_waiting(model)
+        throttle, pace = self._quotas.current(model), self._quotas.pace(model)
+        waiting = self._ports.records.count_waiting(model) if pace else 0
+        pause = (throttle.until - generation.created).total_seconds() if throttle else 0
+        wait = max(0.0, pause) + (pace.seconds_for(waiting) if pace else 0)
         left = (generation.deadline - generation.created).total_seconds() * _PART_FOR_WAITING
-        wait = 60 * waiting / per_minute
-        return QuotaUsedUpError(model, waiting, per_minute, wait - left) if wait > left else None
-
-    def _per_minute(self, model: str) -> float | None:
-        """How many generations of the model begin in a minute. None: not known, or none waits."""
-        pace = self._quotas.pace(model)
-        return pace.per_minute if pace else None
+        return QuotaUsedUpError(model, waiting, wait, wait - left) if wait > left else None
 
     def cancel(self, generation: Generation) -> Generation | None:
         """End the generation as `canceled`, unless it has ended. Return its outcome, None when it was deleted."""

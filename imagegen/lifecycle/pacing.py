@@ -145,7 +145,7 @@ class Pacer:
             for member in self._ports.working_members(model):
                 if (lane := self._lane(member, now)) is None:
                     return None  # it takes what comes, until it answers 429
-                self._look(lane, self._ports.throttling.current(member.key), now, has_demand=bool(waiting))
+                self._look(lane, self._ports.throttle(member), now, has_demand=bool(waiting))
                 lane.forget(waiting, now)
                 lanes.append((member, lane))
             if waiting:

@@ -235,6 +235,12 @@ class Ports:
         refuses = [one is not None and one.is_refusal and one.until > now for one in throttles]
         return [member for member, no in zip(members, refuses, strict=True) if not no] or members
 
+    def throttle(self, member: Member) -> Throttle | None:
+        """What keeps the calls of a working member waiting. A refusal does not: if all members refuse the app, each
+        generation is tried, as with a single deployment."""
+        throttle = self.throttling.current(member.key)
+        return None if throttle and throttle.is_refusal else throttle
+
     def upstream(self, model: str | None) -> Upstream | None:
         """What the deployments of a model have in common: the API and its limits."""
         members = self.members(model)

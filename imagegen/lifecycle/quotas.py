@@ -62,7 +62,7 @@ class Quotas:
 
     def current(self, model: str) -> Throttle | None:
         """The throttle of the model: of its deployment that can be called first. None if one was never throttled."""
-        found = [self._ports.throttling.current(member.key) for member in self._ports.working_members(model)]
+        found = [self._ports.throttle(member) for member in self._ports.working_members(model)]
         return min((one for one in found if one), key=lambda one: one.until) if all(found) else None
 
     def pace(self, model: str) -> Pace | None:
@@ -80,13 +80,13 @@ class Quotas:
         return Pace(math.fsum(one.per_minute for one in found), None, min(one.until for one in found))
 
     def _candidates(self, generation: Generation, turn: Turn | None) -> list[Member]:
-        members = list(self._ports.members(generation.request.model))
+        members = list(self._ports.working_members(generation.request.model))
         if len(members) > 1:
             members.sort(key=lambda member: self._rank(member, generation, turn))
         return members
 
     def _rank(self, member: Member, generation: Generation, turn: Turn | None) -> tuple[bool, bool, datetime, float]:
-        throttle = self._ports.throttling.current(member.key)
+        throttle = self._ports.throttle(member)
         return (
             member.address in generation.refused_by,
             turn is None or member.address != turn.address,
@@ -96,7 +96,7 @@ class Quotas:
 
     def _wait_until(self, member: Member, *, has_turn: bool, now: datetime) -> datetime | None:
         """How long the quota of a deployment keeps a generation waiting."""
-        throttle = self._ports.throttling.current(member.key)
+        throttle = self._ports.throttle(member)
         if has_turn or (throttle and throttle.until > now):
             return throttle.until if throttle else None
         pace = self._ports.throttling.pace(member.key)

@@ -104,6 +104,8 @@ class Routes:
         if ended and not may_be_final:
             generation = generation.changed(status=Status.RUNNING)
         monitor = self._monitors.build(generation, base)
+        if ended and not may_be_final:
+            monitor = monitor.model_copy(update={"status_message": None})  # it waits for nothing
         headers = {**headers, "Location": monitor.urls.result, "Operation-Location": monitor.urls.monitor}
         if may_be_final and generation.status.is_terminal:
             return Response(200, monitor.to_json(), headers)

@@ -33,7 +33,7 @@ def problems(entries: object = None, **given: str) -> list[str]:
     assert caught.value.__cause__ is None
     lines = [line.strip() for line in str(caught.value).splitlines()[1:]]
     # Each line ends with an example, of the setting or of the field.
-    assert all(re.search(r""" Example: (\w+=\S.*|"\w+": ".+")$""", line) for line in lines), lines
+    assert all(re.search(r""" Example: (\w+=\S.*|"\w+": (".+"|\d+))$""", line) for line in lines), lines
     return [line.partition(" Example: ")[0] for line in lines]
 
 

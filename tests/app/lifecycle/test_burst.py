@@ -209,10 +209,21 @@ def _run_until(burst: Burst, end: datetime) -> None:
         burst.slot()
 
 
+@pytest.mark.parametrize("model", [DIRECT, POLLED])
+def test_start_that_a_long_pause_outlasts_is_refused(model: str) -> None:
+    burst = Burst()
+    burst.app.throttling.pause(model, Throttle(NOON + seconds(120), "status 429"))
+    burst.start(1, model=model, timeout=150)
+    with pytest.raises(QuotaUsedUpError) as refused:
+        burst.app.generations.start(GenerationRequest(prompt="b", model=model), metadata={}, timeout=seconds(30))
+    assert refused.value.seconds == 120 - 27
+    assert len(burst.app.records.active) == 1
+
+
 def test_generation_that_waits_ends_at_its_deadline() -> None:
     burst = Burst()
-    burst.app.throttling.pause(DIRECT, Throttle(NOON + seconds(600), "status 429"))
     burst.start(1, timeout=60)
+    burst.app.throttling.pause(DIRECT, Throttle(NOON + seconds(600), "status 429"))
     burst.slot()
     burst.slot()
     assert burst.outcomes() == {"failed": 1}

@@ -10,7 +10,7 @@ import pytest
 from imagegen.generation import GenerationError, Status
 from imagegen.lifecycle.ports import ANY_TURN, Member, Pace, Turn
 from imagegen.lifecycle.quotas import Quotas
-from imagegen.upstream.protocol import Answered, Ended, ImageBytes, Lost, Throttled
+from imagegen.upstream.protocol import Answered, Ended, ImageBytes, Lost, Throttle, Throttled
 from tests.app.fakes import Crash, FakeDirect, Steps
 from tests.app.generations import DIRECT, ID, NOON, POLLED, seconds, throttle
 from tests.app.lifecycle.fake_app import FakeApp
@@ -384,3 +384,20 @@ def test_burst_beside_a_deployment_that_refuses_the_app(configured: bool) -> Non
     assert quota.refused <= 17
     assert len(broken.calls) <= 8  # about one in five minutes
     assert burst.app.records.writes <= 6 * 150
+
+
+def test_settings_that_are_corrected_count_at_once_when_all_deployments_refused_the_app() -> None:
+    pool = PoolApp("ab")
+    for member in pool.members.values():
+        member.outcomes = [refusal("upstreamUnauthorized")]
+    pool.app.start(DIRECT)
+    pool.app.work()
+    for key in ("a", "b"):  # two instances may note their refusals at the same moment
+        refused = Throttle(pool.app.clock.now + seconds(300), "upstreamUnauthorized")
+        pool.app.throttling.pause(f"{DIRECT}@{key}", refused)
+    for member in pool.members.values():
+        member.outcomes = [IMAGES]
+    assert Quotas(pool.app.worker._ports).current(DIRECT) is None  # pyright: ignore[reportPrivateUsage]
+    found = pool.app.start(DIRECT)
+    pool.app.work()
+    assert pool.app.read(found.id).status is Status.SUCCEEDED

@@ -42,16 +42,17 @@ def test_pause_of_one_model_does_not_stop_another(app: FakeApp) -> None:
     assert app.polled.operations == [ID]
 
 
-def test_throttle_is_read_only_before_a_submit_or_a_call(app: FakeApp) -> None:
+def test_throttle_is_read_only_by_a_start_and_before_a_submit_or_a_call(app: FakeApp) -> None:
     app.start()
+    assert app.throttling.reads == [POLLED, POLLED]
     app.settle()
-    assert app.throttling.reads == [POLLED]  # no read before the poll
+    assert app.throttling.reads == [POLLED, POLLED]  # no read before the poll
     app.start(DIRECT)
     app.queue.messages.clear()
     app.tick(SUBMIT_CLAIM)
-    assert app.throttling.reads == [POLLED]  # the timer only sends a message
+    assert app.throttling.reads == [POLLED, POLLED, DIRECT]  # the timer only sends a message
     app.work()
-    assert app.throttling.reads == [POLLED, DIRECT]
+    assert app.throttling.reads == [POLLED, POLLED, DIRECT, DIRECT]
 
 
 def test_waiting_for_a_pause_costs_no_write(app: FakeApp) -> None:
@@ -97,8 +98,8 @@ def test_first_calls_begin_without_the_timer_as_the_quota_allows() -> None:
 
 
 def test_deadline_holds_during_a_pause(app: FakeApp) -> None:
-    app.throttling.pause(DIRECT, throttle(3_600))
     app.start(DIRECT)
+    app.throttling.pause(DIRECT, throttle(3_600))
     app.work()
     assert app.records.active[ID].generation.due <= NOON + seconds(600)
     app.tick(seconds(599))

@@ -91,8 +91,9 @@ def test_refused_start_says_why_and_when_to_try_again(full: FullApp) -> None:
     assert body_of(refused) == {
         "error": {
             "code": "tooManyRequests",
-            "message": "19 generations wait for 'gpt', which takes about 2 a minute: this one would not begin within "
-            "its timeout (timeoutSeconds). Nothing was started. Try again later, or raise the timeout.",
+            "message": "The quota of 'gpt' is used up, and 19 generations wait for it: this one would begin in about "
+            "570 seconds, too late for its timeout (timeoutSeconds). Nothing was started. Try again later, or raise "
+            "the timeout.",
         }
     }
     assert len(full.app.records.active) == 19
