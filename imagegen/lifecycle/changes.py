@@ -264,7 +264,7 @@ def is_given_up(generation: Generation, now: datetime) -> bool:
 def past_deadline(generation: Generation, now: datetime) -> Generation:
     seconds = round((generation.deadline - generation.created).total_seconds())
     message = f"The generation was not finished within {seconds} seconds (timeoutSeconds)."
-    if generation.submitted is None:
+    if generation.submitted is None and not generation.fault:
         message += " No call had begun: the quota of the model was used up, or no worker was free."
     if generation.fault:
         message += f" The last problem: {generation.fault.removesuffix('.')}."

@@ -198,9 +198,10 @@ class Generations:
             return TooManyActiveError(self._most_active)
         model = generation.request.model or ""
         throttle, pace = self._quotas.current(model), self._quotas.pace(model)
-        waiting = self._ports.records.count_waiting(model) if pace else 0
+        is_known = pace is not None and pace.ceiling is not None  # not while it is still being learned
+        waiting = self._ports.records.count_waiting(model) if is_known else 0
         pause = (throttle.until - generation.created).total_seconds() if throttle else 0
-        wait = max(0.0, pause) + (pace.seconds_for(waiting) if pace else 0)
+        wait = max(0.0, pause) + (pace.seconds_for(waiting) if pace and is_known else 0)
         left = (generation.deadline - generation.created).total_seconds() * _PART_FOR_WAITING
         return QuotaUsedUpError(model, waiting, wait, wait - left) if wait > left else None
 

@@ -77,6 +77,8 @@ class _Lane:
     refused_until: datetime
     """End of the last throttle that was seen."""
     pausing: bool = False
+    begun: int = 0
+    """Turns since the last refusal."""
     told: Pace | None = None
     """What this process stored last."""
     given: dict[str, datetime] = field(default_factory=dict[str, datetime])
@@ -84,6 +86,9 @@ class _Lane:
 
     def refuse(self) -> None:
         """The service answered 429."""
+        begun, self.begun = self.begun, 0
+        if begun < 2 and self.ceiling is not None:
+            return  # not even the first call after a pause was accepted: that says nothing about the rate
         first = self.ceiling is None and math.isinf(self.limit)
         self.ceiling = self.rate
         self.rate = max(_LOWEST_RATE, self.rate / 2 if first else self.rate * _DECREASE)
@@ -107,7 +112,7 @@ class _Lane:
             factor = 2.0 ** (seconds / _DOUBLING_SECONDS)
         else:
             is_near = _NEAR[0] <= self.rate / self.ceiling <= _NEAR[1]
-            factor = 1 + (_CREEP if is_near else _CLIMB) * min(1.0, self.rate / _SLOW) * seconds
+            factor = 1 + (_CREEP * min(1.0, self.rate / _SLOW) if is_near else _CLIMB) * seconds
         self.rate = min(self.limit, self.rate * factor)
 
 
@@ -177,7 +182,7 @@ class Pacer:
         key, configured = member.key, member.requests_per_minute
         throttle, stored = self._ports.throttling.current(key), self._ports.throttling.pace(key)
         lane = self._lanes.get(key)
-        is_new = lane is None or now - lane.at > _RECENT
+        is_new = lane is None or now - lane.at > max(_RECENT, timedelta(seconds=120 / lane.rate))
         # What another instance stored meanwhile is newer: it has counted the last 429s, and given turns.
         is_stale = lane is not None and stored is not None and lane.told is not None and stored.until > lane.told.until
         if lane and not is_new and not is_stale:
@@ -202,7 +207,8 @@ class Pacer:
 
     def _look(self, lane: _Lane, throttle: Throttle | None, now: datetime, *, has_demand: bool) -> None:
         """Change the rate by what happened since the last pass."""
-        seconds = min(_LONGEST_STEP, (now - lane.at).total_seconds())
+        passed = (now - lane.at).total_seconds()
+        seconds = min(_LONGEST_STEP, passed)
         lane.at = now
         if throttle and throttle.until > lane.refused_until:
             lane.refused_until = throttle.until
@@ -220,13 +226,14 @@ class Pacer:
         if has_demand:
             lane.grow(seconds)
         each_second = lane.rate / 60
-        lane.turns = min(max(1 + each_second, 4 * each_second), lane.turns + each_second * seconds)
+        lane.turns = min(max(1 + each_second, 4 * each_second), lane.turns + each_second * passed)
 
     def _give(self, lane: _Lane, waiting: Sequence[str], now: datetime) -> Sequence[str]:
         if lane.pausing:
             return ()
         ids = waiting[: int(lane.turns + _ROUNDING)]
         lane.turns -= len(ids)
+        lane.begun += len(ids)
         lane.given |= dict.fromkeys(ids, now + _MESSAGE_LOST)
         return ids
 

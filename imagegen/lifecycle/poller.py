@@ -119,6 +119,8 @@ class _Slot:
     """A heap of the operations to poll before the next listing: when, id, record."""
     turns: dict[str, Turn] = field(default_factory=dict[str, Turn])
     """Of generations that begin in this pass."""
+    told: set[str] = field(default_factory=set[str])
+    """Ids of the generations whose turn is in a message."""
     next_turn: datetime | None = None
     """When the next generation of a paced model may begin. Its own `due` may be later: a message was sent for it."""
     summary: SlotSummary = field(default_factory=SlotSummary)
@@ -282,7 +284,9 @@ class Poller:
             return [entry for entry in ready if slot.due(entry) <= now]
         begins: list[ActiveEntry] = []
         for entry in ready:
-            if (turn := turns.given.get(entry.id)) is None:
+            if (turn := turns.given.get(entry.id)) is None and entry.id in slot.told:
+                continue  # it stays ready, so that it gets no second turn while its worker is busy
+            if turn is None:
                 slot.not_before[entry.id] = turns.next_at
                 slot.next_turn = min(turns.next_at, slot.next_turn or turns.next_at)
             elif not self._is_told(slot, model, entry.id, turn):
@@ -299,6 +303,8 @@ class Poller:
             self._turns.take_back(generation_id)
             return True
         slot.summary.turns += 1
+        if is_sent:
+            slot.told.add(generation_id)
         return is_sent
 
     def _send_to_queue(self, slot: _Slot, entries: Sequence[ActiveEntry], now: datetime) -> None:

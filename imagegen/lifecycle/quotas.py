@@ -6,7 +6,7 @@ Several deployments with one name are a pool: three regions have three quotas.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -17,6 +17,8 @@ from imagegen.upstream.protocol import Throttle
 
 _TURN_WAIT: Final = timedelta(seconds=1)
 """After it, the timer sees a new record that waits for a turn."""
+_CLOCK_DIFFERENCE: Final = timedelta(seconds=3)
+"""Between two instances."""
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 
@@ -57,13 +59,14 @@ class Quotas:
     def has_another(self, generation: Generation) -> bool:
         """Whether the model has a deployment that has not refused the app, for this generation or another one."""
         tried = {*generation.refused_by, generation.deployment}
-        members = self._ports.working_members(generation.request.model)
-        return any(member.address not in tried for member in members)
+        # Without a read of storage, which may fail: the refusal is known here only.
+        return any(member.address not in tried for member in self._ports.members(generation.request.model))
 
     def current(self, model: str) -> Throttle | None:
         """The throttle of the model: of its deployment that can be called first. None if one was never throttled."""
         found = [self._ports.throttle(member) for member in self._ports.working_members(model)]
-        return min((one for one in found if one), key=lambda one: one.until) if all(found) else None
+        throttles = [one for one in found if one]
+        return min(throttles, key=lambda one: one.until) if throttles and len(throttles) == len(found) else None
 
     def pace(self, model: str) -> Pace | None:
         """The pace of all deployments of the model together. None if generations do not wait for each of them."""
@@ -71,13 +74,18 @@ class Quotas:
         found: list[Pace] = []
         for member in self._ports.working_members(model):
             pace = self._ports.throttling.pace(member.key)
+            configured = member.requests_per_minute
             if pace and pace.until > now:
-                found.append(pace)
-            elif member.requests_per_minute:
-                found.append(Pace(member.requests_per_minute, None, now))
+                found.append(replace(pace, ceiling=pace.ceiling or configured))
+            elif configured:
+                found.append(Pace(configured, configured, now))
             else:
                 return None
-        return Pace(math.fsum(one.per_minute for one in found), None, min(one.until for one in found))
+        if not found:
+            return None
+        ceilings = [one.ceiling for one in found if one.ceiling]
+        ceiling = math.fsum(ceilings) if len(ceilings) == len(found) else None
+        return Pace(math.fsum(one.per_minute for one in found), ceiling, min(one.until for one in found))
 
     def _candidates(self, generation: Generation, turn: Turn | None) -> list[Member]:
         members = list(self._ports.working_members(generation.request.model))
@@ -97,8 +105,10 @@ class Quotas:
     def _wait_until(self, member: Member, *, has_turn: bool, now: datetime) -> datetime | None:
         """How long the quota of a deployment keeps a generation waiting."""
         throttle = self._ports.throttle(member)
-        if has_turn or (throttle and throttle.until > now):
-            return throttle.until if throttle else None
+        if has_turn:  # the timer's clock may be ahead
+            return throttle.until - _CLOCK_DIFFERENCE if throttle else None
+        if throttle and throttle.until > now:
+            return throttle.until
         pace = self._ports.throttling.pace(member.key)
         is_paced = pace is not None and pace.until > now
         return None if not is_paced and self._gate.lets_begin(member) else now + _TURN_WAIT

@@ -91,7 +91,8 @@ class Worker:
         """
         try:
             current = self._ports.records.read_active(generation_id)
-            if current and (current.generation.queued or current.generation.due <= self._ports.clock()):
+            is_asked = current and (current.generation.queued or (turn and current.generation.waits))
+            if current and (is_asked or current.generation.due <= self._ports.clock()):
                 after = self.advance(current, turn, has_minutes=has_minutes)
                 if has_minutes and after and after.generation.waits:
                     self._ports.request_slot(after.generation.due)

@@ -59,6 +59,10 @@ class ErrorDetail(GenerationError):  # noqa: N818 - not an exception
     """Each problem, when there are several."""
 
 
+_LONGEST_RETRY_AFTER: Final = 3_600
+"""Seconds. A longer wait is only an estimate."""
+
+
 class ErrorBody(JsonModel):
     error: ErrorDetail
 
@@ -90,7 +94,9 @@ def as_http_error(error: RequestError) -> HttpError:
         case TooManyActiveError():
             return HttpError(429, error.code, error.message, retry_after=RETRY_SECONDS)
         case QuotaUsedUpError():
-            return HttpError(429, error.code, error.message, retry_after=math.ceil(error.seconds))
+            return HttpError(
+                429, error.code, error.message, retry_after=min(_LONGEST_RETRY_AFTER, math.ceil(error.seconds))
+            )
         case KeyReusedError(header="operation-id"):
             # The Azure REST guidelines say 400 for Operation-Id; the IETF draft says 422 for Idempotency-Key.
             return HttpError(400, error.code, error.message)

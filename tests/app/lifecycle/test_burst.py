@@ -12,7 +12,8 @@ import pytest
 from imagegen.errors import QuotaUsedUpError, StorageUnavailableError
 from imagegen.generation import Generation, GenerationRequest
 from imagegen.lifecycle.poller import Poller
-from imagegen.lifecycle.ports import ActiveEntry, Turn
+from imagegen.lifecycle.ports import ANY_TURN, ActiveEntry, Turn
+from imagegen.lifecycle.quotas import Quotas
 from imagegen.upstream.protocol import Accepted, Answered, ImageBytes, Throttle, Throttled
 from tests.app.fakes import CallOutcome, Clock, FakeDirect, FakePolled, Steps, SubmitOutcome
 from tests.app.generations import DIRECT, NOON, OPERATION, POLLED, seconds
@@ -258,3 +259,32 @@ def test_no_message_of_a_turn_is_lost_for_long_when_storage_fails(step: int) -> 
     burst.app.steps.failure = StorageUnavailableError
     _run_until(burst, NOON + seconds(600))
     assert burst.outcomes() == {"succeeded": 10}
+
+
+def test_busy_workers_get_one_message_for_each_turn() -> None:
+    burst = Burst(configured=True)
+    burst.start(3, timeout=3_600)
+    app = burst.app
+    for one in list(app.records.active.values()):  # as after a 429: no message is on its way
+        app.records.save(one.generation.changed(queued=False, due=NOON), one.etag)
+    app.queue.messages.clear()
+    burst._work = lambda: None  # type: ignore[method-assign]
+    burst.slot()
+    assert sorted(Counter(one for message in app.queue.messages for one in message).values()) == [1, 1, 1]
+
+
+def test_message_with_a_turn_is_taken_before_the_due_of_its_record() -> None:
+    """The clock of the worker may be behind that of the timer."""
+    app = FakeApp()
+    app.start(DIRECT)
+    app.queue.messages.clear()
+    [one] = app.records.active.values()
+    app.records.save(one.generation.changed(queued=False, due=NOON + seconds(2)), one.etag)
+    app.throttling.pause(DIRECT, Throttle(NOON + seconds(2), "status 429"))
+    app.worker.advance_by_id(one.generation.id, has_minutes=True, turn=ANY_TURN)
+    assert len(app.direct.calls) == 1
+
+
+def test_pace_of_a_removed_model_is_unknown() -> None:
+    quotas = Quotas(FakeApp().worker._ports)  # pyright: ignore[reportPrivateUsage]
+    assert (quotas.pace("removed"), quotas.current("removed")) == (None, None)

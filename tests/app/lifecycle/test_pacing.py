@@ -222,10 +222,24 @@ def test_refusals_of_the_same_moment_are_one() -> None:
 
 def test_rate_never_falls_to_zero() -> None:
     app = configured()
-    for _ in range(100):
+    for _ in range(200):
         app.refuse(2)
-        app.run(4)
-    assert 0.19 < app.rate < 1
+        app.run(9)
+    assert 0.19 < app.rate < 10
+
+
+def test_refusals_of_the_first_call_after_each_pause_say_nothing_about_the_rate() -> None:
+    """A quota that is used up for an hour, such as a limit of the bill."""
+    app = learning()
+    app.run(20)
+    app.refuse(3)
+    app.run(60)
+    before = app.rate
+    app.refuse(30)
+    for _ in range(60):
+        app.run(31)  # one turn
+        app.refuse(30)
+    assert app.rate > before / 2
 
 
 def test_rate_returns_to_the_quota_and_not_beyond() -> None:
