@@ -56,7 +56,7 @@ class Clock:
         self._cpu = time.process_time()
 
     def report(self, task: Task) -> str:
-        """The result, as JSON. A lag begins when a poll could find the result, whoever polls."""
+        """The result, as JSON. The lag counts from the first moment at which a poll could have found the result."""
         seconds = time.perf_counter() - self._began
         ready = max(task.upstream_seconds, FIRST_POLL)
         lags = [self.done[one] - accepted - ready for one, accepted in self.accepted.items()]

@@ -121,6 +121,8 @@ class _Slot:
     """Of generations that begin in this pass."""
     told: set[str] = field(default_factory=set[str])
     """Ids of the generations whose turn is in a message."""
+    cannot_tell: bool = False
+    """Whether a message of this pass could not be sent."""
     next_turn: datetime | None = None
     """When the next generation of a paced model may begin. Its own `due` may be later: a message was sent for it."""
     summary: SlotSummary = field(default_factory=SlotSummary)
@@ -266,6 +268,7 @@ class Poller:
             elif slot.due(entry) <= now:
                 due.append(entry)
         slot.next_turn = None
+        slot.cannot_tell = False
         for model, there in waiting.items():
             due += self._with_turn(slot, model, there, now)
         return due
@@ -297,9 +300,12 @@ class Poller:
     def _is_told(self, slot: _Slot, model: str, generation_id: str, turn: Turn) -> bool:
         """Tell a worker with minutes that a generation has its turn. Return False if this slot must begin it."""
         try:
+            if slot.cannot_tell:  # the next send would hold up the polls of all models, and fail as well
+                raise StorageUnavailableError
             is_sent = self._turns.tell(model, generation_id, turn)
         except StorageUnavailableError:
             slot.summary.failures += 1
+            slot.cannot_tell = True
             self._turns.take_back(generation_id)
             return True
         slot.summary.turns += 1

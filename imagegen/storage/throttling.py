@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import random
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
 
 _CACHE_SECONDS: Final = 2.0
 """How long an instance uses a value that it has read."""
-_TRIES: Final = 5
+_TRIES: Final = 10
 """Writes of the blob, when other instances write it at the same moment."""
+_CONFLICT_WAIT: Final = 0.2
+"""Seconds, at most, before the next of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,7 @@ class Throttling:
                 with self._lock:
                     self._cache[model] = (self._monotonic(), after)
                 return after != before
+            time.sleep(_CONFLICT_WAIT * random.random())  # noqa: S311 - no secret
         raise StorageUnavailableError("write throttling")
 
     def _read(self, model: str) -> _State:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 CALLS_QUEUE: Final = "generations-due"
 POLLS_QUEUE: Final = "polls-due"
+_ONCE: Final = {"connection_timeout": 5, "read_timeout": 10, "retry_total": 0}
+"""Options of a send that is not repeated."""
 SLOTS_QUEUE: Final = "slots-due"
 
 
@@ -78,7 +80,9 @@ class WorkQueue(_Queue):
             If it could not be sent.
         """
         given = {"turn": {"deployment": turn.address}} if turn else {}
-        self._send({"ids": list(ids), **given})
+        # The timer sends turns one by one, and repeats one that fails in its next pass.
+        options = _ONCE if turn else {}
+        self._send({"ids": list(ids), **given}, **options)
         log_event("work.queued", ids=len(ids))
 
     def count(self) -> int:
@@ -107,7 +111,7 @@ class SlotQueue(_Queue):
         StorageUnavailableError
             If it could not be sent. The send is not repeated: the caller of a start waits.
         """
-        self._send({"delay": delay}, visibility_timeout=delay, connection_timeout=5, read_timeout=10, retry_total=0)
+        self._send({"delay": delay}, visibility_timeout=delay, **_ONCE)
         log_event("slot.requested", seconds=delay)
 
 

@@ -343,7 +343,7 @@ def test_taking_back_a_turn_of_an_unknown_lane_is_harmless() -> None:
 
 
 def test_other_instances_are_told_before_a_turn_is_given() -> None:
-    """A turn that nobody is told of would be lost for ten minutes."""
+    """If the turn came first and the write failed, the generation would wait ten minutes for another turn."""
     app = configured(60)
     app.fails = True
     with pytest.raises(StorageUnavailableError):

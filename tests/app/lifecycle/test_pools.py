@@ -333,7 +333,7 @@ def test_pace_of_a_pool_is_the_sum() -> None:
     pool = PoolApp("ab")
     quotas = Quotas(pool.app.worker._ports)  # pyright: ignore[reportPrivateUsage]
     pool.app.throttling.set_pace(f"{DIRECT}@a", Pace(10, None, NOON + seconds(15)))
-    assert quotas.pace(DIRECT) is None  # nobody waits for b
+    assert quotas.pace(DIRECT) is None  # no generation waits for deployment b
     pool.app.throttling.set_pace(f"{DIRECT}@b", Pace(5, None, NOON + seconds(9)))
     assert quotas.pace(DIRECT) == Pace(15, None, NOON + seconds(9))
 

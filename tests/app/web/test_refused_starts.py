@@ -140,7 +140,7 @@ def test_retired_api_refuses_in_its_own_form(full: FullApp) -> None:
 
 
 def test_pace_of_the_timer_counts_more_than_the_setting() -> None:
-    """Another app may use a part of the quota. When the pace is old, nobody waits."""
+    """Another app may use a part of the quota. When the pace is old, no generation waits."""
     full = FullApp()
     full.app.throttling.set_pace(DIRECT, Pace(1, 1.1, NOON + seconds(15)))
     assert [full.start().status for _ in range(11)] == [202] * 10 + [429]
